@@ -1,0 +1,67 @@
+"""ControlNet: a locked base, a trainable copy of its encoder, and zero convs (Sec. 3)."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from .unet import UNet
+
+
+def lock(module: nn.Module) -> nn.Module:
+    """Lock every parameter, for good (Fig. 2's padlock); returns the module.
+
+    Locked is not detached: gradients still flow through the module to its inputs.
+    """
+    return module.eval().requires_grad_(False)
+
+
+def zero_conv(c: int) -> nn.Conv2d:
+    """Z(.; Tz) of Eq. 2: a 1x1 conv that starts with weight 0 and bias 0."""
+    conv = nn.Conv2d(c, c, 1)
+    nn.init.zeros_(conv.weight)
+    nn.init.zeros_(conv.bias)
+    return conv
+
+
+class ConditionEncoder(nn.Module):
+    """E of Eq. 4: from image space to the UNet's first feature map.
+
+    (b, c_in, 2 h, 2 w) in [0, 1] -> (b, c_out, h, w), 0 before training.
+    """
+
+    def __init__(self, c_in: int, c_out: int):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(c_in, 16, 4, stride=2, padding=1), nn.ReLU(),  # (b, 16, h, w)
+            nn.Conv2d(16, c_out, 3, padding=1), nn.ReLU(),  # (b, c_out, h, w)
+            zero_conv(c_out),
+        )
+        for layer in self.layers[:3:2]:
+            nn.init.kaiming_normal_(layer.weight)  # Gaussian, as in Sec. 3.2
+
+    def forward(self, condition: Tensor) -> Tensor:
+        return self.layers(condition)
+
+
+class ControlNet(nn.Module):
+    """The trainable copy and its zero convs: forward(xt, t, prompt, condition) -> controls.
+
+    ``base`` is copied, never changed. ``controls`` are 13 maps with the shapes of the base's
+    skips and middle, shallow to deep, middle last; all are 0 before training (Eq. 3).
+    """
+
+    def __init__(self, base: UNet, c_condition: int = 1):
+        super().__init__()
+        self.embedding = copy.deepcopy(base.embedding)
+        self.encoder = copy.deepcopy(base.encoder)
+        self.requires_grad_(True)  # the base that was copied may be locked
+        channels = self.encoder.channels
+        self.condition_encoder = ConditionEncoder(c_condition, channels[0])
+        self.zero_convs = nn.ModuleList(zero_conv(c) for c in channels)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, xt: Tensor, t: Tensor, prompt: Tensor, condition: Tensor) -> tuple[Tensor, ...]:
+        emb = self.embedding(t, prompt)
+        maps = self.encoder(xt, emb, self.condition_encoder(condition))
+        return tuple(zero(h) for zero, h in zip(self.zero_convs, maps, strict=True))

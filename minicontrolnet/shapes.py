@@ -1,0 +1,166 @@
+"""The toy world: one coloured shape on a plain ground, and its exact answers.
+
+A picture, its prompt and its mask come from the same draw, so whether a model
+obeyed is measured and not guessed. A prompt names the two colours and the shape.
+Where the shape stands, how large it is, how it is turned and stretched is free
+in the picture and cannot be said: that gap is what ControlNet closes (Sec. 1).
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+# Okabe-Ito, the colour-blind-safe palette, each channel pulled to [0.1, 0.9]. No colour
+# lies on the cube's faces, so guidance that overshoots shows before it is clipped.
+COLOURS = {
+    "black": (0.10, 0.10, 0.10),
+    "orange": (0.82, 0.60, 0.10),
+    "cyan": (0.37, 0.66, 0.83),
+    "green": (0.10, 0.60, 0.46),
+    "yellow": (0.85, 0.82, 0.31),
+    "blue": (0.10, 0.46, 0.66),
+    "red": (0.77, 0.39, 0.10),
+    "purple": (0.74, 0.48, 0.63),
+}
+
+
+class Outline(NamedTuple):
+    """A star-shaped polygon: ``points`` tips at radius 1, notches at radius ``notch``."""
+
+    points: int
+    notch: float
+    scale: float  # makes the four shapes about equally large
+
+
+SHAPES = {
+    "circle": Outline(64, math.cos(math.pi / 64), 0.76),  # 64 corners: round to 0.1 %
+    "square": Outline(4, math.cos(math.pi / 4), 0.95),
+    "triangle": Outline(3, math.cos(math.pi / 3), 1.18),
+    "star": Outline(5, 0.45, 1.17),
+}
+EMPTY = 0  # the token of a word that is missing
+VOCABULARY_SIZES = (len(COLOURS) + 1, len(SHAPES) + 1, len(COLOURS) + 1)
+
+
+class Scenes(NamedTuple):
+    """What is in n pictures; lengths are in units of half a picture, y points down."""
+
+    colour: Tensor  # (n,) index into COLOURS
+    shape: Tensor  # (n,) index into SHAPES
+    background: Tensor  # (n,) index into COLOURS, never equal to colour
+    centre: Tensor  # (n, 2) x and y in [-1, 1]
+    radius: Tensor  # (n,) 0.4 .. 0.7, before the outline's own scale
+    angle: Tensor  # (n,) radians, 0 .. 2 pi
+    aspect: Tensor  # (n,) width over height, exp(-0.3) .. exp(0.3)
+
+    @property
+    def prompt(self) -> Tensor:
+        """The tokens (n, 3) of colour, shape and background."""
+        return torch.stack([self.colour, self.shape, self.background], dim=1) + 1
+
+
+def draw_scenes(n: int, generator: torch.Generator) -> Scenes:
+    """Draw n scenes at random; every shape lies wholly inside its picture."""
+
+    def uniform(low: float, high: float, *size: int) -> Tensor:
+        return low + (high - low) * torch.rand(*size, generator=generator)
+
+    def choose(count: int) -> Tensor:
+        return torch.randint(count, (n,), generator=generator)
+
+    shape, colour = choose(len(SHAPES)), choose(len(COLOURS))
+    background = (colour + 1 + choose(len(COLOURS) - 1)) % len(COLOURS)
+    radius, aspect = uniform(0.4, 0.7, n), uniform(-0.3, 0.3, n).exp()
+    angle = uniform(0, 2 * math.pi, n)
+    scale = torch.tensor([outline.scale for outline in SHAPES.values()])[shape]
+    reach = radius * scale * aspect.sqrt().maximum(aspect.rsqrt())
+    room = (0.95 - reach).unsqueeze(1)
+    return Scenes(colour, shape, background, room * uniform(-1, 1, n, 2), radius, angle, aspect)
+
+
+def render(scenes: Scenes, size: int = 64) -> tuple[Tensor, Tensor]:
+    """Paint scenes: pictures (n, 3, size, size) and masks (n, 1, size, size), both in [0, 1].
+
+    A mask holds the share of each pixel that the shape covers.
+    """
+    outlines = torch.tensor(list(SHAPES.values()))[scenes.shape]
+    points, notch, scale = (column.view(-1, 1, 1) for column in outlines.unbind(1))
+    radius = scenes.radius.view(-1, 1, 1) * scale
+    x, y = _own_frame(scenes, size)
+    # Fold the plane into one sector, from a tip at angle 0 to a notch at pi / points:
+    # there the outline is one straight line from (1, 0) to the notch.
+    sector = math.pi / points
+    turn = torch.atan2(y, x).abs() % (2 * sector)
+    turn = torch.minimum(turn, 2 * sector - turn)
+    length = torch.hypot(x, y) / radius
+    notch_x, notch_y = notch * torch.cos(sector), notch * torch.sin(sector)
+    normal = torch.hypot(1 - notch_x, notch_y)
+    distance = (length * turn.cos() - 1) * notch_y + length * turn.sin() * (1 - notch_x)
+    pixels = distance / normal * radius * size / 2
+    mask = (0.5 - pixels).clamp(0, 1).unsqueeze(1)
+    palette = torch.tensor(list(COLOURS.values()))[:, :, None, None]
+    return torch.lerp(palette[scenes.background], palette[scenes.colour], mask), mask
+
+
+def _own_frame(scenes: Scenes, size: int) -> tuple[Tensor, Tensor]:
+    """Pixel centres (n, size, size) as x and y in each shape's own, unturned frame."""
+    line = (torch.arange(size) + 0.5) * 2 / size - 1
+    x = line.view(1, 1, -1) - scenes.centre[:, 0].view(-1, 1, 1)
+    y = line.view(1, -1, 1) - scenes.centre[:, 1].view(-1, 1, 1)
+    stretch = scenes.aspect.sqrt().view(-1, 1, 1)
+    x, y = x / stretch, y * stretch
+    cos, sin = scenes.angle.cos().view(-1, 1, 1), scenes.angle.sin().view(-1, 1, 1)
+    return cos * x + sin * y, cos * y - sin * x
+
+
+def tokenize(prompts: str | list[str]) -> Tensor:
+    """Turn prompts such as "red star on blue" into tokens (n, 3): colour, shape, background.
+
+    Any word may be missing ("star", "red", "on blue", "" are prompts); its token is EMPTY.
+    Raises ValueError for a word outside the vocabulary, or one that stands in the wrong place.
+    """
+    prompts = [prompts] if isinstance(prompts, str) else prompts
+    return torch.tensor([_tokens(prompt) for prompt in prompts])
+
+
+def _tokens(prompt: str) -> tuple[int, int, int]:
+    words = prompt.lower().split()
+    for word in words:
+        if word not in {"on", *COLOURS, *SHAPES}:
+            raise ValueError(
+                f'the prompt "{_shorten(prompt)}" has the word "{_shorten(word)}", which the toy'
+                f" world does not know; {HOW_TO_PROMPT}"
+            )
+    on = words.index("on") if "on" in words else len(words)
+    front, back = words[:on], words[on + 1 :]
+    colour = front.pop(0) if front and front[0] in COLOURS else None
+    shape = front.pop(0) if front and front[0] in SHAPES else None
+    background = back.pop(0) if back and back[0] in COLOURS else None
+    if front or back or (on < len(words) and background is None):
+        raise ValueError(
+            f'the prompt "{_shorten(prompt)}" is not of the form "COLOUR SHAPE on COLOUR";'
+            f" {HOW_TO_PROMPT}"
+        )
+    index = lambda word, table: EMPTY if word is None else list(table).index(word) + 1
+    return index(colour, COLOURS), index(shape, SHAPES), index(background, COLOURS)
+
+
+HOW_TO_PROMPT = (
+    'write for example "red star on blue", where any word may be missing; colours: '
+    f"{', '.join(COLOURS)}; shapes: {', '.join(SHAPES)}"
+)
+
+
+def _shorten(text: str, length: int = 60) -> str:
+    return text if len(text) <= length else text[: length - 3] + "..."
+
+
+def describe(prompt: Tensor) -> list[str]:
+    """The inverse of tokenize: tokens (n, 3) to strings."""
+    colours, shapes = ["", *COLOURS], ["", *SHAPES]
+    return [
+        " ".join(filter(None, [colours[c], shapes[s], f"on {colours[b]}" if b else ""]))
+        for c, s, b in prompt.tolist()
+    ]

@@ -1,0 +1,198 @@
+"""The base model: a small DDPM UNet, cut where ControlNet cuts it (Fig. 3).
+
+UNet = Embedding + Encoder (with the middle block) + Decoder. The encoder hands over
+12 skips and the middle, the 13 places where control comes in later; this file does
+not know how. Shapes: b pictures, c channels, a grid of h x w.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from .diffusion import to_eps
+from .shapes import VOCABULARY_SIZES
+
+
+class Embedding(nn.Module):
+    """Time and prompt as one vector: t (b,), prompt (b, 3) -> (b, size).
+
+    Stable Diffusion reads its prompt by cross-attention; three words need only a sum.
+    """
+
+    def __init__(self, size: int):
+        super().__init__()
+        self.size = size
+        self.words = nn.ModuleList(nn.Embedding(count, size) for count in VOCABULARY_SIZES)
+        self.time = nn.Sequential(nn.Linear(size, size), nn.SiLU(), nn.Linear(size, size))
+
+    def forward(self, t: Tensor, prompt: Tensor) -> Tensor:
+        frequency = torch.arange(self.size // 2, device=t.device) * (-math.log(1e4) * 2 / self.size)
+        angle = t[:, None] * frequency.exp()
+        time = self.time(torch.cat([angle.sin(), angle.cos()], dim=1).to(self.time[0].weight.dtype))
+        return F.silu(time + sum(table(word) for table, word in zip(self.words, prompt.T)))
+
+
+def group_norm(c: int, affine: bool = True) -> nn.GroupNorm:
+    """GroupNorm over groups of 8 channels."""
+    return nn.GroupNorm(c // 8, c, affine=affine)
+
+
+class ResBlock(nn.Module):
+    """Two convs with a shortcut; the embedding shifts the channels in between."""
+
+    def __init__(self, c_in: int, c_out: int, c_emb: int):
+        super().__init__()
+        self.norm1 = group_norm(c_in)
+        self.conv1 = nn.Conv2d(c_in, c_out, 3, padding=1)
+        self.norm2 = group_norm(c_out, affine=False)
+        self.emb = nn.Linear(c_emb, 2 * c_out)
+        self.conv2 = nn.Conv2d(c_out, c_out, 3, padding=1)
+        self.shortcut = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
+        nn.init.zeros_(self.conv2.weight)  # each block starts as its shortcut, as in DDPM
+        nn.init.zeros_(self.conv2.bias)
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x)))  # (b, c_out, h, w)
+        scale, shift = self.emb(emb)[:, :, None, None].chunk(2, dim=1)  # (b, c_out, 1, 1) each
+        h = torch.addcmul(shift, self.norm2(h), 1 + scale)
+        h = self.conv2(F.silu(h))
+        return self.shortcut(x) + h
+
+
+class Attention(nn.Module):
+    """Self-attention over the grid's h w places, with a shortcut."""
+
+    def __init__(self, c: int):
+        super().__init__()
+        self.norm = group_norm(c)
+        self.qkv = nn.Conv2d(c, 3 * c, 1)
+        self.out = nn.Conv2d(c, c, 1)
+        nn.init.zeros_(self.out.weight)  # starts as its shortcut
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h, w = x.shape[2:]
+        q, k, v = rearrange(self.qkv(self.norm(x)), "b (n c) h w -> n b 1 (h w) c", n=3)
+        y = F.scaled_dot_product_attention(q, k, v)
+        return x + self.out(rearrange(y, "b 1 (h w) c -> b c h w", h=h, w=w))
+
+
+class Downsample(nn.Conv2d):
+    """Halve the grid by a conv of stride 2."""
+
+    def __init__(self, c: int):
+        super().__init__(c, c, 3, stride=2, padding=1)
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        return super().forward(x)  # (b, c, h / 2, w / 2)
+
+
+class Upsample(nn.Conv2d):
+    """Double the grid: a conv, then each place repeated; in this order it is 4 times cheaper."""
+
+    def __init__(self, c: int):
+        super().__init__(c, c, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.interpolate(super().forward(x), scale_factor=2.0)  # (b, c, 2 h, 2 w)
+
+
+class Middle(nn.Module):
+    """Fig. 3's middle block, on the smallest grid; the one place with attention."""
+
+    def __init__(self, c: int, c_emb: int):
+        super().__init__()
+        self.block1 = ResBlock(c, c, c_emb)
+        self.attention = Attention(c)
+        self.block2 = ResBlock(c, c, c_emb)
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        return self.block2(self.attention(self.block1(x, emb)), emb)
+
+
+class Encoder(nn.Module):
+    """Fig. 3's encoder blocks A to D and its middle block; what ControlNet copies.
+
+    Returns 13 maps: 12 skips, shallow to deep, and the middle last. Each level gives
+    three: the first conv or a downsampling, then two residual blocks.
+    """
+
+    def __init__(self, widths: tuple[int, ...], c_in: int, c_emb: int):
+        super().__init__()
+        self.conv_in = nn.Conv2d(c_in, widths[0], 3, padding=1)
+        self.channels, blocks, c = [widths[0]], [], widths[0]
+        for level, width in enumerate(widths):
+            blocks += [Downsample(c)] if level else []
+            blocks += [ResBlock(c, width, c_emb), ResBlock(width, width, c_emb)]
+            self.channels += [c] * bool(level) + [width, width]
+            c = width
+        self.blocks = nn.ModuleList(blocks)
+        self.middle = Middle(c, c_emb)
+        self.channels += [c]
+
+    def forward(self, xt: Tensor, emb: Tensor, features: Tensor | None = None) -> list[Tensor]:
+        h = self.conv_in(xt)  # (b, widths[0], h, w)
+        if features is not None:
+            h = h + features  # ControlNet's condition, added here and nowhere else
+        maps = [h]
+        for block in self.blocks:
+            h = block(h, emb)
+            maps.append(h)
+        maps.append(self.middle(h, emb))
+        return maps
+
+
+class Decoder(nn.Module):
+    """Fig. 3's decoder blocks D to A: concatenates one skip before each residual block."""
+
+    def __init__(self, widths: tuple[int, ...], skip_channels: list[int], c_out: int, c_emb: int):
+        super().__init__()
+        skip_channels, c = list(skip_channels), widths[-1]
+        self.levels, self.upsamples = nn.ModuleList(), nn.ModuleList()
+        for level, width in reversed(list(enumerate(widths))):
+            blocks = nn.ModuleList()
+            for _ in range(3):
+                blocks.append(ResBlock(c + skip_channels.pop(), width, c_emb))
+                c = width
+            self.levels.append(blocks)
+            self.upsamples.append(Upsample(c) if level else nn.Identity())
+        self.norm = group_norm(c)
+        self.conv_out = nn.Conv2d(c, c_out, 3, padding=1)
+
+    def forward(self, middle: Tensor, skips: list[Tensor], emb: Tensor) -> Tensor:
+        h, deep_to_shallow = middle, iter(reversed(skips))
+        for blocks, upsample in zip(self.levels, self.upsamples):
+            for block in blocks:
+                h = block(torch.cat([h, next(deep_to_shallow)], dim=1), emb)
+            h = upsample(h)
+        return self.conv_out(F.silu(self.norm(h)))  # (b, c_out, h, w)
+
+
+class UNet(nn.Module):
+    """The base: forward(xt, t, prompt, controls) -> eps, all (b, c, h, w).
+
+    ``widths``: channels of the levels (32, 16, 8 and 4 places wide for a 32x32 grid).
+    ``predicts``: what the layers put out ("x0", "v" or "eps"); forward reads it as eps.
+    ``controls``: 13 maps to be added to the 12 skips and the middle, or None.
+    """
+
+    def __init__(self, widths: tuple[int, ...] = (32, 32, 64, 64), c: int = 3, c_emb: int = 128,
+                 predicts: str = "x0"):
+        super().__init__()
+        self.predicts = predicts
+        self.embedding = Embedding(c_emb)
+        self.encoder = Encoder(widths, c, c_emb)
+        self.decoder = Decoder(widths, self.encoder.channels[:-1], c, c_emb)
+        self.to(memory_format=torch.channels_last)  # 1.2 to 1.5 times as fast on a CPU
+
+    def forward(self, xt: Tensor, t: Tensor, prompt: Tensor,
+                controls: tuple[Tensor, ...] | None = None) -> Tensor:
+        emb = self.embedding(t, prompt)  # (b, c_emb)
+        maps = self.encoder(xt, emb)
+        if controls is not None:
+            maps = [h + control for h, control in zip(maps, controls, strict=True)]
+        *skips, middle = maps
+        return to_eps(self.decoder(middle, skips, emb), xt, t, self.predicts)
