@@ -1,11 +1,14 @@
 """ControlNet: a locked base, a trainable copy of its encoder, and zero convs (Sec. 3)."""
 
 import copy
+from collections.abc import Callable, Sequence
 
-import torch
 from torch import Tensor, nn
 
+from .diffusion import Model
 from .unet import UNet
+
+Controls = tuple[Tensor, ...]
 
 
 def lock(module: nn.Module) -> nn.Module:
@@ -61,7 +64,38 @@ class ControlNet(nn.Module):
         self.zero_convs = nn.ModuleList(zero_conv(c) for c in channels)
         self.to(memory_format=torch.channels_last)
 
-    def forward(self, xt: Tensor, t: Tensor, prompt: Tensor, condition: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, xt: Tensor, t: Tensor, prompt: Tensor, condition: Tensor) -> Controls:
         emb = self.embedding(t, prompt)
         maps = self.encoder(xt, emb, self.condition_encoder(condition))
         return tuple(zero(h) for zero, h in zip(self.zero_convs, maps, strict=True))
+
+
+# %% Using it: controls are plain tuples of 13 maps
+
+
+def weigh(controls: Controls, weights: float | Sequence[float]) -> Controls:
+    """Scale all 13 controls by one number (conditioning_scale) or each by its own (Sec. 3.4)."""
+    if isinstance(weights, (int, float)):
+        weights = [weights] * len(controls)
+    return tuple(control * weight for control, weight in zip(controls, weights, strict=True))
+
+
+def compose(*several: Controls) -> Controls:
+    """Several ControlNets: add their outputs, "no extra weighting" (Sec. 3.4, Fig. 6)."""
+    return tuple(sum(maps) for maps in zip(*several, strict=True))
+
+
+def steer(control: ControlNet, condition: Tensor,
+          conditioning_scale: float | Sequence[float] = 1.0) -> Callable[..., Controls]:
+    """A ControlNet with its condition and strength: a function (xt, t, prompt) -> controls."""
+    return lambda xt, t, prompt: weigh(control(xt, t, prompt, condition), conditioning_scale)
+
+
+def predictor(base: UNet, prompt: Tensor, *steered: Callable[..., Controls]) -> Model:
+    """The base with a prompt and any number of steered ControlNets: a model(xt, t) -> eps."""
+
+    def model(xt: Tensor, t: Tensor) -> Tensor:
+        controls = compose(*(one(xt, t, prompt) for one in steered)) if steered else None
+        return base(xt, t, prompt, controls)
+
+    return model

@@ -10,7 +10,10 @@ import math
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from .errors import Problem
 
 # Okabe-Ito, the colour-blind-safe palette, each channel pulled to [0.1, 0.9]. No colour
 # lies on the cube's faces, so guidance that overshoots shows before it is clipped.
@@ -76,7 +79,7 @@ def draw_scenes(n: int, generator: torch.Generator) -> Scenes:
     angle = uniform(0, 2 * math.pi, n)
     scale = torch.tensor([outline.scale for outline in SHAPES.values()])[shape]
     reach = radius * scale * aspect.sqrt().maximum(aspect.rsqrt())
-    room = (0.95 - reach).unsqueeze(1)
+    room = (0.95 - reach).clamp(min=0).unsqueeze(1)
     return Scenes(colour, shape, background, room * uniform(-1, 1, n, 2), radius, angle, aspect)
 
 
@@ -104,6 +107,32 @@ def render(scenes: Scenes, size: int = 64) -> tuple[Tensor, Tensor]:
     return torch.lerp(palette[scenes.background], palette[scenes.colour], mask), mask
 
 
+class Draw(NamedTuple):
+    """n random pictures and all that is true of them."""
+
+    image: Tensor  # (n, 3, 64, 64) in [0, 1]: image space, where conditions are detected
+    x0: Tensor  # (n, 3, 32, 32) in [-1, 1]: the UNet's grid, the image's 2x2 means
+    mask: Tensor  # (n, 1, 32, 32) in [0, 1]
+    prompt: Tensor  # (n, 3) tokens
+    scenes: Scenes
+
+
+def draw(n: int, generator: torch.Generator) -> Draw:
+    """Draw n pictures at random; the same generator state gives the same pictures.
+
+    There is no autoencoder here: averaging 2x2 pixels stands for Stable Diffusion's encoder.
+    """
+    scenes = draw_scenes(n, generator)
+    image, mask = render(scenes)
+    x0 = to_grid(image) * 2 - 1
+    return Draw(image, x0, to_grid(mask), scenes.prompt, scenes)
+
+
+def to_grid(image: Tensor) -> Tensor:
+    """From image space to the UNet's grid: (n, c, 2 h, 2 w) -> (n, c, h, w)."""
+    return F.avg_pool2d(image, 2)
+
+
 def _own_frame(scenes: Scenes, size: int) -> tuple[Tensor, Tensor]:
     """Pixel centres (n, size, size) as x and y in each shape's own, unturned frame."""
     line = (torch.arange(size) + 0.5) * 2 / size - 1
@@ -119,7 +148,7 @@ def tokenize(prompts: str | list[str]) -> Tensor:
     """Turn prompts such as "red star on blue" into tokens (n, 3): colour, shape, background.
 
     Any word may be missing ("star", "red", "on blue", "" are prompts); its token is EMPTY.
-    Raises ValueError for a word outside the vocabulary, or one that stands in the wrong place.
+    Raises Problem for a word outside the vocabulary, or one that stands in the wrong place.
     """
     prompts = [prompts] if isinstance(prompts, str) else prompts
     return torch.tensor([_tokens(prompt) for prompt in prompts])
@@ -129,7 +158,7 @@ def _tokens(prompt: str) -> tuple[int, int, int]:
     words = prompt.lower().split()
     for word in words:
         if word not in {"on", *COLOURS, *SHAPES}:
-            raise ValueError(
+            raise Problem(
                 f'the prompt "{_shorten(prompt)}" has the word "{_shorten(word)}", which the toy'
                 f" world does not know; {HOW_TO_PROMPT}"
             )
@@ -139,7 +168,7 @@ def _tokens(prompt: str) -> tuple[int, int, int]:
     shape = front.pop(0) if front and front[0] in SHAPES else None
     background = back.pop(0) if back and back[0] in COLOURS else None
     if front or back or (on < len(words) and background is None):
-        raise ValueError(
+        raise Problem(
             f'the prompt "{_shorten(prompt)}" is not of the form "COLOUR SHAPE on COLOUR";'
             f" {HOW_TO_PROMPT}"
         )

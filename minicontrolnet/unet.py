@@ -93,8 +93,8 @@ class Downsample(nn.Conv2d):
 class Upsample(nn.Conv2d):
     """Double the grid: a conv, then each place repeated; in this order it is 4 times cheaper."""
 
-    def __init__(self, c: int):
-        super().__init__(c, c, 3, padding=1)
+    def __init__(self, c_in: int, c_out: int):
+        super().__init__(c_in, c_out, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.interpolate(super().forward(x), scale_factor=2.0)  # (b, c, 2 h, 2 w)
@@ -158,7 +158,10 @@ class Decoder(nn.Module):
                 blocks.append(ResBlock(c + skip_channels.pop(), width, c_emb))
                 c = width
             self.levels.append(blocks)
-            self.upsamples.append(Upsample(c) if level else nn.Identity())
+            if level:
+                self.upsamples.append(Upsample(c, widths[level - 1]))
+                c = widths[level - 1]
+        self.upsamples.append(nn.Identity())
         self.norm = group_norm(c)
         self.conv_out = nn.Conv2d(c, c_out, 3, padding=1)
 
@@ -179,7 +182,7 @@ class UNet(nn.Module):
     ``controls``: 13 maps to be added to the 12 skips and the middle, or None.
     """
 
-    def __init__(self, widths: tuple[int, ...] = (32, 32, 64, 64), c: int = 3, c_emb: int = 128,
+    def __init__(self, widths: tuple[int, ...] = (16, 32, 64, 64), c: int = 3, c_emb: int = 128,
                  predicts: str = "x0"):
         super().__init__()
         self.predicts = predicts

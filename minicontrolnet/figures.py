@@ -1,0 +1,45 @@
+"""Figures that can be projected: grids of pictures, and saving without a half-written file."""
+
+from pathlib import Path
+
+import matplotlib
+import matplotlib.pyplot as plt
+import torch
+from einops import rearrange
+from matplotlib.figure import Figure
+from torch import Tensor
+from torchvision.utils import make_grid
+
+from .training import write_atomically
+
+plt.rcParams.update({"font.size": 14, "axes.spines.top": False, "axes.spines.right": False,
+                     "figure.constrained_layout.use": True})
+
+
+def to_image(pictures: Tensor) -> Tensor:
+    """From the sampler's [-1, 1] to [0, 1]."""
+    return ((pictures + 1) / 2).clamp(0, 1)
+
+
+def show(axes: plt.Axes, images: Tensor, columns: int | None = None, title: str = "") -> None:
+    """Show one or many images (n, 1 or 3, h, w) in [0, 1] as a grid, each pixel a square."""
+    grid = make_grid(images.detach().cpu(), columns or len(images), padding=1, pad_value=1.0)
+    axes.imshow(rearrange(grid, "c h w -> h w c"), interpolation="nearest")
+    axes.set(xticks=[], yticks=[])
+    axes.set_title(title, fontsize=14)
+    axes.spines[:].set_visible(False)
+
+
+def outlined(images: Tensor, edges: Tensor, scale: int = 4) -> Tensor:
+    """Images (n, 3, h, w) with edge maps (n, 1, 2 h, 2 w) drawn over them, ``scale`` times as large."""
+    enlarge = lambda x, k: x.repeat_interleave(k, -1).repeat_interleave(k, -2)
+    line = enlarge(edges, scale // 2)
+    return torch.where(line > 0.5, 1.0 - line, enlarge(images, scale))
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, all or nothing; in Jupyter it is shown inline, too."""
+    with write_atomically(path) as file:
+        figure.savefig(file, format="png", dpi=110)
+    if "inline" not in matplotlib.get_backend().lower():
+        plt.close(figure)

@@ -1,0 +1,225 @@
+"""One loop trains the base and every ControlNet, and goes on where it was stopped."""
+
+import math
+import os
+import pickle
+import signal
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm import tqdm
+
+from .conditions import condition_of
+from .controlnet import ControlNet
+from .diffusion import STEPS, noise_loss
+from .errors import Problem
+from .shapes import EMPTY, draw
+from .unet import UNet
+
+BATCH = 16
+Loss = Callable[[nn.Module, torch.Generator], Tensor]
+
+
+# %% What is learned: Eq. 5, for the base and for a ControlNet
+
+
+def drop_words(prompt: Tensor, generator: torch.Generator, whole: float, each: float) -> Tensor:
+    """Replace words of prompts (n, 3) by EMPTY: all three with chance ``whole``, else each."""
+    n = len(prompt)
+    keep = torch.rand(n, 1, generator=generator) >= whole
+    keep = keep & (torch.rand(n, 3, generator=generator) >= each)
+    return torch.where(keep, prompt, EMPTY)
+
+
+def draw_noise(x0: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Times t (n,), one from each n-th of [0, STEPS), and noise eps like x0."""
+    n = len(x0)
+    t = (torch.arange(n) + torch.rand(n, generator=generator)) * STEPS / n
+    return t.long(), torch.randn(x0.shape, generator=generator)
+
+
+def base_loss(unet: UNet, generator: torch.Generator) -> Tensor:
+    """Eq. 5 on fresh pictures. Words are dropped singly too, so that "star" alone is known."""
+    batch = draw(BATCH, generator)
+    prompt = drop_words(batch.prompt, generator, whole=0.1, each=0.1)
+    t, eps = draw_noise(batch.x0, generator)
+    x0, t, eps, prompt = _to_device_of(unet, batch.x0, t, eps, prompt)
+    return noise_loss(lambda xt, t: unet(xt, t, prompt), x0, t, eps, unet.predicts)
+
+
+def control_loss(base: UNet, kind: str, drop: float = 0.5) -> Loss:
+    """Eq. 5 through the locked base. Half of the prompts are empty (Sec. 3.3)."""
+
+    def loss(control: ControlNet, generator: torch.Generator) -> Tensor:
+        batch = draw(BATCH, generator)
+        condition = condition_of(kind, batch.image, generator)
+        prompt = drop_words(batch.prompt, generator, whole=drop, each=0.0)
+        t, eps = draw_noise(batch.x0, generator)
+        x0, t, eps, prompt, c = _to_device_of(base, batch.x0, t, eps, prompt, condition)
+        model = lambda xt, t: base(xt, t, prompt, control(xt, t, prompt, c))
+        return noise_loss(model, x0, t, eps, base.predicts)
+
+    return loss
+
+
+def _to_device_of(module: nn.Module, *tensors: Tensor) -> list[Tensor]:
+    device = next(module.parameters()).device
+    return [tensor.to(device) for tensor in tensors]
+
+
+# %% The loop
+
+
+def train(network: nn.Module, loss: Loss, steps: int, *, lr: float, seed: int = 0,
+          path: Path | None = None, resume: bool = False, stop_at: int | None = None,
+          on_step: Callable[[int, float, nn.Module], None] | None = None,
+          progress: str | None = None) -> nn.Module:
+    """Train ``network`` for ``steps`` steps and return the moving average of its weights.
+
+    loss: called with the network and a generator, returns a scalar to be lowered.
+    lr: AdamW's rate, reached after 50 steps, then down to 0 along a cosine.
+    path, resume: where all that is needed to go on is saved every 500 steps, and whether to
+        go on from there. A run that was stopped and resumed equals one without a break.
+    on_step: called after each step with its number, its loss and the averaged network.
+    Raises Problem if the loss or its gradient is not finite. Ctrl-C finishes the step in hand,
+    saves, and raises KeyboardInterrupt.
+    """
+    device = next(network.parameters()).device
+    generator = torch.Generator().manual_seed(seed)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=lr, fused=device.type != "mps")
+    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(0.99))
+    state = State(network, average, optimiser, generator, steps)
+    first = state.load(path) if resume else 0
+    bar = tqdm(range(first, min(stop_at or steps, steps)), progress, steps, initial=first,
+               disable=progress is None, mininterval=1 if os.isatty(2) else 15)
+    with finish_step_on_ctrl_c() as asked_to_stop:
+        for step in bar:
+            for group in optimiser.param_groups:
+                group["lr"] = lr * learning_rate(step, steps)
+            value = loss(network, generator)
+            optimiser.zero_grad()
+            value.backward()
+            norm = nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            _check_finite(value, norm, step, path)
+            optimiser.step()
+            average.update_parameters(network)
+            if on_step:
+                on_step(step + 1, value.item(), average.module)
+            last = bool(asked_to_stop) or step + 1 == bar.iterable.stop
+            if path and (last or (step + 1) % 500 == 0):
+                state.save(path, step + 1)
+            if asked_to_stop:
+                bar.close()
+                raise KeyboardInterrupt(f"stopped after step {step + 1} of {steps}")
+    return average.module.eval()
+
+
+def learning_rate(step: int, steps: int) -> float:
+    """The share of the full rate at a step: up over 50 steps, down along a cosine."""
+    return min(1, (step + 1) / 50) * (1 + math.cos(math.pi * step / steps)) / 2
+
+
+def _check_finite(loss: Tensor, norm: Tensor, step: int, path: Path | None) -> None:
+    if not (torch.isfinite(loss) and torch.isfinite(norm)):
+        kept = f"the last good state is in {path}" if path and path.exists() else "nothing was saved yet"
+        raise Problem(f"the loss is {loss.item()} and its gradient's norm {norm.item()} at step"
+                      f" {step + 1}, so training stopped; {kept}; try a smaller learning rate")
+
+
+@contextmanager
+def finish_step_on_ctrl_c() -> Iterator[list[int]]:
+    """Yield a list that the first Ctrl-C fills; the second one interrupts as usual."""
+    asked: list[int] = []
+    before = signal.getsignal(signal.SIGINT)
+
+    def ask(number: int, frame: Any) -> None:
+        asked.append(number)
+        signal.signal(signal.SIGINT, before)
+
+    try:
+        signal.signal(signal.SIGINT, ask)
+    except ValueError:  # not the main thread, as in some notebooks: Ctrl-C stays as it is
+        yield asked
+        return
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+# %% Files
+
+
+class State:
+    """All that a run consists of, on its way to and from a file."""
+
+    def __init__(self, network: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer,
+                 generator: torch.Generator, steps: int):
+        self.parts = {"network": network, "average": average, "optimiser": optimiser}
+        self.generator, self.steps = generator, steps
+
+    def save(self, path: Path, step: int) -> None:
+        state = {name: part.state_dict() for name, part in self.parts.items()}
+        save_file({**state, "generator": self.generator.get_state(), "step": step,
+                   "steps": self.steps}, path)
+
+    def load(self, path: Path) -> int:
+        """Take up the state in a file; returns how many steps were done."""
+        state = load_file(path)
+        if not isinstance(state, dict) or not {*self.parts, "generator", "step", "steps"} <= {*state}:
+            raise Problem(f"{path} is no training checkpoint; give the file that training wrote")
+        if state["steps"] != self.steps:
+            raise Problem(f"{path} belongs to a run of {state['steps']} steps, not {self.steps};"
+                          f" resume with --steps {state['steps']} or start anew with another --out")
+        try:
+            for name, part in self.parts.items():
+                part.load_state_dict(state[name])
+            self.generator.set_state(state["generator"])
+        except (RuntimeError, ValueError, KeyError, TypeError) as error:
+            raise Problem(f"{path} holds another network than the one to be trained;"
+                          " resume with the command that began it") from error
+        return state["step"]
+
+
+def save_file(content: Any, path: Path) -> None:
+    """torch.save, all or nothing: a crash or a full disk leaves what was there before."""
+    with write_atomically(path) as file:
+        torch.save(content, file)
+
+
+@contextmanager
+def write_atomically(path: Path) -> Iterator[Any]:
+    """Open a temporary file beside ``path`` that takes its place only once it is complete."""
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
+            temporary = file.name
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
+        raise Problem(f"cannot write {path} ({error}); what was there before is untouched;"
+                      " free some space or name another place") from error
+    finally:
+        if temporary and os.path.exists(temporary):
+            os.unlink(temporary)
+
+
+def load_file(path: Path) -> Any:
+    """torch.load of tensors and plain values only, onto the CPU; no code in the file runs."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise Problem(f"{path} does not exist; check the name, or train it first") from None
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise Problem(f"{path} cannot be read as weights ({type(error).__name__}): it is damaged"
+                      " or something else; restore it, or train it again") from error
