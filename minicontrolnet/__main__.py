@@ -1,48 +1,141 @@
 """python -m minicontrolnet train | sample | evaluate | speed"""
 
 import argparse
-import platform
-import sys
 import time
 from pathlib import Path
 
 import torch
+from torch import nn
 
-from . import evaluation, speed
 from .conditions import CHANNELS, edges_from_drawing, edges_from_picture, palette_from_picture
-from .controlnet import ControlNet, predictor, steer
-from .diffusion import STEPS, ddim, guide
+from .controlnet import ControlNet, guided, steer
+from .diffusion import STEPS, ddim
 from .errors import Problem
-from .pretrained import fingerprint, load_base, load_control, save_weights, seeded
-from .shapes import describe, tokenize
-from .training import base_loss, control_loss, train
+from .evaluation import GUIDANCE, show_scores
+from .metrics import ShapeClassifier, classifier_loss
+from .options import device, number, problems_in_one_sentence
+from .pretrained import load_base, load_classifier, load_control, save_weights, seeded
+from .shapes import tokenize
+from .training import Loss, base_loss, control_loss, train
 from .unet import UNet
 
-RECIPES = {"base": (2e-3, 10000), "edge": (1e-3, 4000), "palette": (1e-3, 2500)}  # lr, steps
+# Steps and learning rate of the weights that ship; "shapes" is the classifier of metrics.py.
+RECIPES = {"base": (12000, 2e-3), "edge": (6000, 1e-3), "palette": (3000, 1e-3), "shapes": (400, 3e-3)}
 
 
-def number(kind, low, high):
-    """An argparse type: a number from low to high, said in words where it is not."""
+def train_command(args: argparse.Namespace) -> None:
+    """Train the base or a ControlNet; the state to resume from is saved beside the weights."""
+    full, lr = RECIPES[args.what]
+    steps, out = args.steps or full, args.out or Path("checkpoints") / f"{args.what}.pt"
+    state = out.with_suffix(".train.pt")
+    if state.exists() and not args.resume:
+        raise Problem(f"{state} holds an earlier run; give --resume to go on with it,"
+                      " or --out FILE to leave it and start another")
+    network, loss = what_to_train(args)
+    begin = time.perf_counter()
+    try:
+        average = train(network, loss, steps, lr=lr, seed=args.seed, path=state,
+                        resume=args.resume, progress=f"training {args.what}")
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(f"{stop}; saved in {state}; the same command with --resume goes on") from None
+    mark = save_weights(average, args.what, out)
+    print(f"{steps} steps in {(time.perf_counter() - begin) / 60:.1f} min -> {out}\nfingerprint: {mark}")
 
-    def parse(text: str):
-        try:
-            value = kind(text)
-        except ValueError:
-            value = None
-        if value is None or not low <= value <= high:
-            noun = "a whole number" if kind is int else "a number"
-            raise argparse.ArgumentTypeError(f"{text!r} is not {noun} from {low} to {high}")
-        return value
 
-    return parse
+def what_to_train(args: argparse.Namespace) -> tuple[nn.Module, Loss]:
+    """The new network and the loss that trains it."""
+    if args.what == "base":
+        return seeded(args.seed, UNet).to(args.device), base_loss
+    if args.what == "shapes":
+        return seeded(args.seed, ShapeClassifier), classifier_loss
+    base = load_base(args.base_weights, args.device)
+    control = seeded(args.seed, ControlNet, base, CHANNELS[args.what])
+    return control.to(args.device), control_loss(base, args.what)
 
 
-def device(text: str) -> torch.device:
-    """An argparse type: auto (CUDA if there is one, else CPU), cpu, cuda or mps."""
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    name = ("cuda" if there["cuda"] else "cpu") if text == "auto" else text
-    if name not in there:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a device; give auto, cpu, cuda or mps")
-    if not there[name]:
-        raise argparse.ArgumentTypeError(f"this machine has no {name!r} device; give --device cpu")
-    return torch.device(name)
+def sample_command(args: argparse.Namespace) -> None:
+    """Draw pictures for a prompt, with any conditions, and save them beside those."""
+    from . import figures  # matplotlib takes longer to import than all the rest
+
+    prompt = tokenize(args.prompt).repeat(args.count, 1)
+    shown = {}
+    if args.edge or args.edge_from:
+        shown["edge"] = edges_from_drawing(args.edge) if args.edge else edges_from_picture(args.edge_from)
+    if args.palette:
+        shown["palette"] = palette_from_picture(args.palette)
+    base = load_base(device=args.device)
+    steered = [steer(load_control(kind, base), condition.to(args.device), args.conditioning_scale)
+               for kind, condition in shown.items()]
+    noise = torch.randn(args.count, 3, 32, 32, generator=torch.Generator().manual_seed(args.seed))
+    model = guided(base, prompt.to(args.device), args.guidance_scale, *steered)
+    pictures = ddim(model, noise.to(args.device), args.steps, progress=True)
+    figures.save_sample(shown, figures.to_image(pictures), args.prompt, args.out)
+    print(f"wrote {args.out}")
+
+
+def evaluate_command(args: argparse.Namespace) -> None:
+    """Print the scores of the weights, each between its ceiling and its floor."""
+    base = load_base(args.base_weights)
+    kinds = {"edge": args.edge_weights, "palette": args.palette_weights}
+    wanted = args.only or ["edge", "palette"]
+    controls = {kind: load_control(kind, base, path) for kind, path in kinds.items() if kind in wanted}
+    show_scores(base, controls, load_classifier(), args.count)
+
+
+def speed_command(args: argparse.Namespace) -> None:
+    """Print the speed table of this machine."""
+    from .speed import show_speed
+
+    show_speed()
+
+
+def parser() -> argparse.ArgumentParser:
+    main = argparse.ArgumentParser(prog="python -m minicontrolnet", description="ControlNet in small.")
+    commands = main.add_subparsers(required=True, metavar="train | sample | evaluate | speed")
+    add_train(commands.add_parser("train", help="train the base, or a ControlNet on the locked base"))
+    add_sample(commands.add_parser("sample", help="draw pictures for a prompt and conditions"))
+    add_evaluate(commands.add_parser("evaluate", help="scores on held-out pictures"))
+    command = commands.add_parser("speed", help="times and memory on this machine")
+    command.set_defaults(run=speed_command)
+    return main
+
+
+def add_train(command: argparse.ArgumentParser) -> None:
+    command.add_argument("what", choices=list(RECIPES))
+    command.add_argument("--steps", type=number(int, 1, 10**7), help="default: the recipe that ships")
+    command.add_argument("--seed", type=number(int, 0, 2**31), default=0)
+    command.add_argument("--device", type=device, default="auto")
+    command.add_argument("--out", type=Path, help="default: checkpoints/base.pt and so on")
+    command.add_argument("--base-weights", type=Path, help="default: the base that ships")
+    command.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    command.set_defaults(run=train_command)
+
+
+def add_sample(command: argparse.ArgumentParser) -> None:
+    edges = command.add_mutually_exclusive_group()
+    command.add_argument("--prompt", default="", help='such as "red star on blue"; words may be missing')
+    edges.add_argument("--edge", type=Path, metavar="FILE", help="a line drawing: one closed outline")
+    edges.add_argument("--edge-from", type=Path, metavar="FILE", help="a picture whose edges to take")
+    command.add_argument("--palette", type=Path, metavar="FILE", help="a picture whose colours to take")
+    command.add_argument("--count", type=number(int, 1, 256), default=8)
+    command.add_argument("--steps", type=number(int, 1, STEPS), default=25)
+    command.add_argument("--guidance-scale", type=number(float, -100, 100), default=GUIDANCE)
+    command.add_argument("--conditioning-scale", type=number(float, -100, 100), default=1.0)
+    command.add_argument("--seed", type=number(int, 0, 2**31), default=0)
+    command.add_argument("--device", type=device, default="auto")
+    command.add_argument("--out", type=Path, default=Path("outputs/sample.png"))
+    command.set_defaults(run=sample_command)
+
+
+def add_evaluate(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--count", type=number(int, 2, 10**5), default=256)
+    command.add_argument("--only", nargs="*", choices=list(CHANNELS), help="default: edge and palette")
+    for kind in ["base", "edge", "palette"]:
+        command.add_argument(f"--{kind}-weights", type=Path, metavar="FILE", help="default: those that ship")
+    command.set_defaults(run=evaluate_command)
+
+
+if __name__ == "__main__":
+    arguments = parser().parse_args()
+    with problems_in_one_sentence():
+        arguments.run(arguments)

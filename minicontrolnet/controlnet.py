@@ -3,9 +3,10 @@
 import copy
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor, nn
 
-from .diffusion import Model
+from .diffusion import Model, guide
 from .unet import UNet
 
 Controls = tuple[Tensor, ...]
@@ -99,3 +100,11 @@ def predictor(base: UNet, prompt: Tensor, *steered: Callable[..., Controls]) -> 
         return base(xt, t, prompt, controls)
 
     return model
+
+
+def guided(base: UNet, prompt: Tensor, guidance_scale: float, *steered: Callable[..., Controls]) -> Model:
+    """Classifier-free guidance between the empty prompt and ``prompt``, control in both branches."""
+    cond = predictor(base, prompt, *steered)
+    if guidance_scale == 1 or not prompt.any():
+        return cond  # both branches agree: spare the second
+    return guide(predictor(base, torch.zeros_like(prompt), *steered), cond, guidance_scale)

@@ -43,3 +43,16 @@ def save(figure: Figure, path: Path) -> None:
         figure.savefig(file, format="png", dpi=110)
     if "inline" not in matplotlib.get_backend().lower():
         plt.close(figure)
+
+
+def save_sample(conditions: dict[str, Tensor], pictures: Tensor, prompt: str, path: Path) -> None:
+    """The conditions (1, c, 64, 64) at the left, the pictures (n, 3, 32, 32) at the right."""
+    columns = min(4, len(pictures)) if len(pictures) <= 16 else 8
+    rows = -(-len(pictures) // columns)
+    wide = 2.6 * columns
+    figure, axes = plt.subplots(1, len(conditions) + 1, figsize=(5.2 * len(conditions) + wide + 0.5, max(2.6 * rows, 5.2) + 0.6),
+                                width_ratios=[5.2] * len(conditions) + [wide], squeeze=False)
+    for ax, (kind, condition) in zip(axes[0], conditions.items()):
+        show(ax, condition, title=f"condition: {kind}")
+    show(axes[0, -1], pictures, columns, f'prompt: "{prompt}"')
+    save(figure, path)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from .conditions import CHANNELS
 from .controlnet import ControlNet, lock
 from .errors import Problem
+from .metrics import ShapeClassifier
 from .training import load_file, save_file
 from .unet import UNet
 
@@ -54,6 +55,13 @@ def load_control(kind: str, base: UNet, path: Path | None = None) -> ControlNet:
     control = ControlNet(base, CHANNELS[kind])
     _load_into(control, kind, path)
     return lock(control)
+
+
+def load_classifier() -> ShapeClassifier:
+    """The shape classifier that the metrics use, shipped."""
+    classifier = ShapeClassifier()
+    _load_into(classifier, "shapes", None)
+    return lock(classifier)
 
 
 def _load_into(network: nn.Module, kind: str, path: Path | None) -> None:

@@ -4,7 +4,6 @@ import math
 import os
 import pickle
 import signal
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -197,11 +196,10 @@ def save_file(content: Any, path: Path) -> None:
 def write_atomically(path: Path) -> Iterator[Any]:
     """Open a temporary file beside ``path`` that takes its place only once it is complete."""
     path = Path(path)
-    temporary = None
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
-            temporary = file.name
+        with open(temporary, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -210,8 +208,7 @@ def write_atomically(path: Path) -> Iterator[Any]:
         raise Problem(f"cannot write {path} ({error}); what was there before is untouched;"
                       " free some space or name another place") from error
     finally:
-        if temporary and os.path.exists(temporary):
-            os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
 
 
 def load_file(path: Path) -> Any:

@@ -1,0 +1,73 @@
+"""What the lessons share: their options, the prediction, the result, the figure's place.
+
+Importing it also makes ``import minicontrolnet`` work from a plain clone.
+"""
+
+import argparse
+import math
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from minicontrolnet.options import device, number, problems_in_one_sentence  # noqa: E402,F401
+
+
+def options(doc: str, steps: int, quick_steps: int, full_steps: int) -> argparse.Namespace:
+    """Read the options that every lesson has; ``steps`` becomes the number for the mode chosen."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--quick", action="store_true", help="a smoke run of seconds; no evidence")
+    mode.add_argument("--full", action="store_true", help="the whole experiment")
+    parser.add_argument("--seed", type=number(int, 0, 2**31), default=0)
+    parser.add_argument("--steps", type=number(int, 1, 10**6), help="training steps")
+    parser.add_argument("--device", type=device, default="auto", help="auto, cpu, cuda or mps")
+    parser.add_argument("--out", type=Path, default=Path("outputs"), metavar="DIR")
+    parser.add_argument("--ask", action="store_true", help="wait for your prediction")
+    in_notebook = "ipykernel" in sys.modules
+    args, _ = parser.parse_known_args([]) if in_notebook else (parser.parse_args(), None)
+    if args.steps is None:
+        args.steps = quick_steps if args.quick else full_steps if args.full else steps
+    return args
+
+
+def predict(args: argparse.Namespace, question: str, choices: Sequence[str]) -> str:
+    """Print a multiple-choice question before anything runs; with --ask, wait for an answer."""
+    print(f"\nPREDICT  {question}")
+    for letter, choice in zip("abcd", choices):
+        print(f"   {letter}) {choice}")
+    if args.ask and sys.stdin.isatty():
+        return input("   your answer: ").strip().lower()[:1]
+    return ""
+
+
+def result(args: argparse.Namespace, rows: Sequence[Sequence[str]], verdict: str, answer: str,
+           predicted: str = "") -> None:
+    """Print the table (its first row is the heading), the verdict and the answer."""
+    widths = [max(len(str(row[i])) for row in rows) for i in range(len(rows[0]))]
+    print("\nRESULT")
+    for row in rows:
+        print("   " + "  ".join(f"{cell!s:<{width}}" for cell, width in zip(row, widths)).rstrip())
+    print(f"\n   {verdict}")
+    if args.quick:
+        print("   (--quick is a smoke run: these numbers are no evidence)")
+    you = f"you said {predicted}); " if predicted else ""
+    print(f"   PREDICT again: {you}the answer is {answer}")
+
+
+def interval(differences: Tensor) -> tuple[float, float, float]:
+    """Mean of paired differences (n,) and its 95 % interval: (low, mean, high)."""
+    values = differences.flatten().tolist()
+    mean = statistics.fmean(values)
+    half = 1.96 * statistics.stdev(values) / math.sqrt(len(values))
+    return mean - half, mean, mean + half
+
+
+def verdict_of(low: float, high: float) -> str:
+    """What an interval says of a claim that the difference is positive."""
+    return "confirmed" if low > 0 else "contradicted" if high < 0 else "undecided"

@@ -1,0 +1,113 @@
+"""The speed table: what a training step costs here, with and without ControlNet (Sec. 3.2)."""
+
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
+
+from .conditions import CHANNELS
+from .controlnet import ControlNet, guided, lock, steer
+from .diffusion import ddim
+from .pretrained import seeded
+from .training import Loss, base_loss, control_loss
+from .unet import UNet
+
+KERNELS = ("conv", "mm", "scaled_dot_product")  # what the names of the heavy operations contain
+
+
+def one_step(network: nn.Module, loss: Loss) -> Callable[[], None]:
+    """A training step as a function without arguments: draw, loss, backward, AdamW."""
+    generator = torch.Generator().manual_seed(0)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=1e-5, fused=True)
+
+    def step() -> None:
+        optimiser.zero_grad()
+        loss(network, generator).backward()
+        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimiser.step()
+
+    return step
+
+
+def seconds(*functions: Callable[[], None], rounds: int = 15) -> list[list[float]]:
+    """Time functions in turn, so that a noisy machine treats them alike; drops three warm-ups."""
+    times: list[list[float]] = [[] for _ in functions]
+    for _ in range(rounds + 3):
+        for function, own in zip(functions, times):
+            begin = time.perf_counter()
+            function()
+            own.append(time.perf_counter() - begin)
+    return [own[3:] for own in times]
+
+
+def bytes_for_backward(loss: Callable[[], Tensor], *modules: nn.Module) -> int:
+    """The bytes that autograd keeps for the backward pass, each storage once, weights left out."""
+    storages: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        kept = loss()  # noqa: F841  (alive, so that no storage is freed and its address used again)
+    weights = {p.untyped_storage().data_ptr() for module in modules for p in module.parameters()}
+    return sum(size for address, size in storages.items() if address not in weights)
+
+
+def memory(network: nn.Module, loss: Loss, *locked: nn.Module) -> int:
+    """Bytes of a step: all weights, gradients and AdamW's two moments of the trained, and the graph."""
+    size = lambda module: sum(p.numel() * p.element_size() for p in module.parameters())
+    graph = bytes_for_backward(lambda: loss(network, torch.Generator().manual_seed(0)), network, *locked)
+    return 4 * size(network) + sum(size(module) for module in locked) + graph
+
+
+def share_in_kernels(step: Callable[[], None], rounds: int = 5) -> float:
+    """The share of a step's time inside convolutions and matrix products."""
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        for _ in range(rounds):
+            step()
+    rows = [row for row in profiled.key_averages() if row.key.startswith("aten::")]
+    every = sum(row.self_cpu_time_total for row in profiled.key_averages())
+    return sum(row.self_cpu_time_total for row in rows if any(k in row.key for k in KERNELS)) / every
+
+
+def import_seconds() -> float:
+    """The median time of importing this package once torch and torchvision are there."""
+    code = "import time, torch, torchvision; t = time.perf_counter(); import minicontrolnet; print(time.perf_counter() - t)"
+    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True) for _ in range(5)]
+    return statistics.median(float(run.stdout) for run in runs)
+
+
+def show_speed() -> None:
+    """Measure all in one run and print medians with the middle half's range."""
+    print(f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, "
+          f"torch {torch.__version__}, Python {platform.python_version()}, {time.strftime('%Y-%m-%d')}")
+
+    def row(name: str, values: list[float], unit: str = "ms", scale: float = 1e3) -> None:
+        low, middle, high = (scale * q for q in statistics.quantiles(values, n=4))
+        print(f"{name:44} {middle:8.2f} {unit}  ({low:.2f} .. {high:.2f})", flush=True)
+
+    base = seeded(0, UNet)
+    locked = lock(seeded(0, UNet))
+    control = ControlNet(locked, CHANNELS["edge"])
+    losses = base_loss, control_loss(locked, "edge")
+    steps = one_step(base, losses[0]), one_step(control, losses[1])
+    times = seconds(*steps)
+    row("base training step, batch 16", times[0])
+    row("edge ControlNet training step, batch 16", times[1])
+    row("  ratio (the paper: 1.34)", [c / b for b, c in zip(*times)], "", 1)
+    bytes_base, bytes_control = memory(base, losses[0]), memory(control, losses[1], locked)
+    print(f"memory of a step: base {bytes_base / 1e6:.0f} MB, ControlNet {bytes_control / 1e6:.0f} MB,"
+          f" ratio {bytes_control / bytes_base:.2f} (the paper: 1.23)")
+    print(f"share of time in convolutions and matrix products: base {share_in_kernels(steps[0]):.0%},"
+          f" ControlNet {share_in_kernels(steps[1]):.0%}")
+    noise, prompt = torch.randn(16, 3, 32, 32), torch.ones(16, 3, dtype=torch.long)
+    model = guided(locked, prompt, 2.0, steer(control, torch.zeros(16, 1, 64, 64)))
+    row("16 pictures, 25 DDIM steps, guidance, control", seconds(lambda: ddim(model, noise), rounds=5)[0], "s ", 1)
+    print(f"import minicontrolnet, beyond torch and torchvision: {import_seconds():.2f} s")
