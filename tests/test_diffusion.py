@@ -1,0 +1,249 @@
+"""The diffusion mathematics against the papers' formulas, in float64."""
+
+import math
+
+import pytest
+import torch
+
+from minicontrolnet.diffusion import (ALPHA_BAR, STEPS, ddim, ddim_step, ddpm, ddpm_step, eps_from_v,
+                                      eps_from_x0, guide, loss_weight, noise_loss, q_sample, to_eps,
+                                      x0_from_eps)
+
+ALL = torch.arange(STEPS)
+
+
+def noise(*size, seed=0, dtype=torch.float64):
+    return torch.randn(*size, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def f(time):
+    """Nichol and Dhariwal's f, with time in [0, 1]."""
+    return math.cos((time + 0.008) / 1.008 * math.pi / 2) ** 2
+
+
+# The variances of the single steps, from the formula alone.
+BETA = [min(1 - f((t + 1) / STEPS) / f(t / STEPS), 0.999) for t in range(STEPS)]
+
+
+def close(a, b, rtol=1e-9, atol=1e-12):
+    torch.testing.assert_close(a, torch.as_tensor(b, dtype=a.dtype).expand_as(a), rtol=rtol, atol=atol)
+
+
+# %% The schedule and the jump to time t
+
+
+def test_alpha_bar_is_the_cosine_schedule():
+    """alpha_bar at t is f(t + 1) / f(0); only the very last step is clipped, at beta 0.999."""
+    close(ALPHA_BAR[:-1], [f((t + 1) / STEPS) / f(0) for t in range(STEPS - 1)])
+    assert ALPHA_BAR[-1].item() == pytest.approx(ALPHA_BAR[-2].item() * 0.001)
+    assert ALPHA_BAR.shape == (STEPS,) and ALPHA_BAR.dtype == torch.float64
+
+
+def test_alpha_bar_falls_strictly_from_almost_1_to_almost_0():
+    """The picture only ever fades: 1 > alpha_bar > 0, also when rounded to float32."""
+    assert (ALPHA_BAR.float().diff() < 0).all()
+    assert 0.9999 < ALPHA_BAR[0] < 1 and 0 < ALPHA_BAR[-1] < 1e-6
+
+
+def test_jump_equals_the_chain_of_single_steps():
+    """q_sample's mean factor and variance are those of t + 1 steps of Eq. 1, iterated."""
+    mean, variance, means, variances = 1.0, 0.0, [], []
+    for beta in BETA:
+        mean, variance = mean * math.sqrt(1 - beta), variance * (1 - beta) + beta
+        means.append(mean)
+        variances.append(variance)
+    one, zero = torch.ones(STEPS, 1, 1, 1, dtype=torch.float64), torch.zeros(STEPS, 1, 1, 1)
+    close(q_sample(one, ALL, zero).flatten(), means)
+    close(q_sample(zero.double(), ALL, one).flatten() ** 2, variances)
+
+
+def test_each_picture_of_a_batch_has_its_own_time():
+    """A batch noised at mixed times equals its pictures noised one by one."""
+    x0, eps, t = noise(3, 3, 4, 4), noise(3, 3, 4, 4, seed=1), torch.tensor([0, 500, 999])
+    one_by_one = [q_sample(x0[i : i + 1], t[i : i + 1], eps[i : i + 1]) for i in range(3)]
+    assert torch.equal(q_sample(x0, t, eps), torch.cat(one_by_one))
+
+
+# %% eps, v and x0
+
+
+def test_eps_x0_and_v_invert_each_other():
+    """From xt, each of the true x0 and v gives back the true eps, and eps the true x0."""
+    x0, eps = noise(STEPS, 1, 2, 2), noise(STEPS, 1, 2, 2, seed=1)
+    xt, root = q_sample(x0, ALL, eps), ALPHA_BAR.view(-1, 1, 1, 1).sqrt()
+    v = root * eps - (1 - root**2).sqrt() * x0
+    close(eps_from_x0(x0, xt, ALL), eps)
+    close(eps_from_v(v, xt, ALL), eps)
+    close(x0_from_eps(eps, xt, ALL), x0)
+    for predicts, output in {"eps": eps, "x0": x0, "v": v}.items():
+        close(to_eps(output, xt, ALL, predicts), eps)
+
+
+def test_conversions_keep_working_in_float32_at_both_ends():
+    """At the first and the last time, x0 -> eps -> x0 is stable without float64."""
+    x0, eps = noise(2, 3, 4, 4).float(), noise(2, 3, 4, 4, seed=1).float()
+    t = torch.tensor([0, STEPS - 1])
+    xt = q_sample(x0, t, eps)
+    back = x0_from_eps(eps_from_x0(x0, xt, t), xt, t)
+    assert (back - x0)[0].abs().max() < 1e-5 and (back - x0)[1].abs().max() < 0.05
+
+
+# %% The objective
+
+
+@pytest.mark.parametrize("predicts, weight", [
+    ("eps", torch.ones(STEPS, dtype=torch.float64)),
+    ("v", torch.ones(STEPS, dtype=torch.float64)),
+    ("x0", (1 / (1 - ALPHA_BAR)).clamp(max=20)),
+])
+def test_weighted_noise_error_is_the_error_of_what_the_network_predicts(predicts, weight):
+    """An error d in the output costs d^2 for eps and v, and d^2 min(20, 1 / (1 - alpha_bar)) for x0."""
+    output, xt, d = noise(STEPS, 1, 1, 1), noise(STEPS, 1, 1, 1, seed=1), noise(STEPS, 1, 1, 1, seed=2)
+    error = to_eps(output + d, xt, ALL, predicts) - to_eps(output, xt, ALL, predicts)
+    weighted = loss_weight(ALL, xt, predicts) * error**2
+    close(weighted.flatten(), weight * d.flatten() ** 2, rtol=1e-7)
+
+
+@pytest.mark.parametrize("predicts", ["eps", "v", "x0"])
+def test_noise_loss_is_the_weighted_mean_square(predicts):
+    """A perfect model has loss 0; one that is off by d everywhere the mean weight times d^2."""
+    x0, eps, t = noise(4, 3, 4, 4), noise(4, 3, 4, 4, seed=1), torch.tensor([0, 100, 500, 999])
+    assert noise_loss(lambda xt, t: eps, x0, t, eps, predicts) == 0
+    off = noise_loss(lambda xt, t: eps + 0.5, x0, t, eps, predicts)
+    close(off, loss_weight(t, x0, predicts).mean() * 0.25)
+
+
+def test_noise_loss_shows_the_model_the_noised_picture():
+    """The model is called once, with q_sample(x0, t, eps) and t."""
+    x0, eps, t, seen = noise(2, 3, 4, 4), noise(2, 3, 4, 4, seed=1), torch.tensor([3, 600]), []
+    noise_loss(lambda *given: seen.append(given) or given[0], x0, t, eps, "eps")
+    [(xt, time)] = seen
+    assert torch.equal(xt, q_sample(x0, t, eps)) and torch.equal(time, t)
+
+
+# %% Guidance
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_guidance_is_exact_where_it_must_be(dtype):
+    """Scale 0 is the one branch and scale 1 the other; equal branches stay as they are."""
+    a, b = noise(2, 3, 8, 8, dtype=dtype), 5 * noise(2, 3, 8, 8, seed=1, dtype=dtype)
+    run = lambda uncond, cond, scale: guide(lambda *_: uncond, lambda *_: cond, scale)(None, None)
+    assert torch.equal(run(a, b, 0.0), a)
+    assert torch.equal(run(a, b, 1.0), b)
+    for scale in (-2.0, 0.3, 0.5, 2.0, 7.5):
+        assert torch.equal(run(a, a.clone(), scale), a)
+
+
+@pytest.mark.parametrize("scale", [-2.0, 0.3, 2.0, 7.5])
+def test_guidance_follows_its_formula(scale):
+    """eps_uncond + scale (eps_cond - eps_uncond), both branches at the same xt and t."""
+    xt, t = noise(2, 3, 4, 4), torch.tensor([1, 2])
+    guided = guide(lambda xt, t: xt + t.view(-1, 1, 1, 1), lambda xt, t: 3 * xt, scale)(xt, t)
+    uncond = xt + t.view(-1, 1, 1, 1)
+    close(guided, uncond + scale * (3 * xt - uncond))
+
+
+# %% Samplers
+
+
+def test_ddpm_step_is_algorithm_2():
+    """Without clipping, each step is Ho et al.'s line 4 with sigma^2 = beta_t, at all times."""
+    xt, eps, z = (noise(STEPS, 1, 2, 2, seed=seed) for seed in range(3))
+    expected, alpha_bar = torch.empty_like(xt), 1.0
+    for t, beta in enumerate(BETA):
+        alpha, alpha_bar = 1 - beta, alpha_bar * (1 - beta)
+        mean = (xt[t] - beta / math.sqrt(1 - alpha_bar) * eps[t]) / math.sqrt(alpha)
+        expected[t] = mean + (math.sqrt(beta) * z[t] if t > 0 else 0)
+    close(ddpm_step(eps, xt, ALL, z, clip=False), expected, rtol=1e-8)
+
+
+@pytest.mark.parametrize("clip", [False, True])
+def test_no_noise_is_added_at_the_last_step(clip):
+    """At t = 0 the noise z has no say, and at t = 1 it has."""
+    xt, eps, z = (noise(2, 3, 4, 4, seed=seed) for seed in range(3))
+    changed = ddpm_step(eps, xt, torch.tensor([0, 1]), z, clip) != ddpm_step(
+        eps, xt, torch.tensor([0, 1]), 2 * z, clip)
+    assert not changed[0].any() and changed[1].all()
+
+
+def test_ddpm_keeps_standard_normal_pictures_standard_normal():
+    """If pictures are N(0, 1), the ideal eps is sqrt(1 - alpha_bar) xt and each step keeps variance 1."""
+    one, zero = torch.ones(STEPS, 1, 1, 1, dtype=torch.float64), torch.zeros(STEPS, 1, 1, 1).double()
+    eps = (1 - ALPHA_BAR).sqrt().view(-1, 1, 1, 1)
+    from_xt = ddpm_step(eps, one, ALL, zero, clip=False)
+    from_z = ddpm_step(zero, zero, ALL, one, clip=False)
+    close((from_xt**2 + from_z**2)[1:], 1.0)
+
+
+def test_ddim_step_is_the_closed_form():
+    """From t to t - 1: Song et al.'s Eq. 13, written as a factor of xt and one of eps."""
+    xt, eps, t = noise(STEPS - 1, 1, 2, 2), noise(STEPS - 1, 1, 2, 2, seed=1), ALL[1:]
+    now, then = (ALPHA_BAR[time].view(-1, 1, 1, 1) for time in (t, t - 1))
+    of_eps = (1 - then).sqrt() - (then * (1 - now) / now).sqrt()
+    expected = (then / now).sqrt() * xt + of_eps * eps
+    close(ddim_step(eps, xt, t, t - 1, clip=False), expected, rtol=1e-7, atol=1e-9)
+
+
+def test_ddim_steps_with_the_true_noise_stay_on_the_path():
+    """With the true eps, any stride leads from q_sample at t to q_sample at t_next, and below 0 to x0."""
+    x0, eps = noise(3, 1, 4, 4).clamp(-1, 1), noise(3, 1, 4, 4, seed=1)
+    t, t_next = torch.tensor([999, 500, 30]), torch.tensor([400, 499, -1])
+    stepped = ddim_step(eps, q_sample(x0, t, eps), t, t_next)
+    close(stepped[:2], q_sample(x0, t_next.clamp(min=0), eps)[:2], rtol=1e-7, atol=1e-9)
+    close(stepped[2], x0[2])
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7, 25, STEPS])
+def test_ddim_with_a_perfect_denoiser_returns_the_picture(steps):
+    """A model that knows x0 draws x0 from any noise, in any number of steps."""
+    x0 = noise(2, 3, 4, 4).clamp(-1, 1)
+    drawn = ddim(lambda xt, t: eps_from_x0(x0, xt, t), noise(2, 3, 4, 4, seed=1), steps)
+    close(drawn, x0, rtol=0, atol=1e-9)
+
+
+def test_ddpm_with_a_perfect_denoiser_returns_the_picture():
+    """A model that knows x0 draws x0 in all steps of Algorithm 2, whatever the noise."""
+    x0 = noise(1, 1, 2, 2).clamp(-1, 1)
+    perfect = lambda xt, t: eps_from_x0(x0, xt, t)
+    drawn = ddpm(perfect, noise(1, 1, 2, 2, seed=1), torch.Generator().manual_seed(3))
+    close(drawn, x0, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 25, 999, STEPS])
+def test_ddim_visits_as_many_falling_times_as_asked(steps):
+    """The first time is the last of the schedule, each is lower than the one before, none is skipped."""
+    times = []
+    ddim(lambda xt, t: times.append(t.unique().item()) or xt, noise(2, 1, 1, 1), steps)
+    assert len(times) == steps and times[0] == STEPS - 1 and times[-1] >= 0
+    assert all(a > b for a, b in zip(times, times[1:]))
+
+
+def test_clipping_comes_after_guidance():
+    """Branches inside [-1, 1] are guided outside and clipped; branches outside are guided inside."""
+    xt = noise(1, 3, 4, 4)
+    knows = lambda x0: lambda xt, t: eps_from_x0(torch.full_like(xt, x0), xt, t)
+    close(ddim(guide(knows(-0.5), knows(0.5), 4.0), xt, 5), 1.0)  # -0.5 + 4 * 1 = 3.5
+    close(ddim(guide(knows(3.0), knows(1.7), 2.0), xt, 5), 0.4)  # 3 - 2 * 1.3 = 0.4
+
+
+def test_the_clipped_picture_has_the_noise_that_fits_it():
+    """A clipped step is the step of a model that said the clipped x0 itself."""
+    xt, t, t_next = noise(2, 3, 4, 4), torch.tensor([800, 200]), torch.tensor([700, 100])
+    wild = 3 * noise(2, 3, 4, 4, seed=1)
+    clipped = ddim_step(eps_from_x0(wild, xt, t), xt, t, t_next)
+    tame = ddim_step(eps_from_x0(wild.clamp(-1, 1), xt, t), xt, t, t_next, clip=False)
+    close(clipped, tame)
+
+
+@pytest.mark.parametrize("steps", [0, -1, STEPS + 1])
+def test_ddim_refuses_steps_out_of_range(steps):
+    """The message names the number and the range."""
+    with pytest.raises(ValueError, match=rf"{steps}.*1 to {STEPS}"):
+        ddim(lambda xt, t: xt, noise(1, 1, 1, 1), steps)
+
+
+def test_samplers_build_no_graph():
+    """A network that requires gradients is sampled without any."""
+    weight = torch.ones(1, requires_grad=True)
+    assert not ddim(lambda xt, t: weight * xt, noise(1, 1, 1, 1).float(), 2).requires_grad
