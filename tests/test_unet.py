@@ -1,0 +1,129 @@
+"""The base: its 13 maps, the seam where controls come in, and what it predicts."""
+
+import pytest
+import torch
+
+from minicontrolnet.diffusion import eps_from_v, eps_from_x0
+from minicontrolnet.unet import UNet
+
+WIDTHS = (8, 16, 24, 32)
+
+
+def maps_of(net, inputs):
+    xt, t, prompt = inputs
+    emb = net.embedding(t, prompt)
+    return net.encoder(xt, emb), emb
+
+
+def test_encoder_gives_13_maps_three_per_level_and_the_middle(make_base):
+    """Grids of 32, 16, 8, 4 with three maps each, shallow to deep, then the middle."""
+    net = make_base(WIDTHS)
+    inputs = torch.zeros(2, 3, 32, 32).double(), torch.zeros(2).long(), torch.zeros(2, 3).long()
+    maps, _ = maps_of(net, inputs)
+    channels = [8, 8, 8, 8, 16, 16, 16, 24, 24, 24, 32, 32, 32]
+    sizes = [32] * 3 + [16] * 3 + [8] * 3 + [4] * 4
+    assert [tuple(h.shape) for h in maps] == [(2, c, s, s) for c, s in zip(channels, sizes)]
+    assert net.encoder.channels == channels
+
+
+def test_the_default_base_has_the_shape_that_the_lessons_tell():
+    """32x32 pictures in and out, and 13 maps down to 64 channels of 4x4."""
+    net = UNet()
+    inputs = torch.zeros(1, 3, 32, 32), torch.zeros(1).long(), torch.zeros(1, 3).long()
+    maps, _ = maps_of(net, inputs)
+    assert len(maps) == 13 and maps[0].shape == (1, 16, 32, 32) and maps[-1].shape == (1, 64, 4, 4)
+    assert net(*inputs).shape == (1, 3, 32, 32)
+
+
+def test_no_controls_equal_zero_controls(base, inputs):
+    """Adding 13 maps of 0 changes no bit."""
+    zeros = tuple(torch.zeros_like(h) for h in maps_of(base, inputs)[0])
+    assert torch.equal(base(*inputs, controls=None), base(*inputs, controls=zeros))
+
+
+def test_each_of_the_13_controls_changes_the_output_in_its_own_way(base, inputs):
+    """A control at any one place is seen, and no two places are the same."""
+    maps, _ = maps_of(base, inputs)
+    outputs = [base(*inputs)]
+    for i in range(13):
+        controls = [torch.full_like(h, float(i == j)) for j, h in enumerate(maps)]
+        outputs.append(base(*inputs, controls=tuple(controls)))
+    for i, a in enumerate(outputs):
+        assert all((a - b).abs().max() > 1e-9 for b in outputs[:i])
+
+
+def test_controls_are_added_to_the_maps(base, inputs):
+    """Controls that cancel all 13 maps leave the decoder with zeros."""
+    maps, emb = maps_of(base, inputs)
+    cancelled = base(*inputs, controls=tuple(-h for h in maps))
+    *skips, middle = [torch.zeros_like(h) for h in maps]
+    xt, t, _ = inputs
+    assert torch.equal(cancelled, eps_from_x0(base.decoder(middle, skips, emb), xt, t))
+
+
+@pytest.mark.parametrize("count", [12, 14])
+def test_a_wrong_number_of_controls_raises(base, inputs, count):
+    """No control is dropped silently."""
+    maps, _ = maps_of(base, inputs)
+    with pytest.raises(ValueError):
+        base(*inputs, controls=tuple([*maps, maps[-1]][:count]))
+
+
+def test_decoder_and_controls_change_no_map_in_place(base, inputs):
+    """Maps and controls are the same before and after a forward pass."""
+    maps, emb = maps_of(base, inputs)
+    before = [h.clone() for h in maps]
+    *skips, middle = maps
+    base.decoder(middle, skips, emb)
+    base(*inputs, controls=tuple(maps))
+    assert all(torch.equal(a, b) for a, b in zip(maps, before)) and len(skips) == 12
+
+
+def test_every_parameter_gets_a_gradient(make_base, inputs):
+    """No layer is built and then forgotten in forward."""
+    net = make_base()
+    net(*inputs).square().sum().backward()
+    assert [name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+def test_a_fresh_unet_starts_as_its_shortcuts():
+    """Untrained residual blocks and attention pass their input on unchanged."""
+    middle = UNet((8, 16, 16, 16), c_emb=16).encoder.middle
+    x = torch.randn(2, 16, 4, 4, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(middle(x, torch.ones(2, 16)), x)
+
+
+def test_raw_output_is_read_as_the_network_predicts(make_base, inputs):
+    """The same layers, read as eps, v or x0, differ by the conversions alone."""
+    xt, t, _ = inputs
+    raw = make_base(predicts="eps")(*inputs)
+    assert torch.equal(make_base(predicts="v")(*inputs), eps_from_v(raw, xt, t))
+    assert torch.equal(make_base(predicts="x0")(*inputs), eps_from_x0(raw, xt, t))
+    assert UNet((8, 8, 8, 8)).predicts == "x0"
+
+
+def test_float64_forward_agrees_with_float32(make_base, inputs):
+    """A network in float64 stays in float64, and float32 is its rounding."""
+    xt, t, prompt = inputs
+    fine = make_base(predicts="eps")(xt, t, prompt)
+    coarse = make_base(predicts="eps", dtype=torch.float32)(xt.float(), t, prompt)
+    assert fine.dtype == torch.float64 and coarse.dtype == torch.float32
+    assert (fine - coarse).abs().max() < 1e-3 * fine.abs().max()
+
+
+def test_time_and_each_word_matter(make_base, inputs):
+    """Another time, or another word at any of the three places, gives another output."""
+    net, (xt, t, prompt) = make_base(predicts="eps"), inputs
+    output = net(xt, t, prompt)
+    assert not torch.isclose(net(xt, t + 100, prompt), output).all()
+    for word in range(3):
+        other = prompt.clone()
+        other[:, word] = 1 - (other[:, word] == 1).long()
+        assert not torch.isclose(net(xt, t, other), output).all()
+
+
+def test_pictures_of_a_batch_do_not_see_each_other(base, inputs):
+    """A batch gives what its pictures give one by one."""
+    xt, t, prompt = inputs
+    one_by_one = [base(xt[i : i + 1], t[i : i + 1], prompt[i : i + 1]) for i in range(2)]
+    torch.testing.assert_close(base(*inputs), torch.cat(one_by_one), rtol=1e-9, atol=1e-9)
