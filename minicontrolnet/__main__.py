@@ -1,6 +1,8 @@
 """python -m minicontrolnet train | sample | evaluate | speed"""
 
 import argparse
+import platform
+import sys
 import time
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from .metrics import ShapeClassifier, classifier_loss
 from .options import device, number, problems_in_one_sentence
 from .pretrained import load_base, load_classifier, load_control, save_weights, seeded
 from .shapes import tokenize
-from .training import Loss, base_loss, control_loss, train
+from .training import BATCH, Loss, base_loss, control_loss, train, write_atomically
 from .unet import UNet
 
 # Steps and learning rate of the weights that ship; "shapes" is the classifier of metrics.py.
@@ -39,7 +41,22 @@ def train_command(args: argparse.Namespace) -> None:
     except KeyboardInterrupt as stop:
         raise KeyboardInterrupt(f"{stop}; saved in {state}; the same command with --resume goes on") from None
     mark = save_weights(average, args.what, out)
-    print(f"{steps} steps in {(time.perf_counter() - begin) / 60:.1f} min -> {out}\nfingerprint: {mark}")
+    write_recipe(out.with_suffix(".txt"), steps, lr, args.seed, time.perf_counter() - begin, mark)
+    print(f"wrote {out} and, beside it, how it was made")
+
+
+def write_recipe(path: Path, steps: int, lr: float, seed: int, seconds: float, mark: str) -> None:
+    """Write the text file that stands beside a file of weights."""
+    lines = {
+        "command": "python -m minicontrolnet " + " ".join(sys.argv[1:]),
+        "steps, batch, learning rate, seed": f"{steps}, {BATCH}, {lr}, {seed}",
+        "machine": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads",
+        "versions": f"Python {platform.python_version()}, torch {torch.__version__}",
+        "minutes": f"{seconds / 60:.1f}",
+        "fingerprint": mark,
+    }
+    with write_atomically(path) as file:
+        file.write("".join(f"{name}: {value}\n" for name, value in lines.items()).encode())
 
 
 def what_to_train(args: argparse.Namespace) -> tuple[nn.Module, Loss]:
@@ -90,14 +107,14 @@ def speed_command(args: argparse.Namespace) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    main = argparse.ArgumentParser(prog="python -m minicontrolnet", description="ControlNet in small.")
-    commands = main.add_subparsers(required=True, metavar="train | sample | evaluate | speed")
+    whole = argparse.ArgumentParser(prog="python -m minicontrolnet", description="ControlNet in small.")
+    commands = whole.add_subparsers(required=True, metavar="train | sample | evaluate | speed")
     add_train(commands.add_parser("train", help="train the base, or a ControlNet on the locked base"))
     add_sample(commands.add_parser("sample", help="draw pictures for a prompt and conditions"))
     add_evaluate(commands.add_parser("evaluate", help="scores on held-out pictures"))
     command = commands.add_parser("speed", help="times and memory on this machine")
     command.set_defaults(run=speed_command)
-    return main
+    return whole
 
 
 def add_train(command: argparse.ArgumentParser) -> None:
@@ -135,7 +152,11 @@ def add_evaluate(command: argparse.ArgumentParser) -> None:
     command.set_defaults(run=evaluate_command)
 
 
-if __name__ == "__main__":
-    arguments = parser().parse_args()
+def main(words: list[str] | None = None) -> None:
+    args = parser().parse_args(words)
     with problems_in_one_sentence():
-        arguments.run(arguments)
+        args.run(args)
+
+
+if __name__ == "__main__":
+    main()

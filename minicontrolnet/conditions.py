@@ -95,112 +95,181 @@ def read_image(path: str | Path) -> tuple[Tensor, Tensor]:
     """Read any picture that Pillow reads, upright: colours (1, 3, h, w) and opacity (1, 1, h, w).
 
     Both are in [0, 1]; of an animation it is the first frame. Pictures over 1024 pixels a side
-    are made smaller. Raises Problem if there is no picture to be read.
+    are made smaller. Raises Problem if there is no picture to be read or to be seen.
     """
+    if Path(path).is_dir():
+        raise Problem(f'"{path}" is a folder; give the name of a PNG or JPEG file')
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as file:
-                file.draft("RGB", (1024, 1024))  # lets a JPEG of a phone be read small
-                picture = ImageOps.exif_transpose(_eight_bit(file))
+            picture = _open_small(path)
     except FileNotFoundError:
-        raise Problem(f"{path} does not exist; check the name of the picture") from None
+        raise Problem(f'"{path}" does not exist; check the name of the picture') from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise Problem(f"{path} has more than {Image.MAX_IMAGE_PIXELS // 10**6} million pixels;"
+        raise Problem(f'"{path}" has more than {Image.MAX_IMAGE_PIXELS // 10**6} million pixels;'
                       " make it smaller, 1000 pixels a side are plenty") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise Problem(f"{path} cannot be read as a picture; give a PNG or JPEG file") from error
-    picture.thumbnail((1024, 1024), Image.Resampling.BOX)
-    rgba = pil_to_tensor(picture.convert("RGBA"))[None] / 255
+    except Exception as error:  # on a broken file Pillow may raise nearly anything
+        raise Problem(f'"{path}" cannot be read as a picture, it may be broken or of another kind;'
+                      " save it anew as PNG or JPEG") from error
+    rgba = pil_to_tensor(picture)[None] / 255
+    if rgba[:, 3].max() == 0:
+        raise Problem(f'"{path}" is fully transparent; give a picture that shows something')
     return rgba[:, :3], rgba[:, 3:]
 
 
-def _eight_bit(picture: Image.Image) -> Image.Image:
-    """16-bit and float greys by their own range; Pillow would cut them off at 255."""
-    if not picture.mode.startswith(("I", "F")):
-        picture.load()
-        return picture
-    grey = picture.convert("F")
-    low, high = grey.getextrema()
-    return grey.point(lambda value: (value - low) * (255 / max(high - low, 1e-6))).convert("L")
+def _open_small(path: str | Path) -> Image.Image:
+    """Open a picture in mode RGBA, upright, with at most 1024 pixels a side."""
+    with Image.open(path) as file:
+        file.draft("RGB", (1024, 1024))  # lets a JPEG of a phone be read small
+        picture = ImageOps.exif_transpose(file)
+    if picture.mode.startswith(("I", "F")):
+        # Pillow would cut these greys off at 255: divide by the white that holds them.
+        grey = picture.convert("F")
+        high = grey.getextrema()[1]
+        white = min(w for w in (1, 255, 65535, max(high, 1)) if w >= high)
+        picture = grey.point(lambda value: value * (255 / white)).convert("L")
+    picture = picture.convert("RGBA")  # first, as Pillow averages no pixels of mode 1 and P
+    picture.thumbnail((1024, 1024), Image.Resampling.BOX)
+    return picture
 
 
 def edges_from_drawing(path: str | Path) -> Tensor:
     """An edge map (1, 1, 64, 64) from a line drawing: dark on light or light on dark, any pen.
 
     Each stroke becomes one thin line. What is promised: one closed outline on a plain ground.
-    Raises Problem if there is no line.
+    Raises Problem if there is no line, or a shape that is filled in.
     """
-    colours, opacity = read_image(path)
-    grey = _letterbox(_flatten(colours, opacity).mean(1, keepdim=True), 256)
-    ink = _ink(grey)
-    if not 20 <= ink.sum() <= 0.6 * ink.numel():
-        raise Problem(f"{path} shows no line drawing: there is no stroke on a plain ground; draw one"
+    ink = _ink(_resize(_flatten(*read_image(path)), 256))
+    line = _thin(_centre(ink.float()) > 0)
+    if ink.sum() > 26 * line.sum():
+        raise Problem(f'"{path}" shows a filled shape and no line drawing; draw one closed outline'
+                      " with a pen, or use --edge-from for a picture")
+    edges = _tidy(F.max_pool2d(line.float(), 256 // SIZE) > 0)
+    if edges.sum() < 8:
+        raise Problem(f'"{path}" shows no line drawing: there is no stroke on a plain ground; draw one'
                       " closed outline with a dark pen on white, or use --edge-from for a picture")
-    return F.max_pool2d(_thin(ink).float(), 256 // SIZE)
+    return edges.float()
 
 
 def edges_from_picture(path: str | Path) -> Tensor:
-    """An edge map (1, 1, 64, 64) of the edges that a detector finds in a picture."""
-    edges = detect_edges(_image_space(path))
+    """An edge map (1, 1, 64, 64) of the edges that a detector finds in a picture.
+
+    Raises Problem if there are none.
+    """
+    edges = _centre(detect_edges(_resize(_flatten(*read_image(path)), SIZE)))
     if edges.sum() < 4:
-        raise Problem(f"{path} has no edges: it is of one colour; give a picture that shows something")
+        raise Problem(f'"{path}" has no edges, it is of one colour; give a picture that shows something')
     return edges
 
 
 def palette_from_picture(path: str | Path) -> Tensor:
-    """The palette (1, 3, 64, 64) of a picture."""
-    return palette(_image_space(path))
-
-
-def _image_space(path: str | Path) -> Tensor:
-    return _letterbox(_flatten(*read_image(path)), SIZE)
+    """The palette (1, 3, 64, 64) of a picture; around one that is not square, its border's median."""
+    image = _resize(_flatten(*read_image(path)), SIZE)
+    border = torch.cat([image[..., 0, :], image[..., -1, :], image[..., 0], image[..., -1]], -1)
+    ground = border.median(-1).values[..., None, None]
+    return palette(_centre(image - ground) + ground)
 
 
 def _flatten(colours: Tensor, opacity: Tensor) -> Tensor:
     """Put a picture on paper: white, or black under a picture that is light itself."""
-    if opacity.min() == 1:
-        return colours
-    own = (colours * opacity).sum() / (3 * opacity.sum()).clamp(min=1e-6)
-    return colours * opacity + float(own < 0.5) * (1 - opacity)
+    own = (colours * opacity).sum() / (3 * opacity.sum())
+    return colours * opacity + float(own < 0.5 or opacity.min() == 1) * (1 - opacity)
 
 
-def _letterbox(image: Tensor, size: int) -> Tensor:
-    """Fit an image (1, c, h, w) into a square, its border's median colour around it."""
+def _resize(image: Tensor, size: int) -> Tensor:
+    """Keep the proportions of (1, c, h, w), but make the longer side ``size``, the other 2 or more."""
+    scale = size / max(image.shape[2:])
+    return resize(image, [max(2, round(side * scale)) for side in image.shape[2:]], antialias=True)
+
+
+def _centre(image: Tensor) -> Tensor:
+    """Put (1, c, h, w) in the middle of a square of zeros."""
     h, w = image.shape[2:]
-    scale = size / max(h, w)
-    new = [max(1, round(h * scale)), max(1, round(w * scale))]
-    border = torch.cat([image[..., 0, :], image[..., -1, :], image[..., 0], image[..., -1]], -1)
-    canvas = border.median(-1).values[..., None, None].expand(-1, -1, size, size).clone()
-    top, left = (size - new[0]) // 2, (size - new[1]) // 2
-    canvas[..., top : top + new[0], left : left + new[1]] = resize(image, new, antialias=True)
-    return canvas
+    top, left = max(0, w - h) // 2, max(0, h - w) // 2
+    return F.pad(image, (left, max(0, h - w) - left, top, max(0, w - h) - top))
 
 
-def _ink(grey: Tensor) -> Tensor:
-    """Where a drawing (1, 1, h, w) has strokes (bool), whatever the paper's tone and shadows."""
-    paper = gaussian_blur(grey, [129, 129], [32.0, 32.0])
-    contrast = grey - grey.median()
-    sign = 1 if (contrast**3).mean() > 0 else -1
-    strength = sign * (grey - paper)
-    strongest = strength.flatten().kthvalue(int(0.995 * strength.numel())).values
-    return strength > (0.4 * strongest).clamp(min=0.06)
+# %% From strokes to lines; masks are (1, 1, h, w) bool
+
+
+def _ink(image: Tensor) -> Tensor:
+    """Where a drawing (1, 3, h, w) has strokes, whatever the paper's colour and shadows."""
+    # A stroke is rare and far from the paper: the skew's sign tells lighter from darker.
+    paper = _local_mean(image, 33)
+    skew = (image - paper).pow(3).mean((2, 3), keepdim=True)
+    dark = _local_mean(torch.where(skew > 0, 1 - image, image), 3)
+    # Closing (brighten, then darken) wipes out all dark that is narrower than its window.
+    closed = -_brighten(-_brighten(_local_mean(dark, 3), 65), 65)
+    strength = (closed - dark).mean(1, keepdim=True)
+    noise = strength.median()
+    strongest = strength.flatten().kthvalue(int(0.998 * strength.numel())).values
+    return strength > (noise + 0.4 * (strongest - noise)).clamp(min=0.02 + 2 * noise)
+
+
+def _local_mean(image: Tensor, size: int) -> Tensor:
+    return F.avg_pool2d(image, size, stride=1, padding=size // 2, count_include_pad=False)
+
+
+def _brighten(image: Tensor, size: int) -> Tensor:
+    rows = F.max_pool2d(image, (1, size), stride=1, padding=(0, size // 2))
+    return F.max_pool2d(rows, (size, 1), stride=1, padding=(size // 2, 0))
+
+
+def _around(mask: Tensor) -> list[Tensor]:
+    """The eight neighbours of each pixel, clockwise from the north."""
+    h, w = mask.shape[2:]
+    padded = F.pad(mask, (1, 1, 1, 1))
+    steps = [(0, 1), (0, 2), (1, 2), (2, 2), (2, 1), (2, 0), (1, 0), (0, 0)]
+    return [padded[..., y : y + h, x : x + w] for y, x in steps]
 
 
 def _thin(ink: Tensor) -> Tensor:
-    """The strokes' middle lines, one pixel wide (Zhang and Suen 1984): (1, 1, h, w) bool."""
+    """The strokes' middle lines, one pixel wide (Zhang and Suen 1984)."""
     while True:
         before = ink
         for first in (True, False):
-            padded = F.pad(ink, (1, 1, 1, 1))
-            h, w = ink.shape[2:]
-            # The eight neighbours, clockwise from the north.
-            ring = [padded[..., y : y + h, x : x + w]
-                    for y, x in [(0, 1), (0, 2), (1, 2), (2, 2), (2, 1), (2, 0), (1, 0), (0, 0)]]
-            n, _, e, _, s, _, w_, _ = ring
+            ring = _around(ink)
+            n, _, e, _, s, _, w, _ = ring
             count = sum(r.int() for r in ring)
             rises = sum((~a & b).int() for a, b in zip(ring, [*ring[1:], ring[0]]))
-            open_side = ~(n & e & s) & ~(e & s & w_) if first else ~(n & e & w_) & ~(n & s & w_)
+            open_side = ~(n & e & s) & ~(e & s & w) if first else ~(n & e & w) & ~(n & s & w)
             ink = ink & ~((count >= 2) & (count <= 6) & (rises == 1) & open_side)
         if torch.equal(ink, before):
             return ink
+
+
+def _tidy(line: Tensor) -> Tensor:
+    """Thin lines without spurs of up to 3 pixels and without specks."""
+    line = _thin(line)
+    pruned = line
+    for _ in range(3):
+        pruned = pruned & ~_ends(pruned)
+    for _ in range(3):  # what still ends here was a true end, so it grows back
+        pruned = pruned | (line & _grow(pruned & _ends(pruned)))
+    label = _label(pruned)
+    size = label.flatten().bincount()
+    size[0] = 0
+    return (size >= (0.15 * size.max()).clamp(min=8))[label]
+
+
+def _ends(line: Tensor) -> Tensor:
+    return sum(r.int() for r in _around(line)) <= 1
+
+
+def _grow(mask: Tensor) -> Tensor:
+    return F.max_pool2d(mask.float(), 3, stride=1, padding=1) > 0
+
+
+def _spread(seed: Tensor, mask: Tensor) -> Tensor:
+    """All of a mask that hangs together with the seed."""
+    while not torch.equal(grown := _grow(seed) & mask, seed):
+        seed = grown
+    return seed
+
+
+def _label(mask: Tensor) -> Tensor:
+    """A number for each part of a mask that hangs together: (1, 1, h, w) integers, 0 outside."""
+    label = (torch.arange(1, mask.numel() + 1).view(mask.shape) * mask).float()
+    while not torch.equal(grown := F.max_pool2d(label, 3, stride=1, padding=1) * mask, label):
+        label = grown
+    return label.long()

@@ -1,5 +1,6 @@
 """Figures that can be projected: grids of pictures, and saving without a half-written file."""
 
+import math
 from pathlib import Path
 
 import matplotlib
@@ -24,7 +25,7 @@ def to_image(pictures: Tensor) -> Tensor:
 def show(axes: plt.Axes, images: Tensor, columns: int | None = None, title: str = "") -> None:
     """Show one or many images (n, 1 or 3, h, w) in [0, 1] as a grid, each pixel a square."""
     grid = make_grid(images.detach().cpu(), columns or len(images), padding=1, pad_value=1.0)
-    axes.imshow(rearrange(grid, "c h w -> h w c"), interpolation="nearest")
+    axes.imshow(rearrange(grid, "c h w -> h w c").numpy(), interpolation="nearest")
     axes.set(xticks=[], yticks=[])
     axes.set_title(title, fontsize=14)
     axes.spines[:].set_visible(False)
@@ -47,11 +48,11 @@ def save(figure: Figure, path: Path) -> None:
 
 def save_sample(conditions: dict[str, Tensor], pictures: Tensor, prompt: str, path: Path) -> None:
     """The conditions (1, c, 64, 64) at the left, the pictures (n, 3, 32, 32) at the right."""
-    columns = min(4, len(pictures)) if len(pictures) <= 16 else 8
-    rows = -(-len(pictures) // columns)
-    wide = 2.6 * columns
-    figure, axes = plt.subplots(1, len(conditions) + 1, figsize=(5.2 * len(conditions) + wide + 0.5, max(2.6 * rows, 5.2) + 0.6),
-                                width_ratios=[5.2] * len(conditions) + [wide], squeeze=False)
+    rows = max(1, round(math.sqrt(len(pictures) / 2)))
+    columns = math.ceil(len(pictures) / rows)
+    widths = [4.5] * len(conditions) + [max(4.5, 2.2 * columns)]
+    figure, axes = plt.subplots(1, len(widths), figsize=(sum(widths), max(4.5, 2.2 * rows) + 0.5),
+                                width_ratios=widths, squeeze=False)
     for ax, (kind, condition) in zip(axes[0], conditions.items()):
         show(ax, condition, title=f"condition: {kind}")
     show(axes[0, -1], pictures, columns, f'prompt: "{prompt}"')
