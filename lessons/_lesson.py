@@ -18,14 +18,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from minicontrolnet.options import device, number, problems_in_one_sentence  # noqa: E402,F401
 
 
-def options(doc: str, steps: int, quick_steps: int, full_steps: int) -> argparse.Namespace:
+def options(doc: str, steps: int, quick_steps: int, full_steps: int, meaning: str = "training steps") -> argparse.Namespace:
     """Read the options that every lesson has; ``steps`` becomes the number for the mode chosen."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--quick", action="store_true", help="a smoke run of seconds; no evidence")
     mode.add_argument("--full", action="store_true", help="the whole experiment")
     parser.add_argument("--seed", type=number(int, 0, 2**31), default=0)
-    parser.add_argument("--steps", type=number(int, 1, 10**6), help="training steps")
+    parser.add_argument("--steps", type=number(int, 1, 10**6), help=meaning)
     parser.add_argument("--device", type=device, default="auto", help="auto, cpu, cuda or mps")
     parser.add_argument("--out", type=Path, default=Path("outputs"), metavar="DIR")
     parser.add_argument("--ask", action="store_true", help="wait for your prediction")

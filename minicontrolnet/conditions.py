@@ -94,7 +94,7 @@ def roughen(edges: Tensor, generator: torch.Generator) -> Tensor:
 def read_image(path: str | Path) -> tuple[Tensor, Tensor]:
     """Read any picture that Pillow reads, upright: colours (1, 3, h, w) and opacity (1, 1, h, w).
 
-    Both are in [0, 1]; of an animation it is the first frame. Pictures over 1024 pixels a side
+    Both are in [0, 1]; of an animation it is the first frame. Pictures over 512 pixels a side
     are made smaller. Raises Problem if there is no picture to be read or to be seen.
     """
     if Path(path).is_dir():
@@ -118,9 +118,9 @@ def read_image(path: str | Path) -> tuple[Tensor, Tensor]:
 
 
 def _open_small(path: str | Path) -> Image.Image:
-    """Open a picture in mode RGBA, upright, with at most 1024 pixels a side."""
+    """Open a picture in mode RGBA, upright, with at most 512 pixels a side."""
     with Image.open(path) as file:
-        file.draft("RGB", (1024, 1024))  # lets a JPEG of a phone be read small
+        file.draft("RGB", (512, 512))  # lets a JPEG of a phone be read small
         picture = ImageOps.exif_transpose(file)
     if picture.mode.startswith(("I", "F")):
         # Pillow would cut these greys off at 255: divide by the white that holds them.
@@ -129,7 +129,7 @@ def _open_small(path: str | Path) -> Image.Image:
         white = min(w for w in (1, 255, 65535, max(high, 1)) if w >= high)
         picture = grey.point(lambda value: value * (255 / white)).convert("L")
     picture = picture.convert("RGBA")  # first, as Pillow averages no pixels of mode 1 and P
-    picture.thumbnail((1024, 1024), Image.Resampling.BOX)
+    picture.thumbnail((512, 512), Image.Resampling.BOX)
     return picture
 
 
@@ -194,25 +194,38 @@ def _centre(image: Tensor) -> Tensor:
 
 def _ink(image: Tensor) -> Tensor:
     """Where a drawing (1, 3, h, w) has strokes, whatever the paper's colour and shadows."""
+    image = _local_mean(_level(image), 3)
     # A stroke is rare and far from the paper: the skew's sign tells lighter from darker.
-    paper = _local_mean(image, 33)
-    skew = (image - paper).pow(3).mean((2, 3), keepdim=True)
-    dark = _local_mean(torch.where(skew > 0, 1 - image, image), 3)
+    skew = (image - _local_mean(image, 33)).pow(3).mean((2, 3), keepdim=True)
+    dark = torch.where(skew > 0, -image, image)
     # Closing (brighten, then darken) wipes out all dark that is narrower than its window.
     closed = -_brighten(-_brighten(_local_mean(dark, 3), 65), 65)
     strength = (closed - dark).mean(1, keepdim=True)
     noise = strength.median()
     strongest = strength.flatten().kthvalue(int(0.998 * strength.numel())).values
-    return strength > (noise + 0.4 * (strongest - noise)).clamp(min=0.02 + 2 * noise)
+    return strength > (noise + 0.4 * (strongest - noise)).clamp(min=FLOOR + 2 * noise)
+
+
+FLOOR = 0.008
+
+
+def _level(image: Tensor) -> Tensor:
+    """Subtract the nearest quadratic surface from (1, c, h, w): a lamp's light, a lens's dark corners."""
+    h, w = image.shape[2:]
+    y, x = torch.meshgrid(torch.linspace(-1, 1, h), torch.linspace(-1, 1, w), indexing="ij")
+    terms = torch.stack([torch.ones(h, w), x, y, x * y, x * x, y * y], -1).flatten(0, 1)
+    pixels = image[0].flatten(1).T
+    return (pixels - terms @ torch.linalg.lstsq(terms, pixels).solution).T.view_as(image)
 
 
 def _local_mean(image: Tensor, size: int) -> Tensor:
-    return F.avg_pool2d(image, size, stride=1, padding=size // 2, count_include_pad=False)
+    rows = F.avg_pool2d(image, (1, size), 1, (0, size // 2), count_include_pad=False)
+    return F.avg_pool2d(rows, (size, 1), 1, (size // 2, 0), count_include_pad=False)
 
 
 def _brighten(image: Tensor, size: int) -> Tensor:
-    rows = F.max_pool2d(image, (1, size), stride=1, padding=(0, size // 2))
-    return F.max_pool2d(rows, (size, 1), stride=1, padding=(size // 2, 0))
+    rows = F.max_pool2d(image, (1, size), 1, (0, size // 2))
+    return F.max_pool2d(rows, (size, 1), 1, (size // 2, 0))
 
 
 def _around(mask: Tensor) -> list[Tensor]:

@@ -81,6 +81,17 @@ def weigh(controls: Controls, weights: float | Sequence[float]) -> Controls:
     return tuple(control * weight for control, weight in zip(controls, weights, strict=True))
 
 
+def paper_weights() -> list[float]:
+    """CFG resolution weighting (Sec. 3.4): 64 / h_i there, 32 / h_i on our grids; both are 1 .. 8."""
+    grids = [32, 16, 8, 4]
+    return [32 / h for h in grids for _ in range(3)] + [32 / grids[-1]]
+
+
+def released_weights() -> list[float]:
+    """What the released code does instead: 0.825 ** (12 - i), from 0.1 (shallow) to 1 (middle)."""
+    return [0.825 ** (12 - i) for i in range(13)]
+
+
 def compose(*several: Controls) -> Controls:
     """Several ControlNets: add their outputs, "no extra weighting" (Sec. 3.4, Fig. 6)."""
     return tuple(sum(maps) for maps in zip(*several, strict=True))

@@ -80,6 +80,15 @@ def colours_right(images: Tensor, prompt: Tensor) -> Tensor:
     return (two == wanted.sort(1).values).all(1) & (ground == wanted[:, 1])
 
 
+def off_palette(images: Tensor, reach: float = 0.2) -> Tensor:
+    """The share (n,) of pixels farther than ``reach`` from every colour of the toy world.
+
+    Burnt colours count, and so do the mixed pixels of outlines: real pictures are not at 0.
+    """
+    known = torch.tensor(list(COLOURS.values())).to(images)[None, :, :, None, None]
+    return ((images[:, None] - known).norm(dim=2).amin(1) > reach).float().mean((1, 2))
+
+
 class ShapeClassifier(nn.Sequential):
     """Masks (n, 1, 32, 32) -> scores (n, 4) in the order of SHAPES."""
 

@@ -5,7 +5,7 @@ import os
 import signal
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +114,7 @@ def train(network: nn.Module, loss: Loss, steps: int, *, lr: float, seed: int = 
             last = bool(asked_to_stop) or step + 1 == bar.iterable.stop
             if path and (last or (step + 1) % 500 == 0):
                 state.save(path, step + 1)
-            if asked_to_stop:
+            if asked_to_stop and last:  # saved; a later Ctrl-C waits for the next step
                 bar.close()
                 raise KeyboardInterrupt(f"stopped after step {step + 1} of {steps}")
     return average.module.eval()
@@ -209,7 +209,8 @@ def write_atomically(path: Path) -> Iterator[Any]:
         raise Problem(f"cannot write {path} ({error}); what was there before is untouched;"
                       " free some space or name another place") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # it is gone, or never came to be
+            temporary.unlink()
 
 
 def load_file(path: Path) -> Any:

@@ -1,0 +1,379 @@
+"""Training: what is learned, a loop that can be stopped anywhere, and files that never lie."""
+
+import math
+import pickle
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from minicontrolnet import training
+from minicontrolnet.controlnet import ControlNet, lock
+from minicontrolnet.diffusion import STEPS
+from minicontrolnet.errors import Problem
+from minicontrolnet.training import (base_loss, control_loss, draw_noise, drop_words, learning_rate,
+                                     load_file, save_file, train)
+
+SMALL = (8, 8, 8, 8)
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def same(a, b):
+    """Whether two nested states are equal to the last bit."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b) and a.dtype == b.dtype
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+def toy_loss(network, generator):
+    """A quick loss for a Linear layer, new data at each step."""
+    x = torch.rand(4, network.in_features, generator=generator)
+    return (network(x) - 1).square().mean()
+
+
+@pytest.fixture
+def toy():
+    """A function that builds a Linear layer from a seed."""
+
+    def build(size=4, seed=0):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return nn.Linear(size, size)
+
+    return build
+
+
+@pytest.fixture
+def checkpoint(toy, tmp_path):
+    """The file of a run of 6 steps that was stopped after 3."""
+    path = tmp_path / "run.pt"
+    train(toy(), toy_loss, 6, lr=0.1, path=path, stop_at=3)
+    return path
+
+
+# %% What is learned
+
+
+def test_drop_words_drops_as_often_as_asked():
+    """All three with chance ``whole``, else each with chance ``each``, independently."""
+    n = 40_000
+    dropped = drop_words(torch.full((n, 3), 5), seeded(), whole=0.1, each=0.2) == 0
+    share = lambda event: event.float().mean().item()
+    error = 5 * 0.5 / math.sqrt(n)  # five standard errors at most
+    for word in range(3):
+        assert share(dropped[:, word]) == pytest.approx(0.1 + 0.9 * 0.2, abs=error)
+    assert share(dropped.all(1)) == pytest.approx(0.1 + 0.9 * 0.2**3, abs=error)
+    assert share(dropped.sum(1) == 1) == pytest.approx(0.9 * 3 * 0.2 * 0.8**2, abs=error)
+
+
+def test_drop_words_keeps_the_other_words_and_its_input():
+    """Chance 0 keeps all, chance 1 drops all, and what is kept stays in its place."""
+    prompt = torch.randint(1, 5, (1000, 3), generator=seeded())
+    before = prompt.clone()
+    assert torch.equal(drop_words(prompt, seeded(), 0.0, 0.0), prompt)
+    assert not drop_words(prompt, seeded(), 1.0, 0.0).any()
+    assert not drop_words(prompt, seeded(), 0.0, 1.0).any()
+    some = drop_words(prompt, seeded(), 0.2, 0.3)
+    assert torch.equal(some[some != 0], prompt[some != 0]) and torch.equal(prompt, before)
+
+
+def test_whole_prompts_are_dropped_wholly():
+    """With ``each`` at 0, a prompt is complete or empty."""
+    count = (drop_words(torch.ones(1000, 3), seeded(), whole=0.5, each=0.0) != 0).sum(1)
+    assert set(count.tolist()) == {0, 3}
+
+
+def test_noise_covers_the_times_evenly():
+    """One time from each n-th of [0, STEPS), and standard normal noise."""
+    t, eps = draw_noise(torch.zeros(16, 3, 32, 32), seeded())
+    assert t.dtype == torch.long and torch.equal(t * 16 // STEPS, torch.arange(16))
+    assert abs(eps.mean()) < 0.03 and abs(eps.std() - 1) < 0.03
+
+
+@pytest.mark.parametrize("n", [1, 2, 16, 128])
+def test_times_stay_below_the_last_even_if_rounded_up(n, monkeypatch):
+    """The largest number that torch.rand can draw gives a time that exists."""
+    monkeypatch.setattr(torch, "rand", lambda *size, generator: torch.full(size, 1 - 2**-24))
+    assert draw_noise(torch.zeros(n, 1), seeded())[0].max() == STEPS - 1
+
+
+def test_control_learns_with_half_of_the_prompts_empty(make_base):
+    """The base and the ControlNet see the same prompts: complete or empty, half and half."""
+    base, prompts = lock(make_base(SMALL, torch.float32)), []
+
+    def spy(xt, t, prompt, condition):
+        prompts.append(prompt)
+        assert condition.shape == (16, 1, 64, 64) and xt.shape == (16, 3, 32, 32)
+
+    loss, generator = control_loss(base, "edge"), seeded()
+    for _ in range(8):
+        loss(spy, generator)
+    words = (torch.cat(prompts) != 0).sum(1)
+    assert set(words.tolist()) == {0, 3} and 40 < (words == 0).sum() < 88
+
+
+def test_loss_goes_down_on_a_fixed_batch(make_base, monkeypatch):
+    """Thirty steps on the same four pictures lower their loss by a fifth."""
+    monkeypatch.setattr(training, "BATCH", 4)
+    losses = []
+    train(make_base(SMALL, torch.float32), lambda network, _: base_loss(network, seeded()), 30,
+          lr=1e-2, on_step=lambda step, loss, average: losses.append(loss))
+    assert len(losses) == 30 and losses[-1] < 0.8 * losses[0]
+
+
+# %% The loop
+
+
+def test_learning_rate_rises_over_50_steps_and_falls_to_0():
+    """It starts at 1/50, is largest at step 50, and stays within (0, 1]."""
+    for steps in (1, 10, 200, 4000):
+        rates = [learning_rate(step, steps) for step in range(steps)]
+        assert all(0 < rate <= 1 for rate in rates) and rates[0] == 1 / 50
+    assert rates.index(max(rates)) == 49 and max(rates) > 0.999 and rates[-1] < 1e-6
+    assert rates[:50] == sorted(rates[:50]) and rates[49:] == sorted(rates[49:], reverse=True)
+
+
+def test_train_returns_the_moving_average(toy):
+    """The result is 0.99 of itself plus 0.01 of the newest weights, from the first step's on."""
+    network, history = toy(), []
+    average = train(network, toy_loss, 20, lr=0.1,
+                    on_step=lambda *_: history.append(network.weight.detach().clone()))
+    by_hand = history[0]
+    for weight in history[1:]:
+        by_hand = 0.99 * by_hand + 0.01 * weight
+    torch.testing.assert_close(average.weight.detach(), by_hand)
+    assert not torch.equal(average.weight, network.weight) and not average.training
+
+
+def test_equal_seeds_train_equal_networks(toy):
+    """The seed decides the run, whatever the global generator does."""
+    a = train(toy(), toy_loss, 5, lr=0.1)
+    torch.rand(1)
+    assert same(a.state_dict(), train(toy(), toy_loss, 5, lr=0.1).state_dict())
+    assert not same(a.state_dict(), train(toy(), toy_loss, 5, lr=0.1, seed=1).state_dict())
+
+
+@pytest.mark.parametrize("what", ["base", "edge", "palette"])
+def test_a_run_that_was_stopped_equals_one_without_a_break(what, make_base, tmp_path, monkeypatch):
+    """Planned 4 steps, stopped at 2 and resumed by another network: all is equal to the last bit."""
+    monkeypatch.setattr(training, "BATCH", 4)
+    base = lock(make_base(SMALL, torch.float32))
+
+    def run(seed, path, **options):
+        torch.manual_seed(seed)
+        if what == "base":
+            network, loss = make_base(SMALL, torch.float32, seed), base_loss
+        else:
+            network = ControlNet(base, c_condition=1 if what == "edge" else 3)
+            loss = control_loss(base, what)
+        average = train(network, loss, 4, lr=1e-2, path=path, **options)
+        return {"network": network.state_dict(), "average": average.state_dict()}
+
+    whole, broken = tmp_path / "whole.pt", tmp_path / "broken.pt"
+    unbroken = run(0, whole)
+    halfway = run(0, broken, stop_at=2)
+    assert not same(halfway, unbroken)
+    assert same(run(1, broken, resume=True), unbroken)
+    assert same(load_file(broken), load_file(whole))  # with the optimiser and the generator
+
+
+def test_ctrl_c_finishes_the_step_saves_and_can_be_resumed(toy, tmp_path):
+    """Interrupted in step 2, the run is saved there, and goes on as if nothing had happened."""
+    whole, broken, before = tmp_path / "whole.pt", tmp_path / "broken.pt", signal.getsignal(signal.SIGINT)
+    train(toy(), toy_loss, 5, lr=0.1, path=whole)
+    interrupt = lambda step, *_: signal.raise_signal(signal.SIGINT) if step == 2 else None
+    with pytest.raises(KeyboardInterrupt, match="step 2 of 5"):
+        train(toy(), toy_loss, 5, lr=0.1, path=broken, on_step=interrupt)
+    assert load_file(broken)["step"] == 2 and signal.getsignal(signal.SIGINT) is before
+    train(toy(seed=1), toy_loss, 5, lr=0.1, path=broken, resume=True)
+    assert same(load_file(broken), load_file(whole))
+
+
+def test_a_second_ctrl_c_interrupts_at_once(toy, tmp_path):
+    """Whoever presses twice does not wait for the save."""
+
+    def twice(*_):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        train(toy(), toy_loss, 5, lr=0.1, path=tmp_path / "run.pt", on_step=twice)
+    assert list(tmp_path.iterdir()) == [] and signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_a_loss_that_is_not_finite_stops_the_run(what, toy, checkpoint):
+    """The step is named, the file and the weights stay as they were."""
+    network, saved = toy(), checkpoint.read_bytes()
+
+    def broken(network, generator):
+        if what == "loss":
+            return toy_loss(network, generator) * math.nan
+        return (network.weight * 0).sum().sqrt()  # 0, with an infinite slope
+
+    with pytest.raises(Problem, match="step 4"):
+        train(network, broken, 6, lr=0.1, path=checkpoint, resume=True)
+    assert checkpoint.read_bytes() == saved
+    assert same(dict(network.state_dict()), dict(load_file(checkpoint)["network"]))
+
+
+# %% Files that never lie
+
+CHILD = """
+import sys
+from pathlib import Path
+import torch
+from minicontrolnet.training import load_file, train
+
+path = Path(sys.argv[1])
+loss = lambda network, generator: network(torch.rand(1, 1000, generator=generator)).square().mean()
+first = load_file(path)["step"] if path.exists() else 0
+for step in range(first, 10_000):
+    train(torch.nn.Linear(1000, 1000), loss, 10_000, lr=1e-3, path=path, resume=step > 0, stop_at=step + 1)
+"""
+
+
+def test_a_process_killed_at_any_moment_leaves_a_whole_checkpoint(tmp_path):
+    """Three trainings that do little but save are killed; each time the file loads and the next goes on."""
+    path, moment, step = tmp_path / "run.pt", random.Random(0), 0
+    for _ in range(3):
+        before = path.stat().st_mtime_ns if path.exists() else 0
+        child = subprocess.Popen([sys.executable, "-c", CHILD, str(path)], cwd=Path(__file__).parents[1])
+        try:
+            deadline = time.monotonic() + 60
+            while not path.exists() or path.stat().st_mtime_ns == before:
+                assert child.poll() is None and time.monotonic() < deadline
+                time.sleep(0.01)
+            time.sleep(moment.uniform(0, 0.4))
+        finally:
+            child.kill()
+            child.wait()
+        state = load_file(path)
+        assert state["step"] > step and state["network"]["weight"].isfinite().all()
+        step = state["step"]
+
+
+@pytest.mark.parametrize("error", [OSError("no space left"), RuntimeError("file write failed")])
+def test_a_write_that_fails_leaves_the_old_file(error, toy, checkpoint, monkeypatch):
+    """The disk fills up half way: a Problem, the old bytes, and no temporary file."""
+    saved = checkpoint.read_bytes()
+
+    def fill_the_disk(content, file):
+        file.write(b"half a")
+        raise error
+
+    monkeypatch.setattr(torch, "save", fill_the_disk)
+    with pytest.raises(Problem, match=str(error)):
+        train(toy(), toy_loss, 6, lr=0.1, path=checkpoint, resume=True)
+    assert checkpoint.read_bytes() == saved
+    assert list(checkpoint.parent.iterdir()) == [checkpoint]
+
+
+def test_a_place_that_cannot_be_written_is_a_problem(tmp_path):
+    """A folder in the file's place, or a file in the folder's, stays as it is."""
+    folder, file = tmp_path / "folder", tmp_path / "file"
+    folder.mkdir()
+    file.write_text("mine")
+    for path in (folder, file / "run.pt"):
+        with pytest.raises(Problem, match="cannot write"):
+            save_file({}, path)
+    assert sorted(tmp_path.iterdir()) == [file, folder] and file.read_text() == "mine"
+    assert list(folder.iterdir()) == []
+
+
+def test_what_is_saved_is_loaded(tmp_path):
+    """Missing folders are made, and tensors and plain values come back."""
+    path, content = tmp_path / "a" / "b" / "file.pt", {"x": torch.rand(3), "n": [1, "two"]}
+    save_file(content, path)
+    assert same(load_file(path), content) and list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("share", [0, 0.001, 0.1, 0.5, 0.9, 0.999])
+def test_a_truncated_file_is_a_problem(share, checkpoint):
+    """A file cut anywhere, or empty, is named as damaged."""
+    content = checkpoint.read_bytes()
+    checkpoint.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(Problem, match="run.pt"):
+        load_file(checkpoint)
+
+
+def test_a_flipped_bit_is_a_problem_and_never_a_wrong_weight(toy, tmp_path):
+    """After each of 100 flips the file is refused, unless the bit was padding and all is as before."""
+    path, position, refused = tmp_path / "run.pt", random.Random(0), 0
+    train(toy(64), toy_loss, 6, lr=0.1, path=path, stop_at=3)
+    content, truth = path.read_bytes(), load_file(path)
+    for _ in range(100):
+        damaged, bit = bytearray(content), position.randrange(8 * len(content))
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        try:
+            assert same(load_file(path), truth)
+        except Problem:
+            refused += 1
+    assert refused > 80
+
+
+@pytest.mark.parametrize("write", [
+    lambda path: path.write_text("not weights"),
+    lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100)),
+    lambda path: torch.save([1, 2, 3], path),
+    lambda path: torch.save({"kind": "base", "weights": {}}, path),
+    lambda path: path.mkdir(),
+    lambda path: None,  # there is no file
+], ids=["text", "picture", "list", "weights", "folder", "nothing"])
+def test_a_foreign_checkpoint_is_a_problem(write, toy, tmp_path):
+    """What training did not write is refused by its name, and the network stays as it was."""
+    path, network = tmp_path / "foreign.pt", toy()
+    write(path)
+    with pytest.raises(Problem, match="foreign.pt"):
+        train(network, toy_loss, 6, lr=0.1, path=path, resume=True)
+    assert same(network.state_dict(), toy().state_dict())
+
+
+def test_a_checkpoint_of_another_network_or_run_is_a_problem(toy, checkpoint, make_base, tmp_path):
+    """Another width, another architecture or another number of steps is refused."""
+    with pytest.raises(Problem, match="another network"):
+        train(toy(size=5), toy_loss, 6, lr=0.1, path=checkpoint, resume=True)
+    with pytest.raises(Problem, match="another network"):
+        train(make_base(SMALL), base_loss, 6, lr=0.1, path=checkpoint, resume=True)
+    with pytest.raises(Problem, match="6 steps, not 7"):
+        train(toy(), toy_loss, 7, lr=0.1, path=checkpoint, resume=True)
+
+
+class Trap:
+    """A pickle of this creates a file when it is read."""
+
+    def __init__(self, target):
+        self.target = target
+
+    def __reduce__(self):
+        return open, (str(self.target), "w")
+
+
+def test_code_in_a_file_does_not_run(toy, checkpoint, tmp_path):
+    """A pickle with code, bare, in torch's archive or inside a true checkpoint, is refused unread."""
+    target, state = tmp_path / "caught", load_file(checkpoint)
+    pickle.loads(pickle.dumps(Trap(target))).close()
+    target.unlink()  # the trap does work
+    bare, archive = tmp_path / "bare.pt", tmp_path / "archive.pt"
+    bare.write_bytes(pickle.dumps(Trap(target)))
+    torch.save(Trap(target), archive)
+    torch.save({**state, "step": Trap(target)}, checkpoint)
+    for path in (bare, archive, checkpoint):
+        with pytest.raises(Problem, match=path.name):
+            train(toy(), toy_loss, 6, lr=0.1, path=path, resume=True)
+        assert not target.exists()
