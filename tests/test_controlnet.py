@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from conftest import fill_zeros
-from minicontrolnet.controlnet import (ControlNet, compose, lock, predictor, steer, weigh, zero_conv)
+from minicontrolnet.controlnet import (ControlNet, compose, guided, lock, paper_weights, predictor,
+                                       released_weights, steer, weigh, zero_conv)
 from minicontrolnet.diffusion import ddim, guide
 from minicontrolnet.training import control_loss, train
 
@@ -271,6 +272,27 @@ def test_predictor_without_a_controlnet_is_the_base(base, inputs):
     """With a prompt alone, the model is the base."""
     xt, t, prompt = inputs
     assert torch.equal(predictor(base, prompt)(xt, t), base(xt, t, prompt))
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0, 2.0])
+def test_guided_has_control_in_both_branches(base, trained, inputs, condition, scale):
+    """It is Ho and Salimans' formula, also at scale 1 and for an empty prompt, where one branch is spared."""
+    xt, t, prompt = inputs
+    steered = steer(trained, condition)
+    for words in (prompt, torch.zeros_like(prompt)):
+        uncond, cond = predictor(base, 0 * prompt, steered)(xt, t), predictor(base, words, steered)(xt, t)
+        model = guided(base, words, scale, steered)
+        torch.testing.assert_close(model(xt, t), uncond + scale * (cond - uncond))
+
+
+def test_resolution_weights(base, inputs):
+    """The paper's weights double from grid to grid; the released ones grow evenly up to 1."""
+    xt, t, prompt = inputs
+    grids = [h.shape[-1] for h in base.encoder(xt, base.embedding(t, prompt))]
+    assert paper_weights() == [grids[0] / h for h in grids] and paper_weights()[-1] == 8
+    released = torch.tensor(released_weights(), dtype=torch.float64)
+    assert len(released) == 13 and released[-1] == 1
+    torch.testing.assert_close(released[1:] * 0.825, released[:-1])
 
 
 @pytest.mark.parametrize("count", [1, 12, 14])
