@@ -136,19 +136,21 @@ def _open_small(path: str | Path) -> Image.Image:
 def edges_from_drawing(path: str | Path) -> Tensor:
     """An edge map (1, 1, 64, 64) from a line drawing: dark on light or light on dark, any pen.
 
-    Each stroke becomes one thin line. What is promised: one closed outline on a plain ground.
-    Raises Problem if there is no line, or a shape that is filled in.
+    Each stroke becomes one thin line. What is promised: one closed outline on a plain ground,
+    its stroke at most 6 % of the picture. Raises Problem if there is no line, or a filled shape.
     """
-    ink = _ink(_resize(_flatten(*read_image(path)), 256))
-    line = _thin(_centre(ink.float()) > 0)
-    if ink.sum() > 26 * line.sum():
+    image = _resize(_flatten(*read_image(path)), 256)
+    if _darken(_ink(image, 97).float(), 37).any():
         raise Problem(f'"{path}" shows a filled shape and no line drawing; draw one closed outline'
-                      " with a pen, or use --edge-from for a picture")
-    edges = _tidy(F.max_pool2d(line.float(), 256 // SIZE) > 0)
-    if edges.sum() < 8:
-        raise Problem(f'"{path}" shows no line drawing: there is no stroke on a plain ground; draw one'
-                      " closed outline with a dark pen on white, or use --edge-from for a picture")
-    return edges.float()
+                      " with a thin pen, or use --edge-from for a picture")
+    ink = _ink(image, 65)
+    rim = _spread(ink ^ F.pad(ink[..., 1:-1, 1:-1], (1, 1, 1, 1)), ink)
+    for strokes in (ink & ~rim, ink):  # a scanner's dark margin goes, if anything else is there
+        edges = _lines(strokes)
+        if edges.sum() >= 16:
+            return edges.float()
+    raise Problem(f'"{path}" shows no line drawing: there is no stroke on a plain ground; draw one'
+                  " closed outline with a dark pen on white, or use --edge-from for a picture")
 
 
 def edges_from_picture(path: str | Path) -> Tensor:
@@ -192,21 +194,18 @@ def _centre(image: Tensor) -> Tensor:
 # %% From strokes to lines; masks are (1, 1, h, w) bool
 
 
-def _ink(image: Tensor) -> Tensor:
-    """Where a drawing (1, 3, h, w) has strokes, whatever the paper's colour and shadows."""
+def _ink(image: Tensor, window: int) -> Tensor:
+    """Where a drawing (1, 3, h, w) has strokes narrower than a window, whatever the paper's tone."""
     image = _local_mean(_level(image), 3)
-    # A stroke is rare and far from the paper: the skew's sign tells lighter from darker.
+    # Strokes are few and far from the paper's tone, so they give the colours' skew its sign.
     skew = (image - _local_mean(image, 33)).pow(3).mean((2, 3), keepdim=True)
     dark = torch.where(skew > 0, -image, image)
-    # Closing (brighten, then darken) wipes out all dark that is narrower than its window.
-    closed = -_brighten(-_brighten(_local_mean(dark, 3), 65), 65)
-    strength = (closed - dark).mean(1, keepdim=True)
+    # Closing (brighten, then darken) wipes out all dark that is narrower than the window.
+    paper = _darken(_brighten(_local_mean(dark, 3), window), window)
+    strength = (paper - dark).mean(1, keepdim=True)
     noise = strength.median()
     strongest = strength.flatten().kthvalue(int(0.998 * strength.numel())).values
-    return strength > (noise + 0.4 * (strongest - noise)).clamp(min=FLOOR + 2 * noise)
-
-
-FLOOR = 0.008
+    return strength > (0.6 * noise + 0.4 * strongest).clamp(min=0.008 + 2 * noise)
 
 
 def _level(image: Tensor) -> Tensor:
@@ -226,6 +225,25 @@ def _local_mean(image: Tensor, size: int) -> Tensor:
 def _brighten(image: Tensor, size: int) -> Tensor:
     rows = F.max_pool2d(image, (1, size), 1, (0, size // 2))
     return F.max_pool2d(rows, (size, 1), 1, (size // 2, 0))
+
+
+def _darken(image: Tensor, size: int) -> Tensor:
+    return -_brighten(-image, size)
+
+
+def _lines(strokes: Tensor) -> Tensor:
+    """Strokes (1, 1, h, w), h or w 256, as thin lines (1, 1, 64, 64): no specks, no spurs to 3 pixels."""
+    middle = _thin(_centre(strokes.float()) > 0).float()
+    line = _thin(F.max_pool2d(middle, 256 // SIZE) > 0)
+    pruned = line
+    for _ in range(3):
+        pruned = pruned & ~_ends(pruned)
+    for _ in range(3):  # what still ends here was a true end, so it grows back
+        pruned = pruned | (line & _grow(pruned & _ends(pruned)))
+    label = _label(pruned)
+    size = label.flatten().bincount()
+    size[0] = 0
+    return (size >= (0.15 * size.max()).clamp(min=8))[label]
 
 
 def _around(mask: Tensor) -> list[Tensor]:
@@ -249,20 +267,6 @@ def _thin(ink: Tensor) -> Tensor:
             ink = ink & ~((count >= 2) & (count <= 6) & (rises == 1) & open_side)
         if torch.equal(ink, before):
             return ink
-
-
-def _tidy(line: Tensor) -> Tensor:
-    """Thin lines without spurs of up to 3 pixels and without specks."""
-    line = _thin(line)
-    pruned = line
-    for _ in range(3):
-        pruned = pruned & ~_ends(pruned)
-    for _ in range(3):  # what still ends here was a true end, so it grows back
-        pruned = pruned | (line & _grow(pruned & _ends(pruned)))
-    label = _label(pruned)
-    size = label.flatten().bincount()
-    size[0] = 0
-    return (size >= (0.15 * size.max()).clamp(min=8))[label]
 
 
 def _ends(line: Tensor) -> Tensor:
