@@ -128,9 +128,10 @@ def _open_small(path: str | Path) -> Image.Image:
         high = grey.getextrema()[1]
         white = min(w for w in (1, 255, 65535, max(high, 1)) if w >= high)
         picture = grey.point(lambda value: value * (255 / white)).convert("L")
-    picture = picture.convert("RGBA")  # first, as Pillow averages no pixels of mode 1 and P
+    # Pillow averages no pixels of mode 1 and P; L takes a quarter of RGBA's memory.
+    picture = picture.convert("L" if picture.mode == "1" else "RGBA")
     picture.thumbnail((512, 512), Image.Resampling.BOX)
-    return picture
+    return picture.convert("RGBA")
 
 
 def edges_from_drawing(path: str | Path) -> Tensor:
@@ -139,11 +140,11 @@ def edges_from_drawing(path: str | Path) -> Tensor:
     Each stroke becomes one thin line. What is promised: one closed outline on a plain ground,
     its stroke at most 6 % of the picture. Raises Problem if there is no line, or a filled shape.
     """
-    image = _resize(_flatten(*read_image(path)), 256)
-    if _darken(_ink(image, 97).float(), 37).any():
+    tone = _tone(_resize(_flatten(*read_image(path)), 256))
+    if _darken(_ink(tone, 97).float(), 37).any():
         raise Problem(f'"{path}" shows a filled shape and no line drawing; draw one closed outline'
                       " with a thin pen, or use --edge-from for a picture")
-    ink = _ink(image, 65)
+    ink = _ink(tone, 65)
     rim = _spread(ink ^ F.pad(ink[..., 1:-1, 1:-1], (1, 1, 1, 1)), ink)
     for strokes in (ink & ~rim, ink):  # a scanner's dark margin goes, if anything else is there
         edges = _lines(strokes)
@@ -194,15 +195,19 @@ def _centre(image: Tensor) -> Tensor:
 # %% From strokes to lines; masks are (1, 1, h, w) bool
 
 
-def _ink(image: Tensor, window: int) -> Tensor:
-    """Where a drawing (1, 3, h, w) has strokes narrower than a window, whatever the paper's tone."""
+def _tone(image: Tensor) -> Tensor:
+    """A drawing (1, 3, h, w) in one channel (1, 1, h, w), its strokes darker than its paper."""
     image = _local_mean(_level(image), 3)
-    # Strokes are few and far from the paper's tone, so they give the colours' skew its sign.
+    # Strokes are few and far from the paper's tone, so they give each colour's skew its sign.
     skew = (image - _local_mean(image, 33)).pow(3).mean((2, 3), keepdim=True)
-    dark = torch.where(skew > 0, -image, image)
+    return torch.where(skew > 0, -image, image).mean(1, keepdim=True)
+
+
+def _ink(tone: Tensor, window: int) -> Tensor:
+    """Where a drawing's tone (1, 1, h, w) is that of strokes, narrower than a window."""
     # Closing (brighten, then darken) wipes out all dark that is narrower than the window.
-    paper = _darken(_brighten(_local_mean(dark, 3), window), window)
-    strength = (paper - dark).mean(1, keepdim=True)
+    paper = _darken(_brighten(_local_mean(tone, 3), window), window)
+    strength = paper - tone
     noise = strength.median()
     strongest = strength.flatten().kthvalue(int(0.998 * strength.numel())).values
     return strength > (0.6 * noise + 0.4 * strongest).clamp(min=0.008 + 2 * noise)
