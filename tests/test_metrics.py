@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 from minicontrolnet.conditions import detect_edges, palette
 from minicontrolnet.metrics import (ShapeClassifier, _standardise, colours_right, edge_f1, mask_iou,
@@ -180,13 +181,21 @@ def test_standard_masks_do_not_depend_on_place_size_and_aspect(shape):
 
 def test_standard_masks_are_centred_and_round(real):
     """Their mean is the centre, and their covariance the same in all directions."""
-    mask = _standardise(real.mask)
+    slanted = square(8, 8, 16) * torch.ones(32, 32).tril()  # a right-angled triangle
+    mask = _standardise(torch.cat([real.mask, slanted]))
     line = (torch.arange(32) + 0.5) / 16 - 1
     weight = mask / mask.sum((2, 3), True)
     x, y = line.view(1, 1, 1, -1), line.view(1, 1, -1, 1)
     mean = lambda values: (weight * values).sum((1, 2, 3))
     for values in (mean(x), mean(y), mean(x * y), mean(x * x) - 1 / 2.8**2, mean(y * y) - 1 / 2.8**2):
         assert values.abs().max() < 0.01
+
+
+def test_the_classifier_sees_standard_masks(real):
+    """Its layers are given the standardised mask, not the mask itself."""
+    classifier = ShapeClassifier()
+    expected = nn.Sequential(*classifier)(_standardise(real.mask))
+    assert expected.shape == (256, 4) and torch.equal(classifier(real.mask), expected)
 
 
 def test_an_empty_mask_gives_scores_without_nan():

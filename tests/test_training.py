@@ -2,6 +2,7 @@
 
 import math
 import multiprocessing
+import os
 import pickle
 import random
 import signal
@@ -295,6 +296,15 @@ def test_what_is_saved_is_loaded(tmp_path):
     path, content = tmp_path / "a" / "b" / "file.pt", {"x": torch.rand(3), "n": [1, "two"]}
     save_file(content, path)
     assert same(load_file(path), content) and list(path.parent.iterdir()) == [path]
+
+
+def test_a_new_file_takes_the_place_of_the_old_one_at_once(tmp_path):
+    """The old bytes are never written over: a second link to them still holds them."""
+    path, link = tmp_path / "file.pt", tmp_path / "link.pt"
+    save_file("old", path)
+    os.link(path, link)
+    save_file("new", path)
+    assert load_file(path) == "new" and load_file(link) == "old"
 
 
 @pytest.mark.parametrize("share", [0, 0.001, 0.1, 0.5, 0.9, 0.999])
