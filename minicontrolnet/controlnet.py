@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from .diffusion import Model, guide
+from .errors import Problem
 from .unet import UNet
 
 Controls = tuple[Tensor, ...]
@@ -63,7 +64,8 @@ class ControlNet(nn.Module):
         channels = self.encoder.channels
         self.condition_encoder = ConditionEncoder(c_condition, channels[0])
         self.zero_convs = nn.ModuleList(zero_conv(c) for c in channels)
-        self.to(memory_format=torch.channels_last)
+        like = next(base.parameters())
+        self.to(like.device, like.dtype, memory_format=torch.channels_last)
 
     def forward(self, xt: Tensor, t: Tensor, prompt: Tensor, condition: Tensor) -> Controls:
         emb = self.embedding(t, prompt)
@@ -76,9 +78,12 @@ class ControlNet(nn.Module):
 
 def weigh(controls: Controls, weights: float | Sequence[float]) -> Controls:
     """Scale all 13 controls by one number (conditioning_scale) or each by its own (Sec. 3.4)."""
-    if isinstance(weights, (int, float)):
-        weights = [weights] * len(controls)
-    return tuple(control * weight for control, weight in zip(controls, weights, strict=True))
+    if not isinstance(weights, Sequence):
+        weights = [float(weights)] * len(controls)
+    if len(weights) != len(controls):
+        raise Problem(f"there are {len(weights)} weights for {len(controls)} controls;"
+                      f" give one number or {len(controls)} of them")
+    return tuple(control * weight for control, weight in zip(controls, weights))
 
 
 def paper_weights() -> list[float]:

@@ -151,7 +151,7 @@ def tokenize(prompts: str | list[str]) -> Tensor:
     Raises Problem for a word outside the vocabulary, or one that stands in the wrong place.
     """
     prompts = [prompts] if isinstance(prompts, str) else prompts
-    return torch.tensor([_tokens(prompt) for prompt in prompts])
+    return torch.tensor([_tokens(prompt) for prompt in prompts], dtype=torch.long).reshape(-1, 3)
 
 
 def _tokens(prompt: str) -> tuple[int, int, int]:
@@ -159,7 +159,7 @@ def _tokens(prompt: str) -> tuple[int, int, int]:
     for word in words:
         if word not in {"on", *COLOURS, *SHAPES}:
             raise Problem(
-                f'the prompt "{_shorten(prompt)}" has the word "{_shorten(word)}", which the toy'
+                f'the prompt "{_shorten(" ".join(words))}" has the word "{_shorten(word)}", which the toy'
                 f" world does not know; {HOW_TO_PROMPT}"
             )
     on = words.index("on") if "on" in words else len(words)
@@ -169,7 +169,7 @@ def _tokens(prompt: str) -> tuple[int, int, int]:
     background = back.pop(0) if back and back[0] in COLOURS else None
     if front or back or (on < len(words) and background is None):
         raise Problem(
-            f'the prompt "{_shorten(prompt)}" is not of the form "COLOUR SHAPE on COLOUR";'
+            f'the prompt "{_shorten(" ".join(words))}" is not of the form "COLOUR SHAPE on COLOUR";'
             f" {HOW_TO_PROMPT}"
         )
     index = lambda word, table: EMPTY if word is None else list(table).index(word) + 1

@@ -96,7 +96,7 @@ def train(network: nn.Module, loss: Loss, steps: int, *, lr: float, seed: int = 
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(0.99))
     state = State(network, average, optimiser, generator, steps)
     first = state.load(path) if resume else 0
-    bar = tqdm(range(first, min(stop_at or steps, steps)), progress, steps, initial=first,
+    bar = tqdm(range(first, min(steps if stop_at is None else stop_at, steps)), progress, steps, initial=first,
                disable=progress is None, mininterval=1 if os.isatty(2) else 15)
     with finish_step_on_ctrl_c() as asked_to_stop:
         for step in bar:
@@ -106,7 +106,7 @@ def train(network: nn.Module, loss: Loss, steps: int, *, lr: float, seed: int = 
             optimiser.zero_grad()
             value.backward()
             norm = nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-            _check_finite(value, norm, step, path)
+            _check_finite(value, norm, step, path if resume or step >= 500 else None)
             optimiser.step()
             average.update_parameters(network)
             if on_step:
@@ -127,7 +127,7 @@ def learning_rate(step: int, steps: int) -> float:
 
 def _check_finite(loss: Tensor, norm: Tensor, step: int, path: Path | None) -> None:
     if not (torch.isfinite(loss) and torch.isfinite(norm)):
-        kept = f"the last good state is in {path}" if path and path.exists() else "nothing was saved yet"
+        kept = f"the last good state is in {path}" if path else "nothing was saved yet"
         raise Problem(f"the loss is {loss.item()} and its gradient's norm {norm.item()} at step"
                       f" {step + 1}, so training stopped; {kept}; try a smaller learning rate")
 

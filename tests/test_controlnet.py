@@ -303,3 +303,10 @@ def test_wrong_numbers_of_weights_or_controls_raise(trained, inputs, condition, 
         weigh(controls, [1.0] * count)
     with pytest.raises(ValueError):
         compose(controls, (controls * 2)[:count])
+
+
+def test_a_controlnet_lives_where_its_base_lives(make_base):
+    """All its parameters have the base's device and dtype."""
+    assert {p.dtype for p in ControlNet(make_base()).parameters()} == {torch.float64}
+    elsewhere = ControlNet(make_base().to("meta"))
+    assert {p.device.type for p in elsewhere.parameters()} == {"meta"}
