@@ -4,6 +4,7 @@ Conditions are (b, c, 64, 64) in [0, 1], twice as large as the UNet's grid: c is
 edge map (0 or 1) and 3 for a palette.
 """
 
+import os
 import warnings
 from pathlib import Path
 
@@ -97,7 +98,7 @@ def read_image(path: str | Path) -> tuple[Tensor, Tensor]:
     Both are in [0, 1]; of an animation it is the first frame. Pictures over 512 pixels a side
     are made smaller. Raises Problem if there is no picture to be read or to be seen.
     """
-    if Path(path).is_dir():
+    if os.path.isdir(path):
         raise Problem(f'"{path}" is a folder; give the name of a PNG or JPEG file')
     try:
         with warnings.catch_warnings():
@@ -176,7 +177,7 @@ def palette_from_picture(path: str | Path) -> Tensor:
 def _flatten(colours: Tensor, opacity: Tensor) -> Tensor:
     """Put a picture on paper: white, or black under a picture that is light itself."""
     own = (colours * opacity).sum() / (3 * opacity.sum())
-    return colours * opacity + float(own < 0.5 or opacity.min() == 1) * (1 - opacity)
+    return colours * opacity + float(own < 0.5) * (1 - opacity)
 
 
 def _resize(image: Tensor, size: int) -> Tensor:

@@ -327,6 +327,12 @@ def test_a_file_that_is_no_picture(kind, says, tmp_path):
         assert says in problem(reader, str(path))
 
 
+@pytest.mark.parametrize("name", ["", "x" * 5000 + ".png"])
+def test_a_name_that_no_file_can_have(name):
+    for reader in READERS:
+        problem(reader, name)
+
+
 @pytest.mark.parametrize("mode, size, colour", [
     ("L", (200, 200), 255), ("RGB", (70, 50), (0, 0, 0)), ("RGB", (64, 64), (200, 30, 90)),
     ("RGB", (1, 1), (255, 0, 0)), ("L", (1, 500), 90), ("L", (500, 1), 90), ("I;16", (40, 40), 30000)])
