@@ -6,8 +6,7 @@ The public names, in the order in which a reader meets them. Figures are in
 
 from .errors import Problem
 from .shapes import COLOURS, SHAPES, describe, draw, draw_scenes, render, to_grid, tokenize
-from .conditions import (CHANNELS, condition_of, detect_edges, edges_from_drawing,
-                         edges_from_picture, palette, palette_from_picture, roughen)
+from .conditions import CHANNELS, condition_of, detect_edges, palette, roughen
 from .diffusion import (ALPHA_BAR, STEPS, ddim, ddim_step, ddpm, ddpm_step, eps_from_v, eps_from_x0,
                         guide, loss_weight, noise_loss, q_sample, to_eps, x0_from_eps)
 from .unet import Decoder, Encoder, UNet
@@ -18,3 +17,4 @@ from .metrics import (ShapeClassifier, colours_right, edge_f1, mask_iou, mask_of
                       palette_error, shapes_right, shuffle_gap)
 from .evaluation import condition_scores, held_out, sample_in_batches
 from .pretrained import fingerprint, load_base, load_classifier, load_control, save_weights, seeded
+from .drawings import edges_from_drawing, edges_from_picture, palette_from_picture

@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from .conditions import CHANNELS, edges_from_drawing, edges_from_picture, palette_from_picture
+from .conditions import CHANNELS
 from .controlnet import ControlNet, guided, steer
 from .diffusion import STEPS, ddim
+from .drawings import edges_from_drawing, edges_from_picture, palette_from_picture
 from .errors import Problem
 from .evaluation import GUIDANCE, show_scores
 from .metrics import ShapeClassifier, classifier_loss

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw
 
-from minicontrolnet.conditions import (condition_of, detect_edges, edges_from_drawing, edges_from_picture,
-                                       palette, palette_from_picture, roughen)
+from minicontrolnet.conditions import condition_of, detect_edges, palette, roughen
+from minicontrolnet.drawings import edges_from_drawing, edges_from_picture, palette_from_picture
 from minicontrolnet.errors import Problem
 from minicontrolnet.shapes import COLOURS, SHAPES, draw, draw_scenes, render
 

@@ -1,0 +1,223 @@
+"""Your own files as conditions: line drawings of any pen, photos, palettes.
+
+Nothing here is needed to understand ControlNet. A drawing goes through: read, shrink, even out
+the light, find the ink, thin it to one line.
+"""
+
+import warnings
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageOps
+from torch import Tensor
+from torchvision.transforms.functional import pil_to_tensor, resize
+
+from .conditions import SIZE, detect_edges, palette
+from .errors import Problem
+
+
+def read_image(path: str | Path) -> tuple[Tensor, Tensor]:
+    """Read any picture that Pillow reads, upright: colours (1, 3, h, w) and opacity (1, 1, h, w).
+
+    Both are in [0, 1]; of an animation it is the first frame. Pictures over 512 pixels a side
+    are made smaller. Raises Problem if there is no picture to be read or to be seen.
+    """
+    if Path(path).is_dir():
+        raise Problem(f'"{path}" is a folder; give the name of a PNG or JPEG file')
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            picture = _open_small(path)
+    except FileNotFoundError:
+        raise Problem(f'"{path}" does not exist; check the name of the picture') from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise Problem(f'"{path}" has more than {Image.MAX_IMAGE_PIXELS // 10**6} million pixels;'
+                      " make it smaller, 1000 pixels a side are plenty") from None
+    except Exception as error:  # on a broken file Pillow may raise nearly anything
+        raise Problem(f'"{path}" cannot be read as a picture, it may be broken or of another kind;'
+                      " save it anew as PNG or JPEG") from error
+    rgba = pil_to_tensor(picture)[None] / 255
+    if rgba[:, 3].max() == 0:
+        raise Problem(f'"{path}" is fully transparent; give a picture that shows something')
+    return rgba[:, :3], rgba[:, 3:]
+
+
+def _open_small(path: str | Path) -> Image.Image:
+    """Open a picture in mode RGBA, upright, with at most 512 pixels a side."""
+    with Image.open(path) as file:
+        file.draft("RGB", (512, 512))  # lets a JPEG of a phone be read small
+        picture = ImageOps.exif_transpose(file)
+    if picture.mode.startswith(("I", "F")):
+        # Pillow would cut these greys off at 255: divide by the white that holds them.
+        grey = picture.convert("F")
+        high = grey.getextrema()[1]
+        white = min(w for w in (1, 255, 65535, max(high, 1)) if w >= high)
+        picture = grey.point(lambda value: value * (255 / white)).convert("L")
+    # Pillow averages no pixels of mode 1 and P; L takes a quarter of RGBA's memory.
+    picture = picture.convert("L" if picture.mode == "1" else "RGBA")
+    picture.thumbnail((512, 512), Image.Resampling.BOX)
+    return picture.convert("RGBA")
+
+
+def edges_from_drawing(path: str | Path) -> Tensor:
+    """An edge map (1, 1, 64, 64) from a line drawing: dark on light or light on dark, any pen.
+
+    Each stroke becomes one thin line. What is promised: one closed outline on a plain ground,
+    its stroke at most 6 % of the picture. Raises Problem if there is no line, or a filled shape.
+    """
+    tone = _tone(_resize(_flatten(*read_image(path)), 256))
+    if _darken(_ink(tone, 97).float(), 37).any():
+        raise Problem(f'"{path}" shows a filled shape and no line drawing; draw one closed outline'
+                      " with a thin pen, or use --edge-from for a picture")
+    ink = _ink(tone, 65)
+    rim = _spread(ink ^ F.pad(ink[..., 1:-1, 1:-1], (1, 1, 1, 1)), ink)
+    for strokes in (ink & ~rim, ink):  # a scanner's dark margin goes, if anything else is there
+        edges = _lines(strokes)
+        if edges.sum() >= 16:
+            return edges.float()
+    raise Problem(f'"{path}" shows no line drawing: there is no stroke on a plain ground; draw one'
+                  " closed outline with a dark pen on white, or use --edge-from for a picture")
+
+
+def edges_from_picture(path: str | Path) -> Tensor:
+    """An edge map (1, 1, 64, 64) of the edges that a detector finds in a picture.
+
+    Raises Problem if there are none.
+    """
+    edges = _centre(detect_edges(_resize(_flatten(*read_image(path)), SIZE)))
+    if edges.sum() < 4:
+        raise Problem(f'"{path}" has no edges, it is of one colour; give a picture that shows something')
+    return edges
+
+
+def palette_from_picture(path: str | Path) -> Tensor:
+    """The palette (1, 3, 64, 64) of a picture; around one that is not square, its border's median."""
+    image = _resize(_flatten(*read_image(path)), SIZE)
+    border = torch.cat([image[..., 0, :], image[..., -1, :], image[..., 0], image[..., -1]], -1)
+    ground = border.median(-1).values[..., None, None]
+    return palette(_centre(image - ground) + ground)
+
+
+def _flatten(colours: Tensor, opacity: Tensor) -> Tensor:
+    """Put a picture on paper: white, or black under a picture that is light itself."""
+    own = (colours * opacity).sum() / (3 * opacity.sum())
+    return colours * opacity + float(own < 0.5) * (1 - opacity)
+
+
+def _resize(image: Tensor, size: int) -> Tensor:
+    """Keep the proportions of (1, c, h, w), but make the longer side ``size``, the other 2 or more."""
+    scale = size / max(image.shape[2:])
+    return resize(image, [max(2, round(side * scale)) for side in image.shape[2:]], antialias=True)
+
+
+def _centre(image: Tensor) -> Tensor:
+    """Put (1, c, h, w) in the middle of a square of zeros."""
+    h, w = image.shape[2:]
+    top, left = max(0, w - h) // 2, max(0, h - w) // 2
+    return F.pad(image, (left, max(0, h - w) - left, top, max(0, w - h) - top))
+
+
+# %% From strokes to lines; masks are (1, 1, h, w) bool
+
+
+def _tone(image: Tensor) -> Tensor:
+    """A drawing (1, 3, h, w) in one channel (1, 1, h, w), its strokes darker than its paper."""
+    image = _local_mean(_level(image), 3)
+    # Strokes are few and far from the paper's tone, so they give each colour's skew its sign.
+    skew = (image - _local_mean(image, 33)).pow(3).mean((2, 3), keepdim=True)
+    return torch.where(skew > 0, -image, image).mean(1, keepdim=True)
+
+
+def _ink(tone: Tensor, window: int) -> Tensor:
+    """Where a drawing's tone (1, 1, h, w) is that of strokes, narrower than a window."""
+    # Closing (brighten, then darken) wipes out all dark that is narrower than the window.
+    paper = _darken(_brighten(_local_mean(tone, 3), window), window)
+    strength = paper - tone
+    noise = strength.median()
+    strongest = strength.flatten().kthvalue(int(0.998 * strength.numel())).values
+    return strength > (0.6 * noise + 0.4 * strongest).clamp(min=0.008 + 2 * noise)
+
+
+def _level(image: Tensor) -> Tensor:
+    """Subtract the nearest quadratic surface from (1, c, h, w): a lamp's light, a lens's dark corners."""
+    h, w = image.shape[2:]
+    y, x = torch.meshgrid(torch.linspace(-1, 1, h), torch.linspace(-1, 1, w), indexing="ij")
+    terms = torch.stack([torch.ones(h, w), x, y, x * y, x * x, y * y], -1).flatten(0, 1)
+    pixels = image[0].flatten(1).T
+    return (pixels - terms @ torch.linalg.lstsq(terms, pixels).solution).T.view_as(image)
+
+
+def _local_mean(image: Tensor, size: int) -> Tensor:
+    rows = F.avg_pool2d(image, (1, size), 1, (0, size // 2), count_include_pad=False)
+    return F.avg_pool2d(rows, (size, 1), 1, (size // 2, 0), count_include_pad=False)
+
+
+def _brighten(image: Tensor, size: int) -> Tensor:
+    rows = F.max_pool2d(image, (1, size), 1, (0, size // 2))
+    return F.max_pool2d(rows, (size, 1), 1, (size // 2, 0))
+
+
+def _darken(image: Tensor, size: int) -> Tensor:
+    return -_brighten(-image, size)
+
+
+def _lines(strokes: Tensor) -> Tensor:
+    """Strokes (1, 1, h, w), h or w 256, as thin lines (1, 1, 64, 64): no specks, no spurs to 3 pixels."""
+    middle = _thin(_centre(strokes.float()) > 0).float()
+    line = _thin(F.max_pool2d(middle, 256 // SIZE) > 0)
+    pruned = line
+    for _ in range(3):
+        pruned = pruned & ~_ends(pruned)
+    for _ in range(3):  # what still ends here was a true end, so it grows back
+        pruned = pruned | (line & _grow(pruned & _ends(pruned)))
+    label = _label(pruned)
+    size = label.flatten().bincount()
+    size[0] = 0
+    return (size >= (0.15 * size.max()).clamp(min=8))[label]
+
+
+def _around(mask: Tensor) -> list[Tensor]:
+    """The eight neighbours of each pixel, clockwise from the north."""
+    h, w = mask.shape[2:]
+    padded = F.pad(mask, (1, 1, 1, 1))
+    steps = [(0, 1), (0, 2), (1, 2), (2, 2), (2, 1), (2, 0), (1, 0), (0, 0)]
+    return [padded[..., y : y + h, x : x + w] for y, x in steps]
+
+
+def _thin(ink: Tensor) -> Tensor:
+    """The strokes' middle lines, one pixel wide (Zhang and Suen 1984)."""
+    while True:
+        before = ink
+        for first in (True, False):
+            ring = _around(ink)
+            n, _, e, _, s, _, w, _ = ring
+            count = sum(r.int() for r in ring)
+            rises = sum((~a & b).int() for a, b in zip(ring, [*ring[1:], ring[0]]))
+            open_side = ~(n & e & s) & ~(e & s & w) if first else ~(n & e & w) & ~(n & s & w)
+            ink = ink & ~((count >= 2) & (count <= 6) & (rises == 1) & open_side)
+        if torch.equal(ink, before):
+            return ink
+
+
+def _ends(line: Tensor) -> Tensor:
+    return sum(r.int() for r in _around(line)) <= 1
+
+
+def _grow(mask: Tensor) -> Tensor:
+    return F.max_pool2d(mask.float(), 3, stride=1, padding=1) > 0
+
+
+def _spread(seed: Tensor, mask: Tensor) -> Tensor:
+    """All of a mask that hangs together with the seed."""
+    while not torch.equal(grown := _grow(seed) & mask, seed):
+        seed = grown
+    return seed
+
+
+def _label(mask: Tensor) -> Tensor:
+    """A number for each part of a mask that hangs together: (1, 1, h, w) integers, 0 outside."""
+    label = (torch.arange(1, mask.numel() + 1).view(mask.shape) * mask).float()
+    while not torch.equal(grown := F.max_pool2d(label, 3, stride=1, padding=1) * mask, label):
+        label = grown
+    return label.long()
