@@ -4,6 +4,7 @@ Nothing here is needed to understand ControlNet. A drawing goes through: read, s
 the light, find the ink, thin it to one line.
 """
 
+import os
 import warnings
 from pathlib import Path
 
@@ -23,7 +24,7 @@ def read_image(path: str | Path) -> tuple[Tensor, Tensor]:
     Both are in [0, 1]; of an animation it is the first frame. Pictures over 512 pixels a side
     are made smaller. Raises Problem if there is no picture to be read or to be seen.
     """
-    if Path(path).is_dir():
+    if os.path.isdir(path):  # says no to a name too long for a file, where Path raises
         raise Problem(f'"{path}" is a folder; give the name of a PNG or JPEG file')
     try:
         with warnings.catch_warnings():

@@ -48,9 +48,9 @@ def test_sample_writes_the_same_picture_for_the_same_seed(tmp_path, drawing):
 @pytest.mark.parametrize("words, said", [
     (["sample", "--prompt", "pink star"], "does not know"),
     (["sample", "--prompt", "star red"], "is not of the form"),
-    (["sample", "--edge", "nowhere.png"], "nowhere.png does not exist"),
+    (["sample", "--edge", "nowhere.png"], 'nowhere.png" does not exist'),
     (["sample", "--edge", "README.md"], "cannot be read as a picture"),
-    (["sample", "--edge-from", "lessons"], "cannot be read as a picture"),
+    (["sample", "--edge-from", "lessons"], "is a folder"),
     (["sample", "--edge", "a.png", "--edge-from", "b.png"], "not allowed with"),
     (["sample", "--count", "0"], "whole number from 1"),
     (["sample", "--steps", "-3"], "whole number from 1 to 1000"),
