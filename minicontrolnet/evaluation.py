@@ -12,7 +12,7 @@ from .diffusion import Model, ddim, noise_loss
 from .metrics import (ShapeClassifier, colours_right, edge_f1, mask_iou, mask_of, palette_error,
                       shapes_right, shuffle_gap)
 from .shapes import Draw, draw
-from .training import draw_noise
+from .training import draw_noise, to_device_of
 from .unet import UNet
 
 HELD_OUT = 10_000  # seed of the held-out pictures; training uses small seeds
@@ -84,9 +84,11 @@ def gap(base: UNet, control: ControlNet, kind: str, n: int = 128, seed: int = HE
     generator = torch.Generator().manual_seed(seed)
     truth = draw(n, generator)
     t, eps = draw_noise(truth.x0, generator)
+    x0, t, eps, prompt, condition = to_device_of(
+        base, truth.x0, t, eps, truth.prompt, condition_of(kind, truth.image))
 
     def loss(condition: Tensor) -> Tensor:
-        model = predictor(base, truth.prompt, steer(control, condition))
-        return noise_loss(model, truth.x0, t, eps, base.predicts)
+        model = predictor(base, prompt, steer(control, condition))
+        return noise_loss(model, x0, t, eps, base.predicts)
 
-    return shuffle_gap(loss, condition_of(kind, truth.image))
+    return shuffle_gap(loss, condition)

@@ -49,7 +49,7 @@ def base_loss(unet: UNet, generator: torch.Generator) -> Tensor:
     batch = draw(BATCH, generator)
     prompt = drop_words(batch.prompt, generator, whole=0.1, each=0.1)
     t, eps = draw_noise(batch.x0, generator)
-    x0, t, eps, prompt = _to_device_of(unet, batch.x0, t, eps, prompt)
+    x0, t, eps, prompt = to_device_of(unet, batch.x0, t, eps, prompt)
     return noise_loss(lambda xt, t: unet(xt, t, prompt), x0, t, eps, unet.predicts)
 
 
@@ -61,14 +61,15 @@ def control_loss(base: UNet, kind: str, drop: float = 0.5) -> Loss:
         condition = condition_of(kind, batch.image, generator)
         prompt = drop_words(batch.prompt, generator, whole=drop, each=0.0)
         t, eps = draw_noise(batch.x0, generator)
-        x0, t, eps, prompt, c = _to_device_of(base, batch.x0, t, eps, prompt, condition)
+        x0, t, eps, prompt, c = to_device_of(base, batch.x0, t, eps, prompt, condition)
         model = lambda xt, t: base(xt, t, prompt, control(xt, t, prompt, c))
         return noise_loss(model, x0, t, eps, base.predicts)
 
     return loss
 
 
-def _to_device_of(module: nn.Module, *tensors: Tensor) -> list[Tensor]:
+def to_device_of(module: nn.Module, *tensors: Tensor) -> list[Tensor]:
+    """Move tensors to where a module's parameters are."""
     device = next(module.parameters()).device
     return [tensor.to(device) for tensor in tensors]
 
