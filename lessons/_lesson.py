@@ -10,12 +10,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from minicontrolnet.options import device, number, problems_in_one_sentence  # noqa: E402,F401
+from minicontrolnet.options import device, number, problems_in_one_sentence  # noqa: E402
+from minicontrolnet.training import write_atomically  # noqa: E402
 
 
 def options(doc: str, steps: int, quick_steps: int, full_steps: int, meaning: str = "training steps") -> argparse.Namespace:
@@ -33,6 +33,10 @@ def options(doc: str, steps: int, quick_steps: int, full_steps: int, meaning: st
     args, _ = parser.parse_known_args([]) if in_notebook else (parser.parse_args(), None)
     if args.steps is None:
         args.steps = quick_steps if args.quick else full_steps if args.full else steps
+    probe = args.out / ".writable"  # better told now than after a minute's work
+    with problems_in_one_sentence(), write_atomically(probe):
+        pass
+    probe.unlink()
     return args
 
 
