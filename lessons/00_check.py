@@ -11,7 +11,7 @@ import statistics
 import matplotlib
 import torch
 import torchvision
-from _lesson import options, predict, problems_in_one_sentence, result
+from _lesson import options, predict, problems_in_one_sentence, result, save_figure
 
 from minicontrolnet import (CHANNELS, SHAPES, ControlNet, base_loss, control_loss, detect_edges, draw, fingerprint,
                             load_base, load_control, palette, predictor, sample_in_batches, seeded, tokenize, UNet)
@@ -60,9 +60,7 @@ def draw_figure(pictures: torch.Tensor, prompts: list[str]) -> None:
     columns = truth.image, detect_edges(truth.image).expand(-1, 3, -1, -1), palette(truth.image)
     figures.show(left, torch.stack(columns, 1).flatten(0, 1), 3, "The toy world: picture, edges, palette")
     figures.show(right, pictures, 2, "The shipped base draws\n" + ", ".join(prompts[:2]) + ",\n" + ", ".join(prompts[2:]))
-    path = args.out / "00_check.png"
-    figures.save(figure, path)
-    print(f"   figure: {path}")
+    save_figure(args, figure, "00_check")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import copy
 import statistics
 
 import torch
-from _lesson import options, predict, problems_in_one_sentence, result
+from _lesson import options, predict, problems_in_one_sentence, result, save_figure
 from torch import Tensor, nn
 
 from minicontrolnet import (CHANNELS, SHAPES, ConditionEncoder, ControlNet, detect_edges, draw, draw_noise, fingerprint,
@@ -131,9 +131,7 @@ def draw_figure(bases, noise, title) -> None:
     figures.show(ax, torch.cat(drawn), 8, title)
     ax.set_yticks([33 * (i + 0.5) for i in range(3)], ["before", "base\ntrained itself", "locked,\nwith a copy"])
     ax.set_xticks([33 * (i + 0.5) for i in range(8)], [word.replace(" on", "\non") for word in words * 2])
-    path = args.out / "02_locking.png"
-    figures.save(figure, path)
-    print(f"   figure: {path}")
+    save_figure(args, figure, "02_locking")
 
 
 if __name__ == "__main__":

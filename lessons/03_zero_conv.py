@@ -10,7 +10,7 @@ dL/dx = W^T g = 0. It learns, but at first it lets no gradient through to what s
 import copy
 
 import torch
-from _lesson import options, predict, problems_in_one_sentence, result
+from _lesson import options, predict, problems_in_one_sentence, result, save_figure
 from torch import nn
 
 from minicontrolnet import (CHANNELS, ControlNet, control_loss, detect_edges, held_out, load_base,
@@ -128,9 +128,7 @@ def draw_figure(walk, say, truth, runs) -> None:
     figures.show(right, torch.stack([pictures for _, pictures in runs.values()], 1).flatten(0, 1), len(runs),
                  "At step 0: exactly the base, or damaged")
     right.set_xticks([33 * (i + 0.5) for i in range(len(runs))], ["zero" if std == 0 else f"std {std}" for std in runs])
-    path = args.out / "03_zero_conv.png"
-    figures.save(figure, path)
-    print(f"   figure: {path}")
+    save_figure(args, figure, "03_zero_conv")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ three of stride 2 (512 -> 64), SiLU, in the code.
 # %% Options and prediction
 import torch
 import torch.nn.functional as F
-from _lesson import interval, options, predict, problems_in_one_sentence, result, verdict_of
+from _lesson import interval, options, predict, problems_in_one_sentence, result, save_figure, verdict_of
 from torch import Tensor, nn
 
 from minicontrolnet import (CHANNELS, ConditionEncoder, ControlNet, control_loss, detect_edges, edge_f1, held_out, load_base,
@@ -104,7 +104,7 @@ def experiment() -> None:
 
 def draw_figure(truth, edges, pictures, score, best) -> None:
     figure, (left, right) = figures.plt.subplots(1, 2, figsize=(14, 6.5), width_ratios=[2, 4])
-    few, big = slice(0, 4), lambda x, k: x.repeat_interleave(k, -1).repeat_interleave(k, -2).expand(-1, 3, -1, -1)
+    few, big = slice(0, 4), figures.enlarge
     columns = [big(edges[few], 2), *(big(shrink(edges[few], how), 4) for how in ("average", "nearest"))]
     figures.show(left, torch.stack(columns, 1).flatten(0, 1), 3, "A thin outline, shrunk")
     left.set_xticks([129 * (i + 0.5) for i in range(3)], ["64 x 64", "average", "nearest"])
@@ -112,9 +112,7 @@ def draw_figure(truth, edges, pictures, score, best) -> None:
     figures.show(right, drawn, len(pictures), f"After {args.steps} steps the best is: {best}")
     right.set_xticks([129 * (i + 0.5) for i in range(len(score))],
                      [f"{arm}\nIoU {iou.mean():.2f}, F1 {f1.mean():.2f}" for arm, (iou, f1) in score.items()])
-    path = args.out / "04_condition_encoder.png"
-    figures.save(figure, path)
-    print(f"   figure: {path}")
+    save_figure(args, figure, "04_condition_encoder")
 
 
 if __name__ == "__main__":

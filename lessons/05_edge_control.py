@@ -8,7 +8,7 @@ fixed steps: about a minute on two cores (--full: the recipe of the shipped weig
 
 # %% Options and prediction
 import torch
-from _lesson import interval, options, predict, problems_in_one_sentence, result, verdict_of
+from _lesson import interval, options, predict, problems_in_one_sentence, result, save_figure, verdict_of
 
 from minicontrolnet import (CHANNELS, ControlNet, control_loss, detect_edges, edge_f1, fingerprint, guided,
                             held_out, load_base, load_control, mask_iou, mask_of, predictor,
@@ -85,16 +85,14 @@ def report(truth, edges, curve, losses, pictures, shipped_gap) -> None:
     verdict = (f"{verdict_of(low, high)}: {last} steps raise the IoU by {mean:.2f} (95 % interval {low:.2f} .. {high:.2f},"
                f" n = {len(truth.mask)}); the noisy loss fell by {fall:.0%} meanwhile.")
     result(args, rows, verdict, "b) the loss is mostly noise: measure fidelity" if fall < 0.5 else "a)", predicted)
-    path = args.out / "05_edge_control.png"
-    draw_figure(truth, edges, curve, losses, pictures, f"{last} steps: IoU {curve[0]['IoU'].mean():.2f} to "
-                f"{curve[last]['IoU'].mean():.2f}", path)
-    print(f"   figure: {path}")
+    draw_figure(truth, edges, curve, losses, pictures,
+                f"{last} steps: IoU {curve[0]['IoU'].mean():.2f} to {curve[last]['IoU'].mean():.2f}")
 
 
-def draw_figure(truth, edges, curve, losses, pictures, title, path) -> None:
+def draw_figure(truth, edges, curve, losses, pictures, title) -> None:
     figure, (top, below) = figures.plt.subplots(2, 1, figsize=(11, 10.5), height_ratios=[3, 2])
     few = slice(0, 5)
-    columns = [edges[few].expand(-1, 3, -1, -1).repeat_interleave(2, -1).repeat_interleave(2, -2)]
+    columns = [figures.enlarge(edges[few], 2)]
     columns += [figures.outlined(images[few], edges[few]) for images in pictures.values()]
     figures.show(top, torch.stack(columns, 1).flatten(0, 1), len(columns), title)
     names = ["outline", *(f"step {s}" if s != "shipped" else s for s in pictures)]
@@ -109,7 +107,7 @@ def draw_figure(truth, edges, curve, losses, pictures, title, path) -> None:
     below.plot(range(len(losses) - len(smooth) + 1, len(losses) + 1), smooth / smooth[0], color="grey", label="loss / its start")
     below.set(xlabel="training step", ylabel="share", ylim=(0, None))
     below.legend()
-    figures.save(figure, path)
+    save_figure(args, figure, "05_edge_control")
 
 
 if __name__ == "__main__":

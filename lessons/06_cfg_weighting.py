@@ -8,7 +8,7 @@ The paper's weights are 64 / h_i (1 shallow .. 8 deep), the released code's 0.82
 
 # %% Options and prediction
 import torch
-from _lesson import interval, options, predict, problems_in_one_sentence, result, verdict_of
+from _lesson import interval, options, predict, problems_in_one_sentence, result, save_figure, verdict_of
 
 from minicontrolnet import (colours_right, detect_edges, guide, held_out, load_base, load_control, mask_iou,
                             mask_of, off_palette, paper_weights, predictor, released_weights, sample_in_batches, steer)
@@ -91,15 +91,13 @@ def conclude(rows, pictures, truth, edges) -> None:
     figure, axes = figures.plt.subplots(1, len(SCALES), figsize=(5.2 * len(SCALES), 10.5))
     for ax, scale in zip(axes, SCALES):
         few = slice(0, 4)
-        lines = edges[few].expand(-1, 3, -1, -1).repeat_interleave(2, -1).repeat_interleave(2, -2)
+        lines = figures.enlarge(edges[few], 2)
         grid = torch.cat([lines, *(figures.outlined(pictures[arm, scale][few], edges[few]) for arm in ARMS)])
         figures.show(ax, grid, 4, f"guidance {scale:g}")
         side = lines.shape[-1] + 1
         ax.set_yticks([side * (i + 0.5) for i in range(len(ARMS) + 1)], ["outline", *ARMS] if scale == SCALES[0] else [])
     figure.suptitle(f"Guidance {strong:g}, control in the conditional branch alone: {mean:+.0%} of the pixels burn")
-    path = args.out / "06_cfg_weighting.png"
-    figures.save(figure, path)
-    print(f"   figure: {path}")
+    save_figure(args, figure, "06_cfg_weighting")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ something about places, too: sixteen coarse squares show roughly where the shape
 
 # %% Options and prediction
 import torch
-from _lesson import interval, options, predict, problems_in_one_sentence, result, verdict_of
+from _lesson import interval, options, predict, problems_in_one_sentence, result, save_figure, verdict_of
 
 from minicontrolnet import (compose, detect_edges, held_out, load_base, load_control, mask_iou, mask_of, palette,
                             palette_error, predictor, render, sample_in_batches, steer, weigh)
@@ -73,7 +73,7 @@ def draw_figure(base, edge_net, palette_net, truth, arms, edges, other, followed
     n = 4
     few = truth.scenes._replace(**{k: v[:n] for k, v in truth.scenes._asdict().items()})
     noise = torch.randn(n, 3, 32, 32, generator=torch.Generator().manual_seed(args.seed))
-    big = lambda x: x.expand(-1, 3, -1, -1).repeat_interleave(2, -1).repeat_interleave(2, -2)
+    big = lambda x: figures.enlarge(x, 2)
     rows = [torch.cat([torch.ones(1, 3, 128, 128), big(edges[:n])])]
     for colour, ground in ((4, 7), (3, 1), (0, 2)):
         image, _ = render(few._replace(colour=torch.full((n,), colour), background=torch.full((n,), ground)))
@@ -88,9 +88,7 @@ def draw_figure(base, edge_net, palette_net, truth, arms, edges, other, followed
                  + ("both are followed" if followed else "not both are followed as well as alone"))
     ax.set_yticks([129 * (i + 0.5) for i in range(6)],
                   ["outline", "palette 1", "palette 2", "palette 3", "conflicting\npalette", "outline +\nconflict"])
-    path = args.out / "07_multi_control.png"
-    figures.save(figure, path)
-    print(f"   figure: {path}")
+    save_figure(args, figure, "07_multi_control")
 
 
 if __name__ == "__main__":

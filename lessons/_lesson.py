@@ -10,10 +10,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from matplotlib.figure import Figure
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from minicontrolnet import figures  # noqa: E402
 from minicontrolnet.options import device, number, problems_in_one_sentence  # noqa: E402
 from minicontrolnet.training import write_atomically  # noqa: E402
 
@@ -75,3 +77,10 @@ def interval(differences: Tensor) -> tuple[float, float, float]:
 def verdict_of(low: float, high: float) -> str:
     """What an interval says of a claim that the difference is positive."""
     return "confirmed" if low > 0 else "contradicted" if high < 0 else "undecided"
+
+
+def save_figure(args: argparse.Namespace, figure: Figure, name: str) -> None:
+    """Write the lesson's figure to the output folder and print where it is."""
+    path = args.out / f"{name}.png"
+    figures.save(figure, path)
+    print(f"   figure: {path}")

@@ -31,11 +31,15 @@ def show(axes: plt.Axes, images: Tensor, columns: int | None = None, title: str 
     axes.spines[:].set_visible(False)
 
 
+def enlarge(images: Tensor, scale: int) -> Tensor:
+    """Images (n, 1 or 3, h, w) as (n, 3, scale h, scale w), each pixel a square."""
+    return images.expand(-1, 3, -1, -1).repeat_interleave(scale, -1).repeat_interleave(scale, -2)
+
+
 def outlined(images: Tensor, edges: Tensor, scale: int = 4) -> Tensor:
     """Images (n, 3, h, w) with edge maps (n, 1, 2 h, 2 w) drawn over them, ``scale`` times as large."""
-    enlarge = lambda x, k: x.repeat_interleave(k, -1).repeat_interleave(k, -2)
-    line = enlarge(edges, scale // 2)
-    return torch.where(line > 0.5, 1.0 - line, enlarge(images, scale))
+    magenta = torch.tensor([1.0, 0.0, 1.0]).view(3, 1, 1)  # unlike every colour of the toy world
+    return torch.where(enlarge(edges, scale // 2) > 0.5, magenta, enlarge(images, scale))
 
 
 def save(figure: Figure, path: Path) -> None:
