@@ -95,7 +95,7 @@ def evaluate_command(args: argparse.Namespace) -> None:
     """Print the scores of the weights, each between its ceiling and its floor."""
     base = load_base(args.base_weights)
     kinds = {"edge": args.edge_weights, "palette": args.palette_weights}
-    wanted = args.only or ["edge", "palette"]
+    wanted = list(CHANNELS) if args.only is None else args.only
     controls = {kind: load_control(kind, base, path) for kind, path in kinds.items() if kind in wanted}
     show_scores(base, controls, load_classifier(), args.count)
 
@@ -147,7 +147,7 @@ def add_sample(command: argparse.ArgumentParser) -> None:
 
 def add_evaluate(command: argparse.ArgumentParser) -> None:
     command.add_argument("--count", type=number(int, 2, 10**5), default=256)
-    command.add_argument("--only", nargs="*", choices=list(CHANNELS), help="default: edge and palette")
+    command.add_argument("--only", nargs="*", choices=list(CHANNELS), help="which ControlNets; none given: the base alone")
     for kind in ["base", "edge", "palette"]:
         command.add_argument(f"--{kind}-weights", type=Path, metavar="FILE", help="default: those that ship")
     command.set_defaults(run=evaluate_command)
