@@ -84,7 +84,7 @@ def train(network: nn.Module, loss: Loss, steps: int, *, lr: float, seed: int = 
     """Train ``network`` for ``steps`` steps and return the moving average of its weights.
 
     loss: called with the network and a generator, returns a scalar to be lowered.
-    lr: AdamW's rate, reached after 50 steps, then down to 0 along a cosine.
+    lr: AdamW's rate, see learning_rate.
     path, resume: where all that is needed to go on is saved every 500 steps, and whether to
         go on from there. A run that was stopped and resumed equals one without a break.
     on_step: called after each step with its number, its loss and the averaged network.
@@ -94,7 +94,7 @@ def train(network: nn.Module, loss: Loss, steps: int, *, lr: float, seed: int = 
     device = next(network.parameters()).device
     generator = torch.Generator().manual_seed(seed)
     optimiser = torch.optim.AdamW(network.parameters(), lr=lr, fused=device.type != "mps")
-    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(0.99))
+    average = AveragedModel(network, multi_avg_fn=moving_average)
     state = State(network, average, optimiser, generator, steps)
     first = state.load(path) if resume else 0
     bar = tqdm(range(first, min(steps if stop_at is None else stop_at, steps)), progress, steps, initial=first,
@@ -122,8 +122,14 @@ def train(network: nn.Module, loss: Loss, steps: int, *, lr: float, seed: int = 
 
 
 def learning_rate(step: int, steps: int) -> float:
-    """The share of the full rate at a step: up over 50 steps, down along a cosine."""
-    return min(1, (step + 1) / 50) * (1 + math.cos(math.pi * step / steps)) / 2
+    """The share of the full rate at a step: up over 50 steps (a tenth of a short run), then a cosine."""
+    return min(1, (step + 1) / min(50, steps / 10)) * (1 + math.cos(math.pi * step / steps)) / 2
+
+
+def moving_average(averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
+    """Exponential moving average over 100 steps, over fewer at first so that a short run counts."""
+    decay = min(0.99, float((1 + count) / (10 + count)))
+    get_ema_multi_avg_fn(decay)(averaged, current, count)
 
 
 def _check_finite(loss: Tensor, norm: Tensor, step: int, path: Path | None) -> None:
