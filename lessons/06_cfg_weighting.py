@@ -96,7 +96,8 @@ def conclude(rows, pictures, truth, edges) -> None:
         figures.show(ax, grid, 4, f"guidance {scale:g}")
         side = lines.shape[-1] + 1
         ax.set_yticks([side * (i + 0.5) for i in range(len(ARMS) + 1)], ["outline", *ARMS] if scale == SCALES[0] else [])
-    figure.suptitle(f"Guidance {strong:g}, control in the conditional branch alone: {mean:+.0%} of the pixels burn")
+    figure.suptitle(f"Control in the conditional branch alone burns colours at guidance {strong:g}: {verdict_of(low, high)} here"
+                    f" ({mean:+.3f} of the pixels, n = {len(truth.mask)})")
     save_figure(args, figure, "06_cfg_weighting")
 
 

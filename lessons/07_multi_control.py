@@ -63,13 +63,13 @@ def experiment() -> None:
                f" against edge alone) and takes the palette (error {-colour[1]:+.3f});\n   against the mean the sum's IoU"
                f" is {mean[1]:+.3f} ({mean[0]:+.3f} .. {mean[2]:+.3f}); n = {len(truth.mask)}. An all-black edge map"
                f" moves pixels by {(black - nothing).abs().mean():.3f}: it is a condition, not none.")
-    followed = shape[0] > 0 and colour[0] > 0
-    result(args, rows, verdict, "a)" if followed else "not quite a): see the verdict", predicted)
-    draw_figure(base, edge_net, palette_net, truth, arms, edges.cpu(), other.cpu(), followed)
+    finding = verdict_of(min(shape[0], colour[0]), min(shape[2], colour[2]))
+    result(args, rows, verdict, "a)" if finding == "confirmed" else f"{finding}: see the verdict", predicted)
+    draw_figure(base, edge_net, palette_net, truth, arms, edges.cpu(), other.cpu(), finding)
 
 
 # %% Figure: outlines x recoloured palettes, and a row of conflicts
-def draw_figure(base, edge_net, palette_net, truth, arms, edges, other, followed: bool) -> None:
+def draw_figure(base, edge_net, palette_net, truth, arms, edges, other, finding: str) -> None:
     n = 4
     few = truth.scenes._replace(**{k: v[:n] for k, v in truth.scenes._asdict().items()})
     noise = torch.randn(n, 3, 32, 32, generator=torch.Generator().manual_seed(args.seed))
@@ -84,8 +84,8 @@ def draw_figure(base, edge_net, palette_net, truth, arms, edges, other, followed
     rows.append(torch.cat([torch.ones(1, 3, 128, 128), big(other[:n])]))
     rows.append(torch.cat([torch.ones(1, 3, 128, 128), figures.outlined(arms["conflicting: sum"][:n], edges[:n])]))
     figure, ax = figures.plt.subplots(figsize=(9.5, 11))
-    figures.show(ax, torch.cat(rows), n + 1, "Edge + palette, added, empty prompt: "
-                 + ("both are followed" if followed else "not both are followed as well as alone"))
+    figures.show(ax, torch.cat(rows), n + 1,
+                 f"Edge + palette, added, empty prompt: both followed? {finding}, n = {len(truth.mask)}")
     ax.set_yticks([129 * (i + 0.5) for i in range(6)],
                   ["outline", "palette 1", "palette 2", "palette 3", "conflicting\npalette", "outline +\nconflict"])
     save_figure(args, figure, "07_multi_control")
