@@ -18,7 +18,7 @@ from .evaluation import GUIDANCE, show_scores
 from .metrics import ShapeClassifier, classifier_loss
 from .options import device, number, problems_in_one_sentence
 from .pretrained import load_base, load_classifier, load_control, save_weights, seeded
-from .shapes import tokenize
+from .shapes import to_image, tokenize
 from .training import BATCH, Loss, base_loss, control_loss, train, write_atomically
 from .unet import UNet
 
@@ -87,7 +87,7 @@ def sample_command(args: argparse.Namespace) -> None:
     noise = torch.randn(args.count, 3, 32, 32, generator=torch.Generator().manual_seed(args.seed))
     model = guided(base, prompt.to(args.device), args.guidance_scale, *steered)
     pictures = ddim(model, noise.to(args.device), args.steps, progress=True)
-    figures.save_sample(shown, figures.to_image(pictures), args.prompt, args.out)
+    figures.save_sample(shown, to_image(pictures), args.prompt, args.out)
     print(f"wrote {args.out}")
 
 

@@ -11,7 +11,7 @@ from .controlnet import ControlNet, guided, predictor, steer
 from .diffusion import Model, ddim, noise_loss
 from .metrics import (ShapeClassifier, colours_right, edge_f1, mask_iou, mask_of, palette_error,
                       shapes_right, shuffle_gap)
-from .shapes import Draw, draw
+from .shapes import Draw, draw, to_image
 from .training import draw_noise, to_device_of
 from .unet import UNet
 
@@ -27,7 +27,7 @@ def held_out(n: int, seed: int = HELD_OUT) -> tuple[Draw, Tensor]:
 
 
 def sample_in_batches(make_model: Callable[[slice], Model], noise: Tensor, steps: int = 25, batch: int = 16,
-           progress: str | None = None) -> Tensor:
+                      progress: str | None = None) -> Tensor:
     """Draw pictures (n, 3, 32, 32) in [0, 1] from noise, ``batch`` at a time.
 
     ``make_model`` is asked for the model of each slice of the n pictures.
@@ -35,7 +35,7 @@ def sample_in_batches(make_model: Callable[[slice], Model], noise: Tensor, steps
     parts = [slice(i, i + batch) for i in range(0, len(noise), batch)]
     bar = tqdm(parts, progress, disable=progress is None)
     done = [ddim(make_model(part), noise[part], steps) for part in bar]
-    return ((torch.cat(done) + 1) / 2).clamp(0, 1)
+    return to_image(torch.cat(done))
 
 
 def base_scores(images: Tensor, prompt: Tensor, classifier: ShapeClassifier) -> dict[str, float]:
@@ -54,7 +54,7 @@ def condition_scores(kind: str, images: Tensor, mask: Tensor, condition: Tensor)
 
 def show_scores(base: UNet, controls: dict[str, ControlNet], classifier: ShapeClassifier,
                 n: int = 256) -> None:
-    """Print the whole table for n held-out pictures; about 25 ms of two cores per picture and pass."""
+    """Print the whole table for n held-out pictures."""
     truth, noise = held_out(n)
     real, empty = (truth.x0 + 1) / 2, torch.zeros_like(truth.prompt)
     row = lambda name, scores: print(f"{name:40}" + "".join(f"{k} {v:.3f}   " for k, v in scores.items()), flush=True)

@@ -17,11 +17,6 @@ plt.rcParams.update({"font.size": 14, "axes.spines.top": False, "axes.spines.rig
                      "figure.constrained_layout.use": True})
 
 
-def to_image(pictures: Tensor) -> Tensor:
-    """From the sampler's [-1, 1] to [0, 1]."""
-    return ((pictures + 1) / 2).clamp(0, 1)
-
-
 def show(axes: plt.Axes, images: Tensor, columns: int | None = None, title: str = "") -> None:
     """Show one or many images (n, 1 or 3, h, w) in [0, 1] as a grid, each pixel a square."""
     grid = make_grid(images.detach().cpu(), columns or len(images), padding=1, pad_value=1.0)

@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .conditions import detect_edges, palette
-from .diffusion import noise_loss
+from .conditions import detect_edges
 from .shapes import COLOURS, SHAPES, draw
 
 

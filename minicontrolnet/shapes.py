@@ -128,6 +128,11 @@ def draw(n: int, generator: torch.Generator) -> Draw:
     return Draw(image, x0, to_grid(mask), scenes.prompt, scenes)
 
 
+def to_image(pictures: Tensor) -> Tensor:
+    """From the sampler's [-1, 1] to [0, 1]."""
+    return ((pictures + 1) / 2).clamp(0, 1)
+
+
 def to_grid(image: Tensor) -> Tensor:
     """From image space to the UNet's grid: (n, c, 2 h, 2 w) -> (n, c, h, w)."""
     return F.avg_pool2d(image, 2)

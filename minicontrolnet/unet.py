@@ -189,7 +189,7 @@ class UNet(nn.Module):
         self.embedding = Embedding(c_emb)
         self.encoder = Encoder(widths, c, c_emb)
         self.decoder = Decoder(widths, self.encoder.channels[:-1], c, c_emb)
-        self.to(memory_format=torch.channels_last)  # 1.2 to 1.5 times as fast on a CPU
+        self.to(memory_format=torch.channels_last)  # convs of this layout are faster on a CPU
 
     def forward(self, xt: Tensor, t: Tensor, prompt: Tensor,
                 controls: tuple[Tensor, ...] | None = None) -> Tensor:
