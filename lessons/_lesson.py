@@ -4,17 +4,21 @@ Importing it also makes ``import minicontrolnet`` work from a plain clone.
 """
 
 import argparse
+import json
 import math
+import platform
 import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from exercises import checking  # noqa: E402
 from minicontrolnet import figures  # noqa: E402
 from minicontrolnet.options import device, number, problems_in_one_sentence  # noqa: E402
 from minicontrolnet.training import write_atomically  # noqa: E402
@@ -30,11 +34,15 @@ def options(doc: str, steps: int, quick_steps: int, full_steps: int, meaning: st
     parser.add_argument("--steps", type=number(int, 1, 10**6), help=meaning)
     parser.add_argument("--device", type=device, default="auto", help="auto, cpu, cuda or mps")
     parser.add_argument("--out", type=Path, default=Path("outputs"), metavar="DIR")
+    parser.add_argument("--mine", type=Path, nargs="?", const=checking.ANSWERS, metavar="DIR",
+                        help="run with your answers to the exercises in place of the package's functions")
     parser.add_argument("--ask", action="store_true", help="wait for your prediction")
     in_notebook = "ipykernel" in sys.modules
     args, _ = parser.parse_known_args([]) if in_notebook else (parser.parse_args(), None)
     if args.steps is None:
         args.steps = quick_steps if args.quick else full_steps if args.full else steps
+    if args.mine:
+        print("\n".join(checking.use_mine(args.mine.resolve())))
     probe = args.out / ".writable"  # better told now than after a minute's work
     with problems_in_one_sentence(), write_atomically(probe):
         pass
@@ -64,6 +72,10 @@ def result(args: argparse.Namespace, rows: Sequence[Sequence[str]], verdict: str
         print("   (--quick is a smoke run: these numbers are no evidence)")
     you = f"you said {predicted}); " if predicted else ""
     print(f"   PREDICT again: {you}the answer is {answer}")
+    number = Path(sys.argv[0]).name[:2]
+    ids = [exercise.id for exercise in checking.EXERCISES if exercise.id[:2] == number]
+    if ids:
+        print(f"   EXERCISES {', '.join(ids)}: python lessons/exercises check {ids[0]}")
 
 
 def interval(differences: Tensor) -> tuple[float, float, float]:
@@ -77,6 +89,26 @@ def interval(differences: Tensor) -> tuple[float, float, float]:
 def verdict_of(low: float, high: float) -> str:
     """What an interval says of a claim that the difference is positive."""
     return "confirmed" if low > 0 else "contradicted" if high < 0 else "undecided"
+
+
+# %% Result files: what --full leaves, and what a default run reads
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def save_results(args: argparse.Namespace, name: str, numbers: dict) -> None:
+    """Write what a --full run measured to the output folder; lessons/results holds the copy that ships."""
+    made = {"command": " ".join(["python", f"lessons/{name}.py", *sys.argv[1:]]), "seed": args.seed, "steps": args.steps,
+            "versions": f"Python {platform.python_version()}, torch {torch.__version__}, {torch.get_num_threads()} threads"}
+    path = args.out / f"{name}.json"
+    with write_atomically(path) as file:
+        file.write(json.dumps({**made, "numbers": numbers}, indent=1).encode())
+    print(f"\n   results: {path}")
+
+
+def load_results(name: str) -> dict:
+    """The result file that ships: command, seed, steps, versions, numbers."""
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def save_figure(args: argparse.Namespace, figure: Figure, name: str) -> None:

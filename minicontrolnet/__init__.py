@@ -5,13 +5,13 @@ The public names, in the order in which a reader meets them. Figures are in
 """
 
 from .errors import Problem
-from .shapes import COLOURS, SHAPES, describe, draw, draw_scenes, render, to_grid, tokenize
+from .shapes import COLOURS, SHAPES, describe, draw, draw_scenes, render, to_grid, to_image, tokenize
 from .conditions import CHANNELS, condition_of, detect_edges, palette, roughen
 from .diffusion import (ALPHA_BAR, STEPS, ddim, ddim_step, ddpm, ddpm_step, eps_from_v, eps_from_x0,
                         guide, loss_weight, noise_loss, q_sample, to_eps, x0_from_eps)
 from .unet import Decoder, Encoder, UNet
 from .controlnet import (ConditionEncoder, ControlNet, compose, guided, lock, paper_weights, predictor,
-                         released_weights, steer, weigh, zero_conv)
+                         released_weights, steer, weigh, zero_conv, zero_conv_gradients)
 from .training import base_loss, control_loss, draw_noise, drop_words, train
 from .metrics import (ShapeClassifier, colours_right, edge_f1, mask_iou, mask_of, off_palette,
                       palette_error, shapes_right, shuffle_gap)

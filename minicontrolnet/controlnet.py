@@ -29,6 +29,18 @@ def zero_conv(c: int) -> nn.Conv2d:
     return conv
 
 
+def zero_conv_gradients(x: Tensor, weight: Tensor, upstream: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What backward gives a 1x1 conv y = W x + b, by hand: dW (o, i), db (o,) and dx (b, i, h, w).
+
+    x (b, i, h, w), weight (o, i), upstream = dL/dy (b, o, h, w). Where W is 0, dx is 0 and dW is not:
+    a zero conv learns, and lets no gradient through before it has (Sec. 3.1).
+    """
+    dw = torch.einsum("bohw, bihw -> oi", upstream, x)
+    db = upstream.sum((0, 2, 3))
+    dx = torch.einsum("oi, bohw -> bihw", weight, upstream)
+    return dw, db, dx
+
+
 class ConditionEncoder(nn.Module):
     """E of Eq. 4: from image space to the UNet's first feature map.
 
@@ -68,6 +80,7 @@ class ControlNet(nn.Module):
         self.to(like.device, like.dtype, memory_format=torch.channels_last)
 
     def forward(self, xt: Tensor, t: Tensor, prompt: Tensor, condition: Tensor) -> Controls:
+        """13 controls, one for each map of the copy; the condition enters after its first conv."""
         emb = self.embedding(t, prompt)
         maps = self.encoder(xt, emb, self.condition_encoder(condition))
         return tuple(zero(h) for zero, h in zip(self.zero_convs, maps, strict=True))

@@ -54,9 +54,9 @@ class Scenes(NamedTuple):
     shape: Tensor  # (n,) index into SHAPES
     background: Tensor  # (n,) index into COLOURS, never equal to colour
     centre: Tensor  # (n, 2) x and y in [-1, 1]
-    radius: Tensor  # (n,) 0.4 .. 0.7, before the outline's own scale
+    radius: Tensor  # (n,) 0.5 .. 0.72, before the outline's own scale
     angle: Tensor  # (n,) radians, 0 .. 2 pi
-    aspect: Tensor  # (n,) width over height, exp(-0.3) .. exp(0.3)
+    aspect: Tensor  # (n,) width over height, exp(-0.2) .. exp(0.2)
 
     @property
     def prompt(self) -> Tensor:
@@ -75,7 +75,7 @@ def draw_scenes(n: int, generator: torch.Generator) -> Scenes:
 
     shape, colour = choose(len(SHAPES)), choose(len(COLOURS))
     background = (colour + 1 + choose(len(COLOURS) - 1)) % len(COLOURS)
-    radius, aspect = uniform(0.4, 0.7, n), uniform(-0.3, 0.3, n).exp()
+    radius, aspect = uniform(0.5, 0.72, n), uniform(-0.2, 0.2, n).exp()
     angle = uniform(0, 2 * math.pi, n)
     scale = torch.tensor([outline.scale for outline in SHAPES.values()])[shape]
     reach = radius * scale * aspect.sqrt().maximum(aspect.rsqrt())

@@ -193,6 +193,7 @@ class UNet(nn.Module):
 
     def forward(self, xt: Tensor, t: Tensor, prompt: Tensor,
                 controls: tuple[Tensor, ...] | None = None) -> Tensor:
+        """Encode, add the controls to the 13 maps, decode; what comes out is read as eps."""
         emb = self.embedding(t, prompt)  # (b, c_emb)
         maps = self.encoder(xt, emb)
         if controls is not None:

@@ -1,5 +1,7 @@
 """Tiny networks with random weights everywhere, so that no test passes because of a zero."""
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +12,23 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # plain "pytest" finds the p
 
 from minicontrolnet.controlnet import lock
 from minicontrolnet.unet import UNet
+
+
+@pytest.fixture(scope="session")
+def lesson_run(tmp_path_factory):
+    """A function from a lesson's name to its one run in quick mode, and the folder it ran in."""
+    runs = {}
+    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "DISPLAY")}
+
+    def run(name):
+        if name not in runs:
+            folder = tmp_path_factory.mktemp(name)
+            script = Path(__file__).parents[1] / "lessons" / f"{name}.py"
+            runs[name] = subprocess.run([sys.executable, str(script), "--quick"], cwd=folder, text=True,
+                                        capture_output=True, timeout=240, env=environment), folder
+        return runs[name]
+
+    return run
 
 
 def fill_zeros(module, seed=0):

@@ -19,13 +19,13 @@ def run(lesson: Path, *words: object, cwd: Path) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.parametrize("lesson", LESSONS, ids=lambda path: path.stem)
-def test_lesson_runs_in_quick_mode(lesson, tmp_path):
-    done = run(lesson, "--quick", cwd=tmp_path)
+def test_lesson_runs_in_quick_mode(lesson, lesson_run):
+    done, folder = lesson_run(lesson.stem)
     assert done.returncode == 0, done.stderr
     assert done.stdout.isascii()
     for part in ("PREDICT", "RESULT", "--quick is a smoke run", "the answer is"):
         assert part in done.stdout
-    with Image.open(tmp_path / "outputs" / f"{lesson.stem}.png") as figure:
+    with Image.open(folder / "outputs" / f"{lesson.stem}.png") as figure:
         assert min(figure.size) > 500
 
 
