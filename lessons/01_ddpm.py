@@ -18,7 +18,7 @@ from minicontrolnet import (UNet, base_loss, draw, draw_noise, draw_scenes, guid
                             x0_from_eps)
 from minicontrolnet import figures
 
-args = options(__doc__, steps=60, quick_steps=2, full_steps=1500)
+args = options(__doc__, steps=60, quick_steps=2, full_steps=400)
 PROMPT = "red star on blue"
 predicted = predict(args, f'Eight pictures of "{PROMPT}", each from its own noise. They', [
     "are alike: the prompt says it all", "agree in colour and differ in place, size and turn", "agree in nothing"])
