@@ -14,6 +14,10 @@ from minicontrolnet.controlnet import lock
 from minicontrolnet.unet import UNet
 
 
+def pytest_addoption(parser):
+    parser.addoption("--kills", type=int, default=3, help="how many trainings the kill test kills")
+
+
 @pytest.fixture(scope="session")
 def lesson_run(tmp_path_factory):
     """A function from a lesson's name to its one run in quick mode, and the folder it ran in."""

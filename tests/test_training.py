@@ -243,11 +243,11 @@ def train_and_save_often(path):
         train(nn.Linear(1000, 1000), toy_loss, 10_000, lr=1e-3, path=path, resume=step > 0, stop_at=step + 1)
 
 
-def test_a_process_killed_at_any_moment_leaves_a_whole_checkpoint(tmp_path):
-    """Three trainings are killed; each time the file loads, and the next one goes on from it."""
+def test_a_process_killed_at_any_moment_leaves_a_whole_checkpoint(tmp_path, request):
+    """Trainings are killed (3, or as many as --kills says); the file loads, the next one goes on from it."""
     path, moment, step = tmp_path / "run.pt", random.Random(0), 0
     processes = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    for _ in range(3):
+    for _ in range(request.config.getoption("--kills")):
         before = path.stat().st_mtime_ns if path.exists() else 0
         child = processes.Process(target=train_and_save_often, args=[path])
         child.start()
