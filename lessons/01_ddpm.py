@@ -13,7 +13,7 @@ from _lesson import (interval, load_results, options, predict, problems_in_one_s
                      verdict_of)
 from torch import Tensor, nn
 
-from minicontrolnet import (UNet, base_loss, draw, draw_noise, draw_scenes, guided, held_out, load_base, mask_of, off_palette,
+from minicontrolnet import (UNet, base_loss, draw, draw_noise, draw_scenes, held_out, load_base, mask_of, off_palette,
                             predictor, q_sample, render, sample_in_batches, seeded, to_grid, to_image, tokenize, train,
                             x0_from_eps)
 from minicontrolnet import figures
@@ -57,7 +57,7 @@ def spread(base: nn.Module, n: int) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(args.seed)
     words = tokenize(PROMPT).repeat(n, 1)
     noise = torch.randn(n, 3, 32, 32, generator=generator).to(args.device)
-    model = lambda part: guided(base, words[part].to(args.device), 2.0)
+    model = lambda part: predictor(base, words[part].to(args.device))  # guidance would narrow the choice
     pictures = sample_in_batches(model, noise, 4 if args.quick else 25).cpu()
     scenes = draw_scenes(n, generator)
     colour, shape, background = (words[0] - 1).tolist()
