@@ -16,7 +16,7 @@ from minicontrolnet import (CHANNELS, ControlNet, control_loss, detect_edges, ed
 from minicontrolnet.evaluation import gap
 from minicontrolnet import figures
 
-args = options(__doc__, steps=250, quick_steps=4, full_steps=4000)
+args = options(__doc__, steps=200, quick_steps=4, full_steps=4000)
 CHOICES = ["the loss falls by half or more, and with it the outlines are followed",
            "the outlines are followed, though the loss hardly moves",
            "nothing: weights that are zero cannot learn"]
