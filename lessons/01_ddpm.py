@@ -101,7 +101,7 @@ def draw_figure(base: nn.Module, pictures: Tensor, title: str) -> None:
     xt, prompt = q_sample(x0, t, eps), one.prompt.repeat(6, 1)
     device = args.device
     guess = x0_from_eps(base(xt.to(device), t.to(device), prompt.to(device)).cpu(), xt, t)
-    figure, (top, below) = figures.plt.subplots(2, 1, figsize=(12, 9.5))
+    figure, (top, below) = figures.plt.subplots(2, 1, figsize=(12, 7), height_ratios=[5, 2])
     figures.show(top, torch.cat([to_image(xt), to_image(guess)]), 6, "Noising, and what the network takes each for")
     top.set_xticks([33 * (i + 0.5) for i in range(6)], [f"t = {time}" for time in t.tolist()])
     top.set_yticks([16.5, 49.5], ["xt", "x0 estimate"])
