@@ -68,7 +68,7 @@ def edges_from_drawing(path: str | Path) -> Tensor:
     its stroke at most 6 % of the picture. Raises Problem if there is no line, or a filled shape.
     """
     tone = _tone(_resize(_flatten(*read_image(path)), 256))
-    if _darken(_ink(tone, 97).float(), 37).any():
+    if _darken(_ink(tone, 161).float(), 37).any():
         raise Problem(f'"{path}" shows a filled shape and no line drawing; draw one closed outline'
                       " with a thin pen, or use --edge-from for a picture")
     ink = _ink(tone, 65)

@@ -204,7 +204,15 @@ def test_ctrl_c_finishes_the_step_saves_and_can_be_resumed(toy, tmp_path):
     assert same(load_file(broken), load_file(whole))
 
 
-def test_a_second_ctrl_c_interrupts_at_once(toy, tmp_path):
+@pytest.fixture
+def interruptible():
+    """Python's own answer to Ctrl-C: a shell's background job starts with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_second_ctrl_c_interrupts_at_once(toy, tmp_path, interruptible):
     """Whoever presses twice does not wait for the save."""
 
     def twice(*_):
