@@ -59,10 +59,10 @@ def spread(base: nn.Module, n: int) -> tuple[Tensor, Tensor, Tensor]:
     noise = torch.randn(n, 3, 32, 32, generator=generator).to(args.device)
     model = lambda part: predictor(base, words[part].to(args.device))  # guidance would narrow the choice
     pictures = sample_in_batches(model, noise, 4 if args.quick else 25).cpu()
-    scenes = draw_scenes(n, generator)
-    colour, shape, background = (words[0] - 1).tolist()
-    scenes = scenes._replace(colour=torch.full((n,), colour), shape=torch.full((n,), shape),
-                             background=torch.full((n,), background))
+    scenes, (colour, shape, background) = draw_scenes(16 * n, generator), words[0] - 1
+    same = (scenes.shape == shape).nonzero()[:n, 0]  # drawn as this shape: the room to move depends on it
+    scenes = type(scenes)(*(field[same] for field in scenes))
+    scenes = scenes._replace(colour=colour.expand(n), background=background.expand(n))
     return pictures, poses(mask_of(pictures)), poses(mask_of(to_grid(render(scenes)[0])))
 
 
