@@ -14,28 +14,14 @@ import torch
 from _lesson import options, predict, problems_in_one_sentence, result, save_figure
 from torch import Tensor, nn
 
-from minicontrolnet import (CHANNELS, SHAPES, ConditionEncoder, ControlNet, detect_edges, draw, draw_noise, fingerprint,
-                            held_out, load_base, noise_loss, predictor, sample_in_batches, seeded, to_eps, tokenize, train)
+from minicontrolnet import (CHANNELS, SHAPES, ConditionedUNet, ControlNet, detect_edges, draw, draw_noise, fingerprint,
+                            held_out, load_base, noise_loss, predictor, sample_in_batches, seeded, tokenize, train)
 from minicontrolnet import figures, speed
 
 args = options(__doc__, steps=80, quick_steps=2, full_steps=600)
 predicted = predict(args, "The base is trained on a dozen conditioned stars, half of the time without the condition."
                     " Asked for a square, it then draws:", [
                         "a square, as before", "something worse, or a star", "nothing but noise"])
-
-
-class Direct(nn.Module):
-    """The naive way: no copy, no lock; the condition enters the base through the same encoder."""
-
-    def __init__(self, base: nn.Module):
-        super().__init__()
-        self.base = copy.deepcopy(base).requires_grad_(True)
-        self.entry = ConditionEncoder(CHANNELS["edge"], base.encoder.channels[0])
-
-    def forward(self, xt: Tensor, t: Tensor, prompt: Tensor, condition: Tensor) -> Tensor:
-        emb = self.base.embedding(t, prompt)
-        *skips, middle = self.base.encoder(xt, emb, self.entry(condition))
-        return to_eps(self.base.decoder(middle, skips, emb), xt, t, self.base.predicts)
 
 
 # %% The same dozen pictures, noise and times for both arms
@@ -51,7 +37,7 @@ def few_loss(base: nn.Module, few: tuple[Tensor, Tensor, Tensor]):
         x0, prompt, edges = few
         t, eps = (x.to(args.device) for x in draw_noise(x0, generator))
         keep = (torch.rand(len(x0), 1, 1, 1, generator=generator) < 0.5).to(args.device)
-        if isinstance(network, Direct):
+        if isinstance(network, ConditionedUNet):
             model = lambda xt, t: network(xt, t, prompt, edges * keep)
         else:
             model = lambda xt, t: base(xt, t, prompt, network(xt, t, prompt, edges * keep))
@@ -78,7 +64,7 @@ def frozen_is_not_detached(base: nn.Module, control: ControlNet, few) -> None:
     print("   Worse, because silent: with one trainable weight elsewhere it runs, and the copy never learns.")
 
 
-def costs(base: nn.Module, control: ControlNet, direct: Direct, few) -> list[list[str]]:
+def costs(base: nn.Module, control: ControlNet, direct: ConditionedUNet, few) -> list[list[str]]:
     """Time and memory of a step: the base itself, a true lock, and a lock left out of the optimiser."""
     omitted = copy.deepcopy(base).requires_grad_(True)
     arms = {"train the base itself": (direct, few_loss(base, few), ()), "ControlNet, locked": (control, few_loss(base, few), (base,)),
@@ -94,13 +80,13 @@ def experiment() -> None:
     base = load_base(device=args.device)
     before = fingerprint(base.state_dict())
     few, (truth, noise) = stars(12), held_out(64)
-    direct = seeded(args.seed, Direct, base).to(args.device)
+    direct = seeded(args.seed, ConditionedUNet, base).to(args.device)
     control = seeded(args.seed, ControlNet, base, CHANNELS["edge"]).to(args.device)
     print("\nthe 13 connections; x3 in Fig. 3 is the first conv or a downsampling, and two residual blocks")
     maps = control(few[0], torch.zeros(12, dtype=torch.long, device=args.device), *few[1:])
     print("   " + ", ".join(f"{tuple(m.shape[1:])}" for m in maps))
     frozen_is_not_detached(base, control, few)
-    price = costs(base, seeded(0, ControlNet, base, 1).to(args.device), seeded(0, Direct, base).to(args.device), few)
+    price = costs(base, seeded(0, ControlNet, base, 1).to(args.device), seeded(0, ConditionedUNet, base).to(args.device), few)
     direct, control = (train(network, few_loss(base, few), args.steps, lr=1e-3, seed=args.seed, progress=name)
                        for network, name in ((direct, "direct"), (control, "locked copy")))
     assert fingerprint(base.state_dict()) == before  # true by construction; it is what the lock buys

@@ -10,10 +10,9 @@ fixed steps: about a minute on two cores (--full: the recipe of the shipped weig
 import torch
 from _lesson import interval, options, predict, problems_in_one_sentence, result, save_figure, verdict_of
 
-from minicontrolnet import (CHANNELS, ControlNet, control_loss, detect_edges, edge_f1, fingerprint, guided,
+from minicontrolnet import (CHANNELS, ControlNet, control_loss, detect_edges, edge_f1, fingerprint, gap, guided,
                             held_out, load_base, load_control, mask_iou, mask_of, predictor,
-                            sample_in_batches, seeded, steer, train)
-from minicontrolnet.evaluation import gap
+                            sample_in_batches, seeded, steer, to_image, train)
 from minicontrolnet import figures
 
 args = options(__doc__, steps=200, quick_steps=4, full_steps=4000)
@@ -72,7 +71,7 @@ def experiment() -> None:
 
 # %% Result and figure
 def report(truth, edges, curve, losses, pictures, shipped_gap) -> None:
-    ceiling = (truth.x0 + 1) / 2
+    ceiling = to_image(truth.x0)
     last = max(curve)
     line = lambda name, images, mask, lines, gap_: [
         name, f"{mask_iou(mask_of(images), mask).mean():.2f}", f"{edge_f1(images, lines).mean():.2f}", gap_]
@@ -102,7 +101,7 @@ def draw_figure(truth, edges, curve, losses, pictures, title) -> None:
     top.set_xticks([width * (i + 0.5) for i in range(len(names))], names)
     for name in ("F1", "IoU"):
         below.plot(list(curve), [scores[name].mean() for scores in curve.values()], "o-", label=f"{name} with the outline")
-    ceiling, floor = edge_f1((truth.x0 + 1) / 2, edges), edge_f1(list(pictures.values())[-2], edges.roll(1, 0))
+    ceiling, floor = edge_f1(to_image(truth.x0), edges), edge_f1(list(pictures.values())[-2], edges.roll(1, 0))
     below.axhline(ceiling.mean(), color="C0", ls=":", label="F1 of real pictures, and with shuffled outlines")
     below.axhline(floor.mean(), color="C0", ls=":")
     smooth = torch.tensor(losses).unfold(0, min(20, len(losses)), 1).mean(1)

@@ -11,7 +11,7 @@ import torch
 from _lesson import interval, options, predict, problems_in_one_sentence, result, save_figure, verdict_of
 
 from minicontrolnet import (colours_right, detect_edges, guide, held_out, load_base, load_control, mask_iou,
-                            mask_of, off_palette, paper_weights, predictor, released_weights, sample_in_batches, steer)
+                            mask_of, off_palette, paper_weights, predictor, released_weights, sample_in_batches, steer, to_image)
 from minicontrolnet import figures
 
 args = options(__doc__, steps=12, quick_steps=2, full_steps=25, meaning="DDIM steps of every picture")
@@ -62,7 +62,7 @@ def experiment() -> None:
     pictures = {(arm, scale): draw_with(prompt, *how, scale) for arm, how in ARMS.items() for scale in SCALES}
     heading = ["full prompt", *(f"{what} at {scale:g}" for what in ("IoU", "colours", "off") for scale in SCALES)]
     rows = [heading] + [table_row(arm, [pictures[arm, scale] for scale in SCALES], truth) for arm in ARMS]
-    rows += [table_row("real pictures (ceiling)", [(truth.x0 + 1) / 2] * len(SCALES), truth)]
+    rows += [table_row("real pictures (ceiling)", [to_image(truth.x0)] * len(SCALES), truth)]
     if not args.quick:
         partial, empty = prompt * torch.tensor([1, 0, 0], device=prompt.device), torch.zeros_like(prompt)
         for name, words in (("colour word only", partial), ("empty prompt", empty)):

@@ -10,8 +10,8 @@ something about places, too: sixteen coarse squares show roughly where the shape
 import torch
 from _lesson import interval, options, predict, problems_in_one_sentence, result, save_figure, verdict_of
 
-from minicontrolnet import (compose, detect_edges, held_out, load_base, load_control, mask_iou, mask_of, palette,
-                            palette_error, predictor, render, sample_in_batches, steer, weigh)
+from minicontrolnet import (GUIDANCE, compose, detect_edges, guided, held_out, load_base, load_control, mask_iou, mask_of,
+                            palette, palette_error, render, sample_in_batches, steer, to_image, weigh)
 from minicontrolnet import figures
 
 args = options(__doc__, steps=20, quick_steps=2, full_steps=25, meaning="DDIM steps of every picture")
@@ -31,7 +31,7 @@ def experiment() -> None:
     other = colours.roll(1, 0)  # the palette of another picture: other colours, other place
 
     def draw_with(*steered_of) -> torch.Tensor:
-        model = lambda part: predictor(base, empty[part], *(one(part) for one in steered_of))
+        model = lambda part: guided(base, empty[part], GUIDANCE, *(one(part) for one in steered_of))
         return sample_in_batches(model, noise, args.steps).cpu()
 
     edge = lambda part: steer(edge_net, edges[part])
@@ -49,7 +49,7 @@ def experiment() -> None:
             "agreeing: 0.75 sum": scaled(0.75, agreeing), "conflicting: sum": draw_with(edge, conflicting),
             "conflicting: mean": scaled(0.5, conflicting)}
     rows = [["empty prompt", "IoU with the outline", "palette error"]]
-    for name, images in [*arms.items(), ("real pictures (ceiling)", (truth.x0 + 1) / 2)]:
+    for name, images in [*arms.items(), ("real pictures (ceiling)", to_image(truth.x0))]:
         asked = other if name.startswith("conflicting") else colours
         rows.append([name, f"{mask_iou(mask_of(images), truth.mask).mean():.3f}",
                      f"{palette_error(images, asked.cpu()).mean():.4f}"])
@@ -79,7 +79,7 @@ def draw_figure(base, edge_net, palette_net, truth, arms, edges, other, finding:
         image, _ = render(few._replace(colour=torch.full((n,), colour), background=torch.full((n,), ground)))
         steered = [steer(net, c.to(args.device)) for net, c in ((edge_net, edges[:n]), (palette_net, palette(image)))]
         empty = torch.zeros(n, 3, dtype=torch.long, device=args.device)
-        drawn = sample_in_batches(lambda part: predictor(base, empty, *steered), noise.to(args.device), args.steps).cpu()
+        drawn = sample_in_batches(lambda part: guided(base, empty, GUIDANCE, *steered), noise.to(args.device), args.steps).cpu()
         rows.append(torch.cat([big(palette(image)[:1]), figures.outlined(drawn, edges[:n])]))
     rows.append(torch.cat([torch.ones(1, 3, 128, 128), big(other[:n])]))
     rows.append(torch.cat([torch.ones(1, 3, 128, 128), figures.outlined(arms["conflicting: sum"][:n], edges[:n])]))

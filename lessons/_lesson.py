@@ -15,6 +15,8 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
+from torchvision.io import read_image
+from torchvision.utils import save_image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -96,19 +98,30 @@ def verdict_of(low: float, high: float) -> str:
 RESULTS = Path(__file__).parent / "results"
 
 
-def save_results(args: argparse.Namespace, name: str, numbers: dict) -> None:
-    """Write what a --full run measured to the output folder; lessons/results holds the copy that ships."""
+def save_results(args: argparse.Namespace, name: str, numbers: dict, pictures: Tensor | None = None, columns: int = 8) -> None:
+    """Write what a run measured to the output folder; lessons/results holds the copies that ship.
+
+    pictures (n, 3, h, w) in [0, 1]: small ones that a later figure shows, as one PNG file.
+    """
     made = {"command": " ".join(["python", f"lessons/{name}.py", *sys.argv[1:]]), "seed": args.seed, "steps": args.steps,
             "versions": f"Python {platform.python_version()}, torch {torch.__version__}, {torch.get_num_threads()} threads"}
     path = args.out / f"{name}.json"
     with write_atomically(path) as file:
         file.write(json.dumps({**made, "numbers": numbers}, indent=1).encode())
     print(f"\n   results: {path}")
+    if pictures is not None:
+        with write_atomically(args.out / f"{name}_pictures.png") as file:
+            save_image(pictures, file, nrow=columns, padding=1, pad_value=1.0, format="png")
 
 
 def load_results(name: str) -> dict:
     """The result file that ships: command, seed, steps, versions, numbers."""
     return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def load_pictures(name: str) -> Tensor:
+    """The pictures (1, 3, h, w) in [0, 1] beside a result file, one grid."""
+    return read_image(str(RESULTS / f"{name}_pictures.png"))[None] / 255
 
 
 def save_figure(args: argparse.Namespace, figure: Figure, name: str) -> None:

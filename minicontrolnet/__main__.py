@@ -23,7 +23,7 @@ from .training import BATCH, Loss, base_loss, control_loss, train, write_atomica
 from .unet import UNet
 
 # Steps and learning rate of the weights that ship; "shapes" is the classifier of metrics.py.
-RECIPES = {"base": (12000, 2e-3), "edge": (4000, 1e-3), "palette": (2000, 1e-3), "shapes": (400, 3e-3)}
+RECIPES = {"base": (12000, 2e-3), "edge": (4000, 1e-3), "palette": (4000, 1e-3), "shapes": (400, 3e-3)}
 
 
 def train_command(args: argparse.Namespace) -> None:

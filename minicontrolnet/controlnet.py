@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from .diffusion import Model, guide
+from .diffusion import Model, guide, to_eps
 from .errors import Problem
 from .unet import UNet
 
@@ -86,6 +86,25 @@ class ControlNet(nn.Module):
         return tuple(zero(h) for zero, h in zip(self.zero_convs, maps, strict=True))
 
 
+class ConditionedUNet(nn.Module):
+    """What ControlNet is measured against: a UNet, not locked, that takes the condition itself.
+
+    forward(xt, t, prompt, condition) -> eps. Maps added after the first conv are what concatenating
+    the condition to the input gives, since a conv of two stacked inputs is the sum of two convs.
+    """
+
+    def __init__(self, base: UNet, c_condition: int = 1):
+        super().__init__()
+        self.base = copy.deepcopy(base).requires_grad_(True)
+        self.condition_encoder = ConditionEncoder(c_condition, base.encoder.channels[0])
+        self.predicts = base.predicts
+
+    def forward(self, xt: Tensor, t: Tensor, prompt: Tensor, condition: Tensor) -> Tensor:
+        emb = self.base.embedding(t, prompt)
+        *skips, middle = self.base.encoder(xt, emb, self.condition_encoder(condition))
+        return to_eps(self.base.decoder(middle, skips, emb), xt, t, self.predicts)
+
+
 # %% Using it: controls are plain tuples of 13 maps
 
 
@@ -132,8 +151,12 @@ def predictor(base: UNet, prompt: Tensor, *steered: Callable[..., Controls]) -> 
 
 
 def guided(base: UNet, prompt: Tensor, guidance_scale: float, *steered: Callable[..., Controls]) -> Model:
-    """Classifier-free guidance between the empty prompt and ``prompt``, control in both branches."""
+    """Classifier-free guidance between the bare base with the empty prompt and ``prompt`` with control.
+
+    Control is in the conditional branch alone, so that guidance strengthens it; in both branches an
+    empty prompt would leave guidance nothing to strengthen (Sec. 3.4; lesson 06 measures the choice).
+    """
     cond = predictor(base, prompt, *steered)
-    if guidance_scale == 1 or not prompt.any():
-        return cond  # both branches agree: spare the second
-    return guide(predictor(base, torch.zeros_like(prompt), *steered), cond, guidance_scale)
+    if guidance_scale == 1 or not (steered or prompt.any()):
+        return cond  # the other branch counts for nothing, or is the same: spare it
+    return guide(predictor(base, torch.zeros_like(prompt)), cond, guidance_scale)

@@ -16,7 +16,7 @@ from .training import draw_noise, to_device_of
 from .unet import UNet
 
 HELD_OUT = 10_000  # seed of the held-out pictures; training uses small seeds
-GUIDANCE = 2.0
+GUIDANCE = 2.5
 
 
 def held_out(n: int, seed: int = HELD_OUT) -> tuple[Draw, Tensor]:
@@ -56,7 +56,7 @@ def show_scores(base: UNet, controls: dict[str, ControlNet], classifier: ShapeCl
                 n: int = 256) -> None:
     """Print the whole table for n held-out pictures."""
     truth, noise = held_out(n)
-    real, empty = (truth.x0 + 1) / 2, torch.zeros_like(truth.prompt)
+    real, empty = to_image(truth.x0), torch.zeros_like(truth.prompt)
     row = lambda name, scores: print(f"{name:40}" + "".join(f"{k} {v:.3f}   " for k, v in scores.items()), flush=True)
 
     def drawn(name: str, prompt: Tensor, *pairs: tuple[ControlNet, Tensor]) -> Tensor:
@@ -79,16 +79,23 @@ def show_scores(base: UNet, controls: dict[str, ControlNet], classifier: ShapeCl
         row(f"{kind}: condition-shuffle gap", {"loss": gap(base, control, kind)})
 
 
-def gap(base: UNet, control: ControlNet, kind: str, n: int = 128, seed: int = HELD_OUT) -> float:
-    """The condition-shuffle gap of a ControlNet on held-out pictures with their prompts."""
+def loss_of_condition(base: UNet, control: ControlNet, kind: str, n: int = 128,
+                      seed: int = HELD_OUT) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+    """The loss on n held-out pictures as a function of the condition, and their true condition."""
     generator = torch.Generator().manual_seed(seed)
     truth = draw(n, generator)
     t, eps = draw_noise(truth.x0, generator)
     x0, t, eps, prompt, condition = to_device_of(
         base, truth.x0, t, eps, truth.prompt, condition_of(kind, truth.image))
 
+    @torch.no_grad()
     def loss(condition: Tensor) -> Tensor:
         model = predictor(base, prompt, steer(control, condition))
         return noise_loss(model, x0, t, eps, base.predicts)
 
-    return shuffle_gap(loss, condition)
+    return loss, condition
+
+
+def gap(base: UNet, control: ControlNet, kind: str, n: int = 128, seed: int = HELD_OUT) -> float:
+    """The condition-shuffle gap of a ControlNet on held-out pictures with their prompts."""
+    return shuffle_gap(*loss_of_condition(base, control, kind, n, seed))

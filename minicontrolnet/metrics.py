@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .conditions import detect_edges
-from .shapes import COLOURS, SHAPES, draw
+from .shapes import COLOURS, SHAPES, draw, to_image
 
 
 # %% The picture against its condition
@@ -99,6 +99,13 @@ class ShapeClassifier(nn.Sequential):
     def forward(self, mask: Tensor) -> Tensor:
         return super().forward(_standardise(mask))
 
+    def features(self, mask: Tensor) -> Tensor:
+        """The means (n, 32) of the last maps: what a Frechet distance compares."""
+        h = _standardise(mask)
+        for layer in list(self)[:-2]:
+            h = layer(h)
+        return h.mean((2, 3))
+
 
 def _standardise(mask: Tensor) -> Tensor:
     """Move, scale and shear each mask so that its mean is the centre and its covariance round.
@@ -123,12 +130,24 @@ def _standardise(mask: Tensor) -> Tensor:
 def classifier_loss(classifier: nn.Module, generator: torch.Generator) -> Tensor:
     """Cross-entropy on the masks of 64 fresh pictures, found as in generated ones."""
     batch = draw(64, generator)
-    return F.cross_entropy(classifier(mask_of((batch.x0 + 1) / 2)), batch.scenes.shape)
+    return F.cross_entropy(classifier(mask_of(to_image(batch.x0))), batch.scenes.shape)
 
 
 def shapes_right(images: Tensor, prompt: Tensor, classifier: nn.Module) -> Tensor:
     """Whether (n,) the classifier sees the prompt's shape in each image's mask."""
     return classifier(mask_of(images)).argmax(1) == prompt[:, 1] - 1
+
+
+def frechet_distance(a: Tensor, b: Tensor) -> float:
+    """Between two sets of features (n, d) taken for Gaussians: FID's formula on other features (Tab. 3).
+
+    |mean_a - mean_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)), in float64. Small sets raise it: compare equal n.
+    """
+    a, b = a.double(), b.double()
+    values, vectors = torch.linalg.eigh(a.T.cov())
+    root = vectors * values.clamp(min=0).sqrt() @ vectors.T
+    cross = torch.linalg.eigvalsh(root @ b.T.cov() @ root).clamp(min=0).sqrt().sum()
+    return ((a.mean(0) - b.mean(0)).square().sum() + a.T.cov().trace() + b.T.cov().trace() - 2 * cross).item()
 
 
 # %% The model itself

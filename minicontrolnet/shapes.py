@@ -7,6 +7,7 @@ in the picture and cannot be said: that gap is what ControlNet closes (Sec. 1).
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -83,12 +84,14 @@ def draw_scenes(n: int, generator: torch.Generator) -> Scenes:
     return Scenes(colour, shape, background, room * uniform(-1, 1, n, 2), radius, angle, aspect)
 
 
-def render(scenes: Scenes, size: int = 64) -> tuple[Tensor, Tensor]:
+def render(scenes: Scenes, size: int = 64,
+           outlines: Sequence[Outline] = tuple(SHAPES.values())) -> tuple[Tensor, Tensor]:
     """Paint scenes: pictures (n, 3, size, size) and masks (n, 1, size, size), both in [0, 1].
 
-    A mask holds the share of each pixel that the shape covers.
+    A mask holds the share of each pixel that the shape covers. ``outlines`` are what the
+    indices in scenes.shape mean; lesson 10 draws one that is no shape of the toy world.
     """
-    outlines = torch.tensor(list(SHAPES.values()))[scenes.shape]
+    outlines = torch.tensor(outlines)[scenes.shape]
     points, notch, scale = (column.view(-1, 1, 1) for column in outlines.unbind(1))
     radius = scenes.radius.view(-1, 1, 1) * scale
     x, y = _own_frame(scenes, size)

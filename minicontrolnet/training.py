@@ -18,11 +18,12 @@ from .conditions import condition_of
 from .controlnet import ControlNet
 from .diffusion import STEPS, noise_loss
 from .errors import Problem
-from .shapes import EMPTY, draw
+from .shapes import EMPTY, Draw, draw
 from .unet import UNet
 
 BATCH = 16
 Loss = Callable[[nn.Module, torch.Generator], Tensor]
+Pictures = Callable[[torch.Generator], Draw]
 
 
 # %% What is learned: Eq. 5, for the base and for a ControlNet
@@ -44,20 +45,25 @@ def draw_noise(x0: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     return t, torch.randn(x0.shape, generator=generator)
 
 
-def base_loss(unet: UNet, generator: torch.Generator) -> Tensor:
-    """Eq. 5 on fresh pictures. Words are dropped singly too, so that "star" alone is known."""
-    batch = draw(BATCH, generator)
+def fresh(generator: torch.Generator) -> Draw:
+    """A batch that no training saw before; lessons 09 and 10 train on other pictures."""
+    return draw(BATCH, generator)
+
+
+def base_loss(unet: UNet, generator: torch.Generator, pictures: Pictures = fresh) -> Tensor:
+    """Eq. 5 for the base. Words are dropped singly too, so that "star" alone is known."""
+    batch = pictures(generator)
     prompt = drop_words(batch.prompt, generator, whole=0.1, each=0.1)
     t, eps = draw_noise(batch.x0, generator)
     x0, t, eps, prompt = to_device_of(unet, batch.x0, t, eps, prompt)
     return noise_loss(lambda xt, t: unet(xt, t, prompt), x0, t, eps, unet.predicts)
 
 
-def control_loss(base: UNet, kind: str, drop: float = 0.5) -> Loss:
+def control_loss(base: UNet, kind: str, drop: float = 0.5, pictures: Pictures = fresh) -> Loss:
     """Eq. 5 through the locked base. Half of the prompts are empty (Sec. 3.3)."""
 
     def loss(control: ControlNet, generator: torch.Generator) -> Tensor:
-        batch = draw(BATCH, generator)
+        batch = pictures(generator)
         condition = condition_of(kind, batch.image, generator)
         prompt = drop_words(batch.prompt, generator, whole=drop, each=0.0)
         t, eps = draw_noise(batch.x0, generator)

@@ -275,13 +275,14 @@ def test_predictor_without_a_controlnet_is_the_base(base, inputs):
 
 
 @pytest.mark.parametrize("scale", [0.0, 1.0, 2.0])
-def test_guided_has_control_in_both_branches(base, trained, inputs, condition, scale):
-    """It is Ho and Salimans' formula, also at scale 1 and for an empty prompt, where one branch is spared."""
+def test_guided_has_control_in_the_conditional_branch(base, trained, inputs, condition, scale):
+    """It is Ho and Salimans' formula, also where a branch is spared: at scale 1, and without words and control."""
     xt, t, prompt = inputs
-    steered = steer(trained, condition)
-    for words in (prompt, torch.zeros_like(prompt)):
-        uncond, cond = predictor(base, 0 * prompt, steered)(xt, t), predictor(base, words, steered)(xt, t)
-        model = guided(base, words, scale, steered)
+    empty = torch.zeros_like(prompt)
+    uncond = predictor(base, empty)(xt, t)
+    for words, steered in ((prompt, [steer(trained, condition)]), (empty, [steer(trained, condition)]), (empty, [])):
+        cond = predictor(base, words, *steered)(xt, t)
+        model = guided(base, words, scale, *steered)
         torch.testing.assert_close(model(xt, t), uncond + scale * (cond - uncond))
 
 

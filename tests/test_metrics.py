@@ -7,7 +7,7 @@ from torch import nn
 from minicontrolnet.conditions import detect_edges, palette
 from minicontrolnet.metrics import (ShapeClassifier, _standardise, colours_right, edge_f1, mask_iou,
                                     mask_of, nearest_colour, off_palette, palette_error, shapes_right, shuffle_gap)
-from minicontrolnet.shapes import COLOURS, Scenes, draw, render, to_grid
+from minicontrolnet.shapes import COLOURS, Scenes, draw, render, to_grid, to_image
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +17,7 @@ def real():
 
 
 def pictures(batch):
-    return (batch.x0 + 1) / 2
+    return to_image(batch.x0)
 
 
 def square(top, left, side=12, size=32):

@@ -330,10 +330,12 @@ def probe_guided(function: Callable, generator: torch.Generator) -> dict[str, An
     base, (xt, t, prompt), condition = tiny(generator)
     steered = controlnet.steer(filled(controlnet.ControlNet(base, 1), generator), condition)
     with torch.no_grad():
-        eps = lambda words, scale: call(call(function, base, words, scale, steered), xt, t)
-        empty, plain = torch.zeros_like(prompt), controlnet.predictor(base, torch.zeros_like(prompt), steered)(xt, t)
-        return {"guidance 5 changes eps of the empty prompt": (eps(empty, 5.0) - plain).abs().max().item() > 1e-9,
-                "eps at scale 3": eps(prompt, 3.0)}
+        eps = lambda words, scale, *several: call(call(function, base, words, scale, *several), xt, t)
+        empty, prompt = torch.zeros_like(prompt), prompt.clamp(min=1)
+        strengthened = (eps(empty, 5.0, steered) - eps(empty, 1.0, steered)).abs().max().item() > 1e-9
+        return {"with the empty prompt, guidance 5 strengthens control": strengthened,
+                "eps at scale 0": eps(prompt, 0.0, steered), "eps at scale 3": eps(prompt, 3.0, steered),
+                "eps at scale 3, no control": eps(prompt, 3.0)}
 
 
 def guided_with(in_uncond: bool, in_cond: bool) -> Callable:
@@ -447,9 +449,9 @@ EXERCISES = [
              ("0.825 to a power that falls from 12 at the shallowest to 0 at the middle.", "i counts from 0 (shallow) to 12 (middle)."), (
         Wrong(lambda: controlnet.released_weights()[::-1], "reversed: the middle keeps its whole strength, shallow maps are weakened"),
         Wrong(lambda: [0.825 ** (13 - i) for i in range(13)], "off by one: the middle's weight is exactly 1"))),
-    Exercise("06c", "controlnet.guided", "Sec. 3.4, Fig. 5", 10, "Guidance with control in both branches.", probe_guided,
-             ("predictor makes a branch, guide joins two.", "The unconditional branch has the empty prompt and the same control."), (
-        Wrong(guided_with(False, True), "control is in the conditional branch alone: guidance amplifies it (that is Fig. 5's failure)"),
+    Exercise("06c", "controlnet.guided", "Sec. 3.4, Fig. 5", 10, "Guidance with control in the conditional branch.", probe_guided,
+             ("predictor makes a branch, guide joins two.", "The unconditional branch is the base alone, with the empty prompt."), (
+        Wrong(guided_with(True, True), "control is in both branches: with an empty prompt they agree, and guidance changes nothing"),
         Wrong(guided_with(True, False), "control is in the unconditional branch alone: guidance pushes away from it"))),
     Exercise("07a", "controlnet.compose", "Sec. 3.4, Fig. 6", 5, "Several ControlNets at once.", probe_compose,
              ("Add map by map; any number of ControlNets.", "zip(*several) gives the first maps of all, then the second ones."), (

@@ -25,7 +25,11 @@ def released_weights() -> list[float]:
     raise NotImplementedError("write me")
 
 
-# 06c (10 min, Sec. 3.4, Fig. 5): Guidance with control in both branches.
+# 06c (10 min, Sec. 3.4, Fig. 5): Guidance with control in the conditional branch.
 def guided(base: UNet, prompt: Tensor, guidance_scale: float, *steered: Callable[..., Controls]) -> Model:
-    """Classifier-free guidance between the empty prompt and ``prompt``, control in both branches."""
+    """Classifier-free guidance between the bare base with the empty prompt and ``prompt`` with control.
+
+    Control is in the conditional branch alone, so that guidance strengthens it; in both branches an
+    empty prompt would leave guidance nothing to strengthen (Sec. 3.4; lesson 06 measures the choice).
+    """
     raise NotImplementedError("write me")
