@@ -5,7 +5,7 @@ The public names, in the order in which a reader meets them. Figures are in
 """
 
 from .errors import Problem
-from .shapes import COLOURS, SHAPES, describe, draw, draw_scenes, render, to_grid, to_image, tokenize
+from .shapes import COLOURS, SHAPES, Draw, describe, draw, draw_scenes, render, to_grid, to_image, tokenize
 from .conditions import CHANNELS, condition_of, detect_edges, palette, roughen
 from .diffusion import (ALPHA_BAR, STEPS, ddim, ddim_step, ddpm, ddpm_step, eps_from_v, eps_from_x0,
                         guide, loss_weight, noise_loss, q_sample, to_eps, x0_from_eps)
