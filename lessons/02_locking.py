@@ -11,11 +11,11 @@ import copy
 import statistics
 
 import torch
-from _lesson import options, predict, problems_in_one_sentence, result, save_figure
+from _lesson import options, predict, problems_in_one_sentence, result, save_figure, save_results
 from torch import Tensor, nn
 
-from minicontrolnet import (CHANNELS, SHAPES, ConditionedUNet, ControlNet, detect_edges, draw, draw_noise, fingerprint,
-                            held_out, load_base, noise_loss, predictor, sample_in_batches, seeded, tokenize, train)
+from minicontrolnet import (CHANNELS, GUIDANCE, SHAPES, ConditionedUNet, ControlNet, detect_edges, draw, draw_noise,
+                            fingerprint, guided, held_out, load_base, noise_loss, predictor, sample_in_batches, seeded, tokenize, train)
 from minicontrolnet import figures, speed
 
 args = options(__doc__, steps=80, quick_steps=2, full_steps=600)
@@ -100,6 +100,9 @@ def experiment() -> None:
     rows += [[""] * 6, *([*row, "", "", ""] for row in price)]
     others = lambda name: sum(losses[name][:3]) / sum(losses["before"][:3])
     forgot = others("base trained itself")
+    save_results(args, "02_locking", {"losses": losses, "elsewhere": {name: others(name) for name in bases},
+                                      "time": {row[0]: float(row[1]) for row in price[1:]},
+                                      "memory": {row[0]: float(row[2]) for row in price[1:]}})
     verdict = (f"{'confirmed' if forgot > 1.1 else 'undecided'}: {args.steps} steps on 12 stars multiply the base's loss on the"
                f" three other shapes by {forgot:.2f} and on those stars by {losses['base trained itself'][4] / losses['before'][4]:.2f};"
                f"\n   locked: by {others('locked, with a copy'):.2f}, same fingerprint: the change is exactly 0 (1 seed).")
@@ -111,7 +114,7 @@ def draw_figure(bases, noise, title) -> None:
     words = [f"{colour} {shape} on {ground}" for shape, colour, ground in zip(SHAPES, ["yellow", "black", "red", "cyan"],
                                                                              ["blue", "orange", "cyan", "purple"])]
     prompt, few_steps = tokenize(words * 2).to(args.device), 4 if args.quick else 20
-    drawn = [sample_in_batches(lambda part: predictor(b, prompt[part]), noise[:8].to(args.device), few_steps).cpu()
+    drawn = [sample_in_batches(lambda part: guided(b, prompt[part], GUIDANCE), noise[:8].to(args.device), few_steps).cpu()
              for b in bases.values()]
     figure, ax = figures.plt.subplots(figsize=(14, 6.6))
     figures.show(ax, torch.cat(drawn), 8, title)

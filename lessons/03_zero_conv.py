@@ -10,7 +10,7 @@ dL/dx = W^T g = 0. It learns, but at first it lets no gradient through to what s
 import copy
 
 import torch
-from _lesson import options, predict, problems_in_one_sentence, result, save_figure
+from _lesson import options, predict, problems_in_one_sentence, result, save_figure, save_results
 from torch import nn
 
 from minicontrolnet import (CHANNELS, ControlNet, control_loss, detect_edges, held_out, load_base,
@@ -111,6 +111,8 @@ def experiment() -> None:
     verdict = (f"{'confirmed' if harm > 1.05 else 'undecided'}: zero convs wake at pass 0, the copy at 1, the condition"
                f" encoder at 2; y_c - y is exactly 0 at step 0, while a start of std {worst} multiplies the loss by"
                f" {harm:.1f} and after {args.steps} steps still by {end(worst) / end(0.0):.1f} (1 seed).")
+    save_results(args, "03_zero_conv", {"gradient norms": walk, "loss over zero's": {
+        f"{std}": {"first": losses[0] / runs[0.0][0][0], "last": end(std) / end(0.0)} for std, (losses, _) in runs.items()}})
     result(args, rows, verdict, "b) their input is not zero, so their weights' gradient is not", predicted)
     draw_figure(walk, say, truth, runs)
 

@@ -5,20 +5,24 @@ Paper: Sec. 3.2 and Eq. 4. Stable Diffusion works on a latent grid of 64 x 64, i
 grid of 2x2 pixel means stands for the latent grid, and conditions are 64 x 64.
 Read ConditionEncoder in minicontrolnet/controlnet.py. Paper and released code differ: four 4x4 convs of
 stride 2, ReLU, 16-32-64-128 channels there (that is 512 -> 32, not the 64 it names); seven 3x3 convs,
-three of stride 2 (512 -> 64), SiLU, in the code.
+three of stride 2 (512 -> 64), SiLU, in the code. --full trains all arms and writes the result file that
+the default run reads; the default run trains the first steps of two arms again, live.
 """
 
 # %% Options and prediction
 import torch
 import torch.nn.functional as F
-from _lesson import interval, options, predict, problems_in_one_sentence, result, save_figure, verdict_of
+from _lesson import (interval, load_pictures, load_results, options, predict, problems_in_one_sentence, result, save_figure,
+                     save_results, verdict_of)
 from torch import Tensor, nn
 
 from minicontrolnet import (CHANNELS, ConditionEncoder, ControlNet, control_loss, detect_edges, edge_f1, held_out, load_base,
                             mask_iou, mask_of, predictor, sample_in_batches, seeded, steer, train, zero_conv)
 from minicontrolnet import figures
 
-args = options(__doc__, steps=60, quick_steps=2, full_steps=600)
+PLAN = 400  # steps of every arm; a shorter run takes the first of them
+ARMS = ("learned", "average", "nearest", "learned, shifted")
+args = options(__doc__, steps=100, quick_steps=2, full_steps=PLAN)
 predicted = predict(args, "At equal steps, which condition is followed best?", [
     "the learned encoder's", "the average-pooled map", "every second pixel (nearest): simple and exact"])
 
@@ -78,40 +82,66 @@ def sizes() -> None:
         print(f"   {name:14} {' > '.join(trace)}")
 
 
+# %% The experiment: the arms differ in nothing but the encoder
+def train_arms(base: nn.Module, arms: tuple[str, ...], n: int) -> tuple[dict[str, dict[str, list[float]]], Tensor]:
+    """Each arm's IoU and F1 per picture, and four pictures of each."""
+    truth, noise = held_out(n)
+    edges, numbers, grid = detect_edges(truth.image), {}, []
+    prompt, condition, noise = (x.to(args.device) for x in (truth.prompt, edges, noise))
+    for arm in arms:
+        control = train(make(base, arm), control_loss(base, "edge"), PLAN, lr=2e-3, seed=args.seed, stop_at=args.steps,
+                        progress=arm)
+        model = lambda part: predictor(base, prompt[part], steer(control, condition[part]))
+        images = sample_in_batches(model, noise, 2 if args.quick else 12).cpu()
+        numbers[arm] = {"IoU": mask_iou(mask_of(images), truth.mask).tolist(), "F1": edge_f1(images, edges).tolist()}
+        grid.append(figures.outlined(images[:4], edges[:4], 2))
+    return numbers, torch.stack(grid, 1).flatten(0, 1)
+
+
+def kept(n: int) -> dict[str, list[float]]:
+    """The share of outline pixels that the small map still shows at their place, per picture."""
+    edges = detect_edges(held_out(n)[0].image)
+    shown = lambda how: F.interpolate(shrink(edges, how), scale_factor=2.0) > 0
+    return {how: ((shown(how) * edges).sum((1, 2, 3)) / edges.sum((1, 2, 3))).tolist() for how in ("average", "nearest")}
+
+
 def experiment() -> None:
     sizes()
     base = load_base(device=args.device)
-    truth, noise = held_out(8 if args.quick else 96 if args.full else 32)
-    edges = detect_edges(truth.image)
-    prompt, condition, noise = (x.to(args.device) for x in (truth.prompt, edges, noise))
-    pictures = {}
-    for arm in ("learned", "average", "nearest", "learned, shifted"):
-        control = train(make(base, arm), control_loss(base, "edge"), args.steps, lr=2e-3, seed=args.seed, progress=arm)
-        model = lambda part: predictor(base, prompt[part], steer(control, condition[part]))
-        pictures[arm] = sample_in_batches(model, noise, 2 if args.quick else 12).cpu()
-    score = {arm: (mask_iou(mask_of(x), truth.mask), edge_f1(x, edges)) for arm, x in pictures.items()}
-    rows = [["encoder", "mask IoU", "edge F1", "learned - this (95 %)"]]
-    apart = {arm: interval(score["learned"][0] - score[arm][0]) for arm in score}
-    rows += [[arm, f"{iou.mean():.3f}", f"{f1.mean():.3f}", "" if arm == "learned" else "{:+.3f} .. {:+.3f}".format(*apart[arm][::2])]
-             for arm, (iou, f1) in score.items()]
-    low, mean, high = apart["average"]
-    best = max(score, key=lambda arm: score[arm][0].mean())
-    verdict = (f"{verdict_of(low, high)} that the learned encoder beats averaging after {args.steps} steps: IoU {mean:+.3f}"
-               f" ({low:+.3f} .. {high:+.3f}), n = {len(edges)}, 1 seed; best here: {best}.")
+    if args.full:
+        numbers, grid = train_arms(base, ARMS, 96)
+        return save_results(args, "04_condition_encoder", {"arms": numbers, "kept": kept(96)}, grid, len(ARMS))
+    shipped = load_results("04_condition_encoder")
+    live, _ = train_arms(base, ARMS[:2], 4 if args.quick else 16)
+    rows = [["encoder", "steps", "mask IoU", "edge F1", "learned - this (95 %)"]]
+    apart = {}
+    for name, steps, arms in (("live: ", args.steps, live), ("", shipped["steps"], shipped["numbers"]["arms"])):
+        for arm, own in arms.items():
+            apart[name + arm] = interval(torch.tensor(arms["learned"]["IoU"]) - torch.tensor(own["IoU"]))
+            rows.append([name + arm, steps, *(f"{sum(own[what]) / len(own[what]):.3f}" for what in ("IoU", "F1")),
+                         "" if arm == "learned" else "{:+.3f} .. {:+.3f}".format(*apart[name + arm][::2])])
+    lost = {how: sum(shares) / len(shares) for how, shares in kept(32).items()}
+    score = {arm: sum(own["IoU"]) for arm, own in shipped["numbers"]["arms"].items()}
+    best = max(score, key=score.get)
+    verdict = "\n   ".join(f"{verdict_of(*apart[arm][::2])} that the learned encoder beats {what} (IoU {apart[arm][1]:+.3f})"
+                           for arm, what in (("average", "averaging"), ("nearest", "every second pixel"), ("learned, shifted", "itself behind a random shift")))
+    verdict += (f"; n = {len(shipped['numbers']['arms']['learned']['IoU'])}, 1 seed; best: {best}."
+                f"\n   Of the outline's pixels averaging keeps {lost['average']:.0%} (paler), every second pixel {lost['nearest']:.0%}.")
     result(args, rows, verdict, {"learned": "a)", "average": "b)", "nearest": "c)"}.get(best, "none of them"), predicted)
-    draw_figure(truth, edges, pictures, score, best)
+    draw_figure(shipped, best)
 
 
-def draw_figure(truth, edges, pictures, score, best) -> None:
-    figure, (left, right) = figures.plt.subplots(1, 2, figsize=(14, 6.5), width_ratios=[2, 4])
-    few, big = slice(0, 4), figures.enlarge
-    columns = [big(edges[few], 2), *(big(shrink(edges[few], how), 4) for how in ("average", "nearest"))]
+def draw_figure(shipped: dict, best: str) -> None:
+    figure, (left, right) = figures.plt.subplots(1, 2, figsize=(16, 7.5), width_ratios=[3, 4])
+    edges = detect_edges(held_out(4)[0].image)
+    columns = [figures.enlarge(edges, 2), *(figures.enlarge(shrink(edges, how), 4) for how in ("average", "nearest"))]
     figures.show(left, torch.stack(columns, 1).flatten(0, 1), 3, "A thin outline, shrunk")
     left.set_xticks([129 * (i + 0.5) for i in range(3)], ["64 x 64", "average", "nearest"])
-    drawn = torch.stack([figures.outlined(x[few], edges[few]) for x in pictures.values()], 1).flatten(0, 1)
-    figures.show(right, drawn, len(pictures), f"After {args.steps} steps the best is: {best}")
-    right.set_xticks([129 * (i + 0.5) for i in range(len(score))],
-                     [f"{arm}\nIoU {iou.mean():.2f}, F1 {f1.mean():.2f}" for arm, (iou, f1) in score.items()])
+    grid = load_pictures("04_condition_encoder")
+    figures.show(right, grid, 1, f"After {shipped['steps']} steps the best is: {best}")
+    side, mean = (grid.shape[-1] - 1) / len(ARMS), lambda values: sum(values) / len(values)
+    right.set_xticks([side * (i + 0.5) for i in range(len(ARMS))],
+                     [f"{arm.replace(', ', chr(10))}\nIoU {mean(own['IoU']):.2f}" for arm, own in shipped["numbers"]["arms"].items()])
     save_figure(args, figure, "04_condition_encoder")
 
 

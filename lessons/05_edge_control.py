@@ -8,7 +8,7 @@ fixed steps: about a minute on two cores (--full: the recipe of the shipped weig
 
 # %% Options and prediction
 import torch
-from _lesson import interval, options, predict, problems_in_one_sentence, result, save_figure, verdict_of
+from _lesson import interval, options, predict, problems_in_one_sentence, result, save_figure, save_results, verdict_of
 
 from minicontrolnet import (CHANNELS, ControlNet, control_loss, detect_edges, edge_f1, fingerprint, gap, guided,
                             held_out, load_base, load_control, mask_iou, mask_of, predictor,
@@ -85,6 +85,9 @@ def report(truth, edges, curve, losses, pictures, shipped_gap) -> None:
     fall = 1 - sum(losses[-tenth:]) / sum(losses[:tenth])
     verdict = (f"{verdict_of(low, high)}: {last} steps raise the IoU by {mean:.2f} (95 % interval {low:.2f} .. {high:.2f},"
                f" n = {len(truth.mask)}); the noisy loss fell by {fall:.0%} meanwhile.")
+    save_results(args, "05_edge_control", {"loss fell by": fall, "IoU rose by": [low, mean, high],
+                                           **{f"step {s}": {name: float(v.mean() if name != "gap" else v) for name, v in own.items()}
+                                              for s, own in curve.items()}})
     result(args, rows, verdict, "b) the loss is mostly noise: measure fidelity" if fall < 0.5 else "a)", predicted)
     draw_figure(truth, edges, curve, losses, pictures,
                 f"{last} steps: IoU {curve[0]['IoU'].mean():.2f} to {curve[last]['IoU'].mean():.2f}")

@@ -8,7 +8,7 @@ The paper's weights are 64 / h_i (1 shallow .. 8 deep), the released code's 0.82
 
 # %% Options and prediction
 import torch
-from _lesson import interval, options, predict, problems_in_one_sentence, result, save_figure, verdict_of
+from _lesson import interval, options, predict, problems_in_one_sentence, result, save_figure, save_results, verdict_of
 
 from minicontrolnet import (colours_right, detect_edges, guide, held_out, load_base, load_control, mask_iou,
                             mask_of, off_palette, paper_weights, predictor, released_weights, sample_in_batches, steer, to_image)
@@ -87,6 +87,8 @@ def conclude(rows, pictures, truth, edges) -> None:
                f" ({low:+.3f} .. {high:+.3f}) of the pixels off the palette;\n   cure by weighting {verdict_of(cure[0], cure[2])}"
                f" ({cure[1]:+.3f}); that the order matters, not mere weakening, {verdict_of(order[0], order[2])}"
                f" ({order[1]:+.3f}; {order[0]:+.3f} .. {order[2]:+.3f}); n = {len(truth.mask)}.")
+    save_results(args, "06_cfg_weighting", {row[0]: dict(zip(rows[0][1:], map(float, row[1:]))) for row in rows[1:]}
+                 | {"off palette, conditional only - both": mean, "- weighted": cure[1], "reversed - weighted": order[1]})
     result(args, rows, verdict, "b)" if low > 0 else "not b) here: see the verdict", predicted)
     figure, axes = figures.plt.subplots(1, len(SCALES), figsize=(5.2 * len(SCALES), 10.5))
     for ax, scale in zip(axes, SCALES):

@@ -8,7 +8,7 @@ something about places, too: sixteen coarse squares show roughly where the shape
 
 # %% Options and prediction
 import torch
-from _lesson import interval, options, predict, problems_in_one_sentence, result, save_figure, verdict_of
+from _lesson import interval, options, predict, problems_in_one_sentence, result, save_figure, save_results, verdict_of
 
 from minicontrolnet import (GUIDANCE, compose, detect_edges, guided, held_out, load_base, load_control, mask_iou, mask_of,
                             palette, palette_error, render, sample_in_batches, steer, to_image, weigh)
@@ -63,6 +63,8 @@ def experiment() -> None:
                f" against edge alone) and takes the palette (error {-colour[1]:+.3f});\n   against the mean the sum's IoU"
                f" is {mean[1]:+.3f} ({mean[0]:+.3f} .. {mean[2]:+.3f}); n = {len(truth.mask)}. An all-black edge map"
                f" moves pixels by {(black - nothing).abs().mean():.3f}: it is a condition, not none.")
+    save_results(args, "07_multi_control", {row[0]: {"IoU": float(row[1]), "palette error": float(row[2])} for row in rows[1:]}
+                 | {"black map moves pixels by": (black - nothing).abs().mean().item()})
     finding = verdict_of(min(shape[0], colour[0]), min(shape[2], colour[2]))
     result(args, rows, verdict, "a)" if finding == "confirmed" else f"{finding}: see the verdict", predicted)
     draw_figure(base, edge_net, palette_net, truth, arms, edges.cpu(), other.cpu(), finding)
