@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from conftest import fill_zeros
-from minicontrolnet.controlnet import (ControlNet, compose, guided, lock, paper_weights, predictor,
+from minicontrolnet.controlnet import (ConditionedUNet, ControlNet, compose, guided, lock, paper_weights, predictor,
                                        released_weights, steer, weigh, zero_conv)
-from minicontrolnet.diffusion import ddim, guide
+from minicontrolnet.diffusion import ddim, guide, to_eps
 from minicontrolnet.training import control_loss, train
 
 
@@ -284,6 +284,27 @@ def test_guided_has_control_in_the_conditional_branch(base, trained, inputs, con
         cond = predictor(base, words, *steered)(xt, t)
         model = guided(base, words, scale, *steered)
         torch.testing.assert_close(model(xt, t), uncond + scale * (cond - uncond))
+
+
+def test_a_conditioned_unet_is_one_with_a_concatenated_input(make_base, inputs, condition):
+    """A first conv of xt and features stacked, weights side by side, gives the same eps; the base stays as it is."""
+    base, (xt, t, prompt) = make_base(), inputs
+    network = fill_zeros(ConditionedUNet(base).double())
+    assert all(p.requires_grad for p in network.parameters())
+    features, encoder = network.condition_encoder(condition), network.base.encoder
+    wide = nn.Conv2d(3 + features.shape[1], features.shape[1], 3, padding=1).double()
+    with torch.no_grad():
+        unit = torch.zeros(features.shape[1], features.shape[1], 3, 3, dtype=torch.float64)
+        unit[:, :, 1, 1] = torch.eye(features.shape[1])
+        wide.weight.copy_(torch.cat([encoder.conv_in.weight, unit], 1))
+        wide.bias.copy_(encoder.conv_in.bias)
+        torch.testing.assert_close(encoder.conv_in(xt) + features, wide(torch.cat([xt, features], 1)))
+        ours = network(xt, t, prompt, condition)
+        encoder.conv_in = wide
+        h, emb = torch.cat([xt, features], 1), network.base.embedding(t, prompt)
+        *skips, middle = encoder(h, emb)
+        torch.testing.assert_close(ours, to_eps(network.base.decoder(middle, skips, emb), xt, t, base.predicts))
+        assert not torch.equal(ours, base(xt, t, prompt))
 
 
 def test_resolution_weights(base, inputs):

@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 from minicontrolnet.conditions import detect_edges, palette
-from minicontrolnet.metrics import (ShapeClassifier, _standardise, colours_right, edge_f1, mask_iou,
+from minicontrolnet.metrics import (ShapeClassifier, _standardise, colours_right, edge_f1, frechet_distance, mask_iou,
                                     mask_of, nearest_colour, off_palette, palette_error, shapes_right, shuffle_gap)
+from minicontrolnet.pretrained import load_classifier
 from minicontrolnet.shapes import COLOURS, Scenes, draw, render, to_grid, to_image
 
 
@@ -204,6 +205,29 @@ def test_an_empty_mask_gives_scores_without_nan():
 
 
 # %% The shuffle gap
+
+
+def test_frechet_distance_of_known_gaussians():
+    """Sets with known means and covariances: |m|^2 + sum (sqrt(var_a) - sqrt(var_b))^2 if axes agree; 0 with itself."""
+    corners = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * 3).double()
+    corners = corners / corners.T.cov().diagonal().sqrt()  # mean 0, covariance the identity
+    other = corners * torch.tensor([2.0, 3.0, 0.5]) + torch.tensor([1.0, 0.0, -2.0])
+    expected = 5 + 1 + 4 + 0.25
+    assert frechet_distance(corners, other) == pytest.approx(expected, abs=1e-9)
+    assert frechet_distance(other, corners) == pytest.approx(expected, abs=1e-9)
+    assert frechet_distance(other, other) == pytest.approx(0, abs=1e-9)
+    turn = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))[0]
+    assert frechet_distance(corners @ turn, other @ turn) == pytest.approx(expected, abs=1e-9)
+
+
+def test_features_are_what_the_classifier_decides_by(real):
+    """Real masks and their halves differ less from each other than from masks of one shape."""
+    classifier, masks = load_classifier(), real.mask
+    features = classifier.features(masks)
+    assert features.shape == (len(masks), 32)
+    one, two = features[::2], features[1::2]
+    stars = features[real.scenes.shape == 3]
+    assert frechet_distance(one, two) < frechet_distance(one, stars) / 4
 
 
 def test_shuffle_gap_is_0_exactly_if_the_condition_is_ignored(real):

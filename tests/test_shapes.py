@@ -7,7 +7,7 @@ import torch
 from matplotlib.path import Path as Polygon
 
 from minicontrolnet.errors import Problem
-from minicontrolnet.shapes import COLOURS, SHAPES, describe, draw, draw_scenes, render, tokenize
+from minicontrolnet.shapes import COLOURS, SHAPES, Outline, describe, draw, draw_scenes, render, tokenize
 
 
 def seeded(seed=0):
@@ -95,6 +95,13 @@ def test_mask_has_the_area_of_the_polygon():
     assert scenes.shape.unique().numel() == 4 and scenes.aspect.max() / scenes.aspect.min() > 1.4
     assert (area / exact - 1).abs().max() < 0.02
     assert (area / exact - 1).mean().abs() < 0.002
+
+
+def test_other_outlines_are_drawn_as_they_are():
+    """A regular hexagon of radius r has the area 3 sqrt(3) / 2 r^2."""
+    scenes = draw_scenes(8, seeded())._replace(shape=torch.zeros(8, dtype=torch.long), aspect=torch.ones(8), centre=torch.zeros(8, 2))
+    area = render(scenes, outlines=[Outline(6, math.cos(math.pi / 6), 1.0)])[1].double().sum((1, 2, 3)) * (2 / 64) ** 2
+    torch.testing.assert_close(area, 1.5 * 3**0.5 * scenes.radius.double() ** 2, rtol=0.01, atol=0)
 
 
 def test_every_shape_lies_wholly_inside_its_picture():

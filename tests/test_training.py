@@ -15,9 +15,9 @@ from torch import nn
 
 from minicontrolnet import training
 from minicontrolnet.controlnet import ControlNet, lock
-from minicontrolnet.diffusion import STEPS
+from minicontrolnet.diffusion import STEPS, alpha_bar_at
 from minicontrolnet.errors import Problem
-from minicontrolnet.training import (base_loss, control_loss, draw_noise, drop_words, learning_rate,
+from minicontrolnet.training import (base_loss, control_loss, draw_noise, drop_words, fresh, learning_rate,
                                      load_file, save_file, train)
 
 SMALL = (8, 8, 8, 8)
@@ -123,6 +123,34 @@ def test_control_learns_with_half_of_the_prompts_empty(make_base):
         loss(spy, generator)
     words = (torch.cat(prompts) != 0).sum(1)
     assert set(words.tolist()) == {0, 3} and 40 < (words == 0).sum() < 88
+
+
+def test_losses_train_on_the_pictures_they_are_given(make_base):
+    """Fresh pictures by default; given others, base and ControlNet see those and no more."""
+    base, seen = lock(make_base(SMALL, torch.float32)), []
+    grey = lambda generator: fresh(generator)._replace(x0=torch.zeros(16, 3, 32, 32))
+
+    class Spy:
+        predicts = "x0"
+
+        def __call__(self, xt, t, prompt, condition=None):
+            seen.append((xt, t))
+            return xt
+
+        parameters = staticmethod(base.parameters)
+
+    base_loss(Spy(), seeded(), pictures=grey)
+    xt, t = seen[0]
+    noise = xt / (1 - alpha_bar_at(t, xt)).sqrt()
+    assert noise.std() == pytest.approx(1, abs=0.02)  # nothing but noise: x0 was 0
+    seen.clear()
+
+    def spy(xt, t, prompt, condition):
+        seen.append((xt, t))
+
+    control_loss(base, "edge", pictures=grey)(spy, seeded())
+    xt, t = seen[0]
+    assert (xt / (1 - alpha_bar_at(t, xt)).sqrt()).std() == pytest.approx(1, abs=0.02)
 
 
 def test_loss_goes_down_on_a_fixed_batch(make_base, monkeypatch):

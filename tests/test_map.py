@@ -1,0 +1,67 @@
+"""The map from paper to code (lessons/README.md) names only what exists, and its numbers are the result files'."""
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "lessons" / "README.md").read_text(encoding="utf-8")
+STATES = {"reproduced", "departed", "contradicted", "undecided", "not testable by a program"}
+ROWS = [[cell.strip() for cell in line.strip("|").split(" | ")]
+        for line in PAGE[PAGE.index("## The map") :].splitlines() if re.match(r"\| \d+ \|", line)]
+
+
+def names_in(path):
+    """All that a Python file defines: functions, classes and their methods, constants."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            names.add(node.name)
+            names |= {f"{node.name}.{inner.name}" for inner in ast.iter_child_nodes(node) if isinstance(inner, ast.FunctionDef)}
+        if isinstance(node, ast.Assign):
+            names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+    return names
+
+
+def value_of(lesson, keys):
+    """What a lesson's result file holds under "key > key"; the mean of a list of numbers."""
+    path, = (ROOT / "lessons" / "results").glob(f"{lesson}_*.json")
+    value = json.loads(path.read_text(encoding="utf-8"))["numbers"]
+    for key in keys.split(" > "):
+        value = value[int(key)] if isinstance(value, list) else value[key]
+    return sum(value) / len(value) if isinstance(value, list) else value
+
+
+def test_each_of_the_21_claims_has_one_row_and_a_status():
+    """In their order, each with the paper's section and one of the five statuses."""
+    assert [row[0] for row in ROWS] == [str(i) for i in range(1, 22)]
+    for row in ROWS:
+        assert len(row) == 8, row
+        assert re.search(r"Sec\.|Eq\.|Fig\.|Tab\.", row[2]) and row[7].split(":")[0] in STATES, row
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
+def test_what_a_row_names_exists(row):
+    """Every link leads to a file, and every name beside a file is defined in it."""
+    links = re.findall(r"\[([^\]]+)\]\(([^)]+)\)", " ".join(row[3:6]))
+    assert links or row[7].startswith("not testable")
+    for text, target in links:
+        path = (ROOT / "lessons" / target).resolve()
+        assert path.is_file(), target
+        if ": " in text:
+            file, names = text.split(": ")
+            assert file == path.name and set(names.split(", ")) <= names_in(path), text
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
+def test_the_numbers_of_a_row_are_the_result_files(row):
+    """A number is followed by where it stands, {lesson: key > key}, and agrees to its last digit."""
+    cited = re.findall(r"(-?\d+(?:\.\d+)?)(%?) \{(\d\d): ([^}]+)\}", row[6])
+    assert cited or row[7].split(":")[0] in ("not testable by a program", "reproduced"), row
+    assert len(cited) == row[6].count("{"), row[6]
+    for number, percent, lesson, keys in cited:
+        digits = len(number.partition(".")[2])
+        assert f"{value_of(lesson, keys) * (100 if percent else 1):.{digits}f}" == number, keys
