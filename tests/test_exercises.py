@@ -201,6 +201,8 @@ def test_only_reset_replaces_an_answer_and_it_keeps_a_backup(go, tmp_path):
     path.write_text("# my own\n")
     assert "ex03_zero_conv.backup1.py" in go("reset", "03a")[1]
     assert path.with_suffix(".backup1.py").read_text() == "# my own\n" and "my own" not in path.read_text()
+    (tmp_path / "mine" / "progress.json").write_text('{"passed": ["01a", "99z"], "hints": {"01a": "x"}}')
+    assert go("hint", "01a")[0] == 0 and "0 of 17" in go()[1]  # damaged: begun anew
     status, said = go("check", "99z")
     assert status == 2 and "is not an exercise" in said
 

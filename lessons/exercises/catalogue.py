@@ -510,7 +510,7 @@ EXERCISES = [
         Wrong(encoder_of(HALVE, RELU, LIFT, RELU, ZERO, RELU), "no gradient passes a ReLU at 0: after the zero conv it would never learn"),
         Wrong(encoder_of(HALVE, LIFT, ZERO), "without ReLU between them, convs in a row are one linear map (Sec. 3.2 has ReLUs)"),
         Wrong(encoder_of(HALVE, RELU, *[lambda i, o: HALVE(16, 16), RELU] * 3, LIFT, RELU, ZERO),
-              "the grid is too small: the paper halves three times, from 512 to 64; here one halving is enough"))),
+              "the grid is too small: the image is twice as wide as the grid, so one stride of 2 is enough"))),
     Exercise("05a", "controlnet.ControlNet.forward", "Eq. 2, Fig. 3", 10, "Bug hunt: this training runs, and learns nothing.", probe_control,
              ("Frozen is not the same as no gradient through it.", "zip the zero convs and the maps, both from shallow to deep."), (
         Wrong(lambda *x: tuple(c.detach() for c in controls_of(*x)), "the controls are detached: training runs in silence and nothing is learned"),
