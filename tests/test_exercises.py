@@ -121,11 +121,44 @@ def answer(folder, name, body):
     ("def q_sample(x0, t, eps):\n    return x0.float()\n", "the dtype is another one"),
     ("def q_sample(x0, t, eps):\n    return x0\n", "the largest difference is"),
     ("def other(x0, t, eps):\n    return x0\n", "keep the name"),
-    ("def q_sample(x0):\n    return x0\n", "TypeError")])
+    ("def q_sample(x0):\n    return x0\n", "TypeError"),
+    ("def q_sample(x0, t, eps):\n    raise SystemExit\n", "leave exit() out"),
+    ("def q_sample(x0, t, eps):\n    raise NotImplementedError('by torch')\n", "NotImplementedError in line 4"),
+    ("def q_sample(x0, t, eps):\n    return (x for x in x0)\n", "write tuple(... for ...)"),
+    ("def q_sample(x0, t, eps):\n    a = alpha_bar_at(t, x0)\n"
+     "    return (a.sqrt() * x0 + (1 - a).sqrt() * eps).double()\n", "result for float32"),
+    ("def q_sample(x0, t, eps):\n    return x0 * float('nan')\n", "nan's"),
+    ("\0", "SyntaxError in ex01_ddpm.py")])
 def test_mistakes_are_told_by_the_learners_own_line(body, said, tmp_path):
     answer(tmp_path, "ex01_ddpm.py", body)
     verdict = checking.check(EXERCISES[0], tmp_path)
     assert not verdict.passed and said in verdict.message, verdict.message
+
+
+def find(id):
+    return next(exercise for exercise in EXERCISES if exercise.id == id)
+
+
+def test_changing_a_tensor_within_a_tuple_is_told(tmp_path):
+    answer(tmp_path, "ex07_multi_control.py", "def compose(*several):\n    several[0][0].zero_()\n    return several[0]\n")
+    assert "in place" in checking.check(find("07a"), tmp_path).message
+
+
+def test_an_encoder_of_another_size_passes_and_mine_leaves_it_out(tmp_path):
+    """The shipped weights would not fit it; nothing is replaced, since no other answer is written."""
+    body = source_of_reference(find("04a")).replace("16", "8")
+    answer(tmp_path, "ex04_condition_encoder.py", "from minicontrolnet.controlnet import *\n" + body)
+    assert checking.check(find("04a"), tmp_path).passed
+    said = "\n".join(checking.use_mine(tmp_path))
+    assert "none yet" in said and "04a passed, but the shipped weights have other layers" in said
+
+
+def test_a_list_is_told_by_its_first_difference(tmp_path):
+    """Not by 13 shapes or booleans, and weights are rounded: no line is longer than a few hundred letters."""
+    answer(tmp_path, "ex06_cfg_weighting.py", "def released_weights():\n    return [0.825] * 13\n")
+    said = checking.check(find("06b"), tmp_path).message
+    assert "0.0994, 0.121" in said and max(map(len, said.splitlines())) < 250
+    assert checking.first_difference("maps", [(1, 2), (3, 4)], [(1, 2), (3, 5)]) == ("maps, number 2 of 2", (3, 4), (3, 5))
 
 
 @pytest.fixture
@@ -168,6 +201,8 @@ def test_only_reset_replaces_an_answer_and_it_keeps_a_backup(go, tmp_path):
     path.write_text("# my own\n")
     assert "ex03_zero_conv.backup1.py" in go("reset", "03a")[1]
     assert path.with_suffix(".backup1.py").read_text() == "# my own\n" and "my own" not in path.read_text()
+    (tmp_path / "mine" / "progress.json").write_text('{"passed": ["01a", "99z"], "hints": {"01a": "x"}}')
+    assert go("hint", "01a")[0] == 0 and "0 of 17" in go()[1]  # damaged: begun anew
     status, said = go("check", "99z")
     assert status == 2 and "is not an exercise" in said
 

@@ -27,7 +27,8 @@ class Progress:
         self.path = answers / "progress.json"
         try:
             kept = json.loads(self.path.read_text(encoding="utf-8"))
-            self.passed, self.hints = set(kept["passed"]), dict(kept["hints"])
+            self.passed = set(kept["passed"]) & {exercise.id for exercise in EXERCISES}
+            self.hints = {id: int(read) for id, read in dict(kept["hints"]).items()}
         except (OSError, ValueError, KeyError, TypeError):  # none yet, or damaged: checks bring it back
             self.passed, self.hints = set(), {}
 
