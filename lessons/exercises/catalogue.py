@@ -394,20 +394,21 @@ def probe_weights(function: Callable, generator: torch.Generator) -> dict[str, A
 
 def probe_guided(function: Callable, generator: torch.Generator) -> dict[str, Any]:
     base, (xt, t, prompt), condition = tiny(generator)
-    steered = controlnet.steer(filled(controlnet.ControlNet(base, 1), generator), condition)
+    network = filled(controlnet.ControlNet(base, 1), generator)
+    one, two = (controlnet.steer(network, c) for c in (condition, 1 - condition))
+    empty, prompt = torch.zeros_like(prompt), prompt.clamp(min=1)
     with torch.no_grad():
         eps = lambda words, scale, *several: call(call(function, base, words, scale, *several), xt, t)
-        empty, prompt = torch.zeros_like(prompt), prompt.clamp(min=1)
-        strengthened = (eps(empty, 5.0, steered) - eps(empty, 1.0, steered)).abs().max().item() > 1e-9
-        return {"with the empty prompt, guidance 5 strengthens control": strengthened,
-                "eps at scale 0": eps(prompt, 0.0, steered), "eps at scale 3": eps(prompt, 3.0, steered),
-                "eps at scale 3, no control": eps(prompt, 3.0)}
+        return {"eps at scale 0": eps(prompt, 0.0, one), "eps at scale 1": eps(prompt, 1.0, one),
+                "eps at scale 3": eps(prompt, 3.0, one), "eps at scale 3, two controls": eps(prompt, 3.0, one, two),
+                "eps at scale 3, no control": eps(prompt, 3.0), "eps at scale 3, empty prompt": eps(empty, 3.0, one)}
 
 
-def guided_with(in_uncond: bool, in_cond: bool) -> Callable:
+def guided_with(uncond: tuple[bool, bool], cond: tuple[bool, bool], most: int | None = None) -> Callable:
+    """A guided whose two branches have (the prompt, control) or not, and at most so many controls."""
     def wrong(base: nn.Module, prompt: Tensor, guidance_scale: float, *steered: Callable) -> Callable:
-        branch = lambda words, control: controlnet.predictor(base, words, *(steered if control else ()))
-        return diffusion.guide(branch(torch.zeros_like(prompt), in_uncond), branch(prompt, in_cond), guidance_scale)
+        branch = lambda words, control: controlnet.predictor(base, prompt * words, *(steered[:most] if control else ()))
+        return diffusion.guide(branch(*uncond), branch(*cond), guidance_scale)
 
     return wrong
 
@@ -574,8 +575,12 @@ EXERCISES = [
         Wrong(lambda: [0.825 * (12 - i) for i in range(13)], "a power, not a product: 0.825 ** (12 - i)"))),
     Exercise("06c", "controlnet.guided", "Sec. 3.4, Fig. 5", 10, "Guidance with control in the conditional branch.", probe_guided,
              ("predictor makes a branch, guide joins two.", "The unconditional branch is the base alone, with the empty prompt."), (
-        Wrong(guided_with(True, True), "control is in both branches: with an empty prompt they agree, and guidance changes nothing"),
-        Wrong(guided_with(True, False), "control is in the unconditional branch alone: guidance pushes away from it"))),
+        Wrong(guided_with((False, True), (True, True)), "control is in both branches: with an empty prompt they agree, and guidance changes nothing"),
+        Wrong(guided_with((False, True), (True, False)), "control is in the unconditional branch alone: guidance pushes away from it"),
+        Wrong(guided_with((True, True), (False, False)), "the branches are swapped: guidance pushes away from prompt and control"),
+        Wrong(guided_with((True, True), (True, True)), "guidance is left out: the prompt's branch alone"),
+        Wrong(guided_with((True, False), (True, True)), "the unconditional branch has the prompt: guidance would strengthen control and not the words"),
+        Wrong(guided_with((False, False), (True, True), 1), "only the first ControlNet is used: pass all of them on"))),
     Exercise("07a", "controlnet.compose", "Sec. 3.4, Fig. 6", 5, "Several ControlNets at once.", probe_compose,
              ("Add map by map; any number of ControlNets.", "zip(*several) gives the first maps of all, then the second ones."), (
         Wrong(lambda *several: tuple(sum(maps) / len(maps) for maps in zip(*several)), "that is the mean: each condition would lose strength; the paper adds"),
