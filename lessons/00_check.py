@@ -20,9 +20,10 @@ from minicontrolnet import figures, speed
 args = options(__doc__, steps=10, quick_steps=2, full_steps=40, meaning="timed steps")
 predicted = predict(args, "A training step of the ControlNet, beside one of the base (the paper: 1.34 times its time):",
                     ["takes twice as long: there are two networks", "takes about as long", "takes a tenth"])
-# Training steps and batches of 16 pictures sampled, by lesson: what its default run does.
-WORK = {"02_locking": (240, 3), "03_zero_conv": (130, 5), "05_edge_control": (160, 20), "06_cfg_weighting": (0, 40),
-        "07_multi_control": (0, 20)}
+# Training steps, and batches of 16 pictures in 25 DDIM steps, by lesson: what its default run does.
+WORK = {"01_ddpm": (130, 12), "02_locking": (240, 3), "03_zero_conv": (130, 3), "04_condition_encoder": (200, 2),
+        "05_edge_control": (200, 10), "06_cfg_weighting": (0, 20), "07_multi_control": (0, 14), "08_ablations": (90, 0),
+        "09_evaluation": (0, 4), "10_transfer": (60, 8)}
 
 
 def experiment() -> None:
