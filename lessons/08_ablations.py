@@ -98,7 +98,7 @@ def train_arm(base: UNet, arm: str, seed: int, truth, noise: Tensor) -> tuple[nn
     numbers = {"change at step 0": change_at_step_0(base, start, truth, noise)}
 
     def loss_of(network: nn.Module) -> float:
-        loss, condition = loss_of_condition(base, network, "edge", 64)
+        loss, condition = loss_of_condition(base, network, "edge", 16 if args.quick else 64)
         return loss(condition).item()
 
     bare = loss_of(seeded(0, ControlNet, base).to(args.device))  # zero convs at step 0 are the base alone
