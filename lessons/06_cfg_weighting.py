@@ -63,11 +63,12 @@ def experiment() -> None:
     heading = ["full prompt", *(f"{what} at {scale:g}" for what in ("IoU", "colours", "off") for scale in SCALES)]
     rows = [heading] + [table_row(arm, [pictures[arm, scale] for scale in SCALES], truth) for arm in ARMS]
     rows += [table_row("real pictures (ceiling)", [to_image(truth.x0)] * len(SCALES), truth)]
-    if not args.quick:
-        partial, empty = prompt * torch.tensor([1, 0, 0], device=prompt.device), torch.zeros_like(prompt)
-        for name, words in (("colour word only", partial), ("empty prompt", empty)):
-            for arm in ("both branches, 1", "conditional only, 1", "cond., paper / 8"):
-                rows.append(table_row(f"{name}: {arm}", [draw_with(words, *ARMS[arm], scale) for scale in SCALES], truth))
+    partial, empty = prompt * torch.tensor([1, 0, 0], device=prompt.device), torch.zeros_like(prompt)
+    for name, words in (("colour word only", partial), ("empty prompt", empty))[args.quick :]:
+        for arm in ("both branches, 1", "conditional only, 1", "cond., paper / 8")[: 2 if args.quick else 3]:
+            few = {(f"{name}: {arm}", scale): draw_with(words, *ARMS[arm], scale) for scale in SCALES}
+            rows.append(table_row(f"{name}: {arm}", list(few.values()), truth))
+            pictures |= few
     conclude(rows, pictures, truth, edges)
 
 
@@ -83,23 +84,30 @@ def conclude(rows, pictures, truth, edges) -> None:
     low, mean, high = interval(off("conditional only, 1") - off("both branches, 1"))
     cure = interval(off("conditional only, 1") - off("cond., paper / 8"))
     order = interval(off("cond., reversed order") - off("cond., paper / 8"))
+    iou = lambda arm: mask_iou(mask_of(pictures[f"empty prompt: {arm}", SCALES[1]]), truth.mask)
+    gain = interval(iou("conditional only, 1") - iou("both branches, 1"))
     verdict = (f"failure {verdict_of(low, high)}: at guidance {strong:g} control in the conditional branch alone puts {mean:+.3f}"
                f" ({low:+.3f} .. {high:+.3f}) of the pixels off the palette;\n   cure by weighting {verdict_of(cure[0], cure[2])}"
                f" ({cure[1]:+.3f}); that the order matters, not mere weakening, {verdict_of(order[0], order[2])}"
-               f" ({order[1]:+.3f}; {order[0]:+.3f} .. {order[2]:+.3f}); n = {len(truth.mask)}.")
+               f" ({order[1]:+.3f}; {order[0]:+.3f} .. {order[2]:+.3f}); n = {len(truth.mask)}.\n   With the empty prompt"
+               f" guidance {SCALES[1]:g} strengthens control in the conditional branch alone: {verdict_of(gain[0], gain[2])},"
+               f" IoU {gain[1]:+.2f} ({gain[0]:+.2f} .. {gain[2]:+.2f}); in both branches it changes nothing.")
     save_results(args, "06_cfg_weighting", {row[0]: dict(zip(rows[0][1:], map(float, row[1:]))) for row in rows[1:]}
-                 | {"off palette, conditional only - both": mean, "- weighted": cure[1], "reversed - weighted": order[1]})
+                 | {"off palette, conditional only - both": mean, "- weighted": cure[1], "reversed - weighted": order[1],
+                    "empty prompt, IoU, conditional only - both": gain[1]})
     result(args, rows, verdict, "b)" if low > 0 else "not b) here: see the verdict", predicted)
-    figure, axes = figures.plt.subplots(1, len(SCALES), figsize=(5.2 * len(SCALES), 10.5))
+    names = [*ARMS, "empty prompt: both branches, 1", "empty prompt: conditional only, 1"]
+    figure, axes = figures.plt.subplots(1, len(SCALES), figsize=(5 * len(SCALES), 12.5))
     for ax, scale in zip(axes, SCALES):
         few = slice(0, 4)
         lines = figures.enlarge(edges[few], 2)
-        grid = torch.cat([lines, *(figures.outlined(pictures[arm, scale][few], edges[few]) for arm in ARMS)])
+        grid = torch.cat([lines, *(figures.outlined(pictures[arm, scale][few], edges[few]) for arm in names)])
         figures.show(ax, grid, 4, f"guidance {scale:g}")
         side = lines.shape[-1] + 1
-        ax.set_yticks([side * (i + 0.5) for i in range(len(ARMS) + 1)], ["outline", *ARMS] if scale == SCALES[0] else [])
-    figure.suptitle(f"Control in the conditional branch alone burns colours at guidance {strong:g}: {verdict_of(low, high)} here"
-                    f" ({mean:+.3f} of the pixels, n = {len(truth.mask)})")
+        ax.set_yticks([side * (i + 0.5) for i in range(len(names) + 1)],
+                      ["outline", *(name.replace(": ", ":\n") for name in names)] if scale == SCALES[0] else [])
+    figure.suptitle(f"Empty prompt: guidance strengthens control in one branch, not in both ({verdict_of(gain[0], gain[2])});\n"
+                    f"colours burnt at guidance {strong:g}: {verdict_of(low, high)} ({mean:+.3f} of the pixels, n = {len(truth.mask)})")
     save_figure(args, figure, "06_cfg_weighting")
 
 

@@ -113,6 +113,9 @@ def run_all(base: UNet, n: int = 96) -> None:
         network = seeded(args.seed, lambda: ConditionedUNet(UNet(), CHANNELS["edge"])).to(args.device)
         network = train(network, conditioned_loss, steps, lr=2e-3, seed=args.seed, progress=f"(d) {steps} steps")
         numbers["from scratch"][str(steps)] = test.scores(test.draw(network))
+    rises = [rise(own) for own in numbers["curves"]]
+    numbers["half of the rise at step"] = [half for _, half, _ in rises]
+    numbers["10 to 90 % within"] = [high - low for low, _, high in rises]
     save_results(args, "09_evaluation", numbers)
 
 
