@@ -35,6 +35,8 @@ class Shrink(nn.Module):
         super().__init__()
         self.how = how
         self.lift = nn.Conv2d(1, c, 1)  # a choice of channels, without which a zero conv has one input
+        nn.init.kaiming_normal_(self.lift.weight)  # as the learned one; torch's own start, half of it in
+        nn.init.zeros_(self.lift.bias)  # the bias, takes several times as many steps to wake
         self.zero = zero_conv(c)
 
     def forward(self, condition: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ KERNELS = ("conv", "mm", "scaled_dot_product")  # what the names of the heavy op
 def one_step(network: nn.Module, loss: Loss) -> Callable[[], None]:
     """A training step as a function without arguments: draw, loss, backward, AdamW."""
     generator = torch.Generator().manual_seed(0)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=1e-5, fused=True)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=1e-5, fused=next(network.parameters()).device.type != "mps")
 
     def step() -> None:
         optimiser.zero_grad()
