@@ -164,7 +164,8 @@ def experiment() -> None:
     low, _, high = apart["N(0, 1/fan_in)"]["perfect"]
     answer = {"confirmed": "b)", "contradicted": "c)"}.get(verdict_of(low, high), "a), or too close to tell")
     result(args, rows, verdict, answer, predicted)
-    draw_figure(numbers, mean, f"N(0, 1/fan_in) against zero convs, perfect prompt: {verdict_of(low, high)}")
+    ours, theirs = (mean(numbers[arm]["perfect"]) for arm in LIVE)
+    draw_figure(numbers, mean, f"Zero convs above N(0, 1/fan_in), perfect prompt: {verdict_of(low, high)}, IoU {ours:.2f} against {theirs:.2f}")
 
 
 def draw_figure(numbers: dict, mean, title: str) -> None:
