@@ -89,7 +89,7 @@ def ambiguous(base: UNet, control: ControlNet, n: int) -> dict[str, dict[str, fl
     noise = torch.randn(n, 3, 32, 32, generator=torch.Generator().manual_seed(args.seed)).to(args.device)
     see = lambda mask: classifier(mask).softmax(1).mean(0)
     numbers = {"the outline itself": dict(zip(SHAPES, see(to_grid(mask)).tolist()))}
-    for prompt in ("", *SHAPES):
+    for prompt in ("", "red on blue", *(f"red {shape} on blue" for shape in SHAPES)):
         words = tokenize(prompt).to(args.device)
         model = lambda part: guided(base, words.expand(part.stop - part.start, 3), GUIDANCE, steer(control, edges))
         masks = mask_of(sample_in_batches(model, noise, 2 if args.quick else DDIM).cpu())
@@ -129,6 +129,9 @@ def experiment() -> None:
               "on B adding the difference helps": apart(numbers["transfer"], "B, difference added", "B, as it is")}
     verdict = "\n   ".join(f"{claim}: {verdict_of(low, high)} (IoU {middle:+.3f}; {low:+.3f} .. {high:+.3f})"
                            for claim, (low, middle, high) in claims.items())
+    said = [own["IoU"] for name, own in numbers["ambiguous"].items() if "red" in name]
+    verdict += (f"\n   Eight corners: with the colours said, the IoU is {min(said):.2f} .. {max(said):.2f} whatever shape the words name:"
+                f" the outline decides; with no prompt {numbers['ambiguous'][chr(34) * 2]['IoU']:.2f} (64 pictures each).")
     verdict += f"\n   n = {len(numbers['transfer']['A, as it is']['IoU'])} pictures, one sibling and one B."
     low, middle, high = claims["on B it works without training"]
     on_a = apart(numbers["transfer"], "A, as it is", "A, no control")[1]
@@ -149,10 +152,10 @@ def draw_figure(numbers: dict, mean) -> None:
         shares = torch.tensor([own[shape] for own in numbers["ambiguous"].values()])
         right.barh(range(len(shares)), shares.numpy(), left=bottom.numpy(), label=shape)
         bottom += shares
-    right.set_yticks(range(len(numbers["ambiguous"])), [f"prompt {name}" if name[0] == '"' else name for name in numbers["ambiguous"]])
+    right.set_yticks(range(len(numbers["ambiguous"])), [f"prompt {name}" if name[0] == '"' else name for name in numbers["ambiguous"]], fontsize=12)
     right.invert_yaxis()
-    right.set(xlabel="mean probability, 64 pictures", title="A eight corners: seen as")
-    right.legend(fontsize=11, ncols=4, loc="lower center", bbox_to_anchor=(0.5, -0.25))
+    right.set(xlabel="mean probability, 64 pictures", title="Eight corners, between square and circle: seen as")
+    right.legend(fontsize=11, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.12))
     save_figure(args, figure, "10_transfer")
 
 
