@@ -154,7 +154,7 @@ def draw_figure(numbers: dict, mean) -> None:
         bottom += shares
     right.set_yticks(range(len(numbers["ambiguous"])), [f"prompt {name}" if name[0] == '"' else name for name in numbers["ambiguous"]], fontsize=12)
     right.invert_yaxis()
-    right.set(xlabel="mean probability, 64 pictures", title="Eight corners, between square and circle: seen as")
+    right.set(xlabel="mean probability, 64 pictures", title="One outline of eight corners: seen as")
     right.legend(fontsize=11, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.12))
     save_figure(args, figure, "10_transfer")
 
