@@ -13,6 +13,7 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -93,6 +94,18 @@ def observe(exercise: Exercise, answer: Any, seed: int) -> dict[str, Any]:
         return exercise.probe(answer, torch.Generator().manual_seed(seed))
 
 
+@lru_cache
+def expected(exercise: Exercise, seed: int) -> dict[str, Any]:
+    """What is observed of the reference."""
+    return observe(exercise, reference_of(exercise)[2], seed)
+
+
+@lru_cache
+def mistakes(exercise: Exercise, seed: int) -> list[tuple[dict[str, Any], str]]:
+    """What is observed of each known wrong answer, and the words for it."""
+    return [(observe(exercise, wrong.answer, seed), wrong.words) for wrong in exercise.wrongs]
+
+
 def equal(a: Any, b: Any) -> bool:
     """Whether two observations agree: tensors in shape, dtype and to 1e-9 (float32: 1e-6)."""
     if isinstance(a, Tensor) and isinstance(b, Tensor):
@@ -154,7 +167,7 @@ def check(exercise: Exercise, answers: Path, seed: int = 0) -> Verdict:
             return Verdict(False, f"not begun: write {exercise.name} in {path}\n{advice(exercise)}")
         found, shows = blame(error, path)
     else:
-        wanted = observe(exercise, reference_of(exercise)[2], seed)
+        wanted = expected(exercise, seed)
         name = next((name for name in wanted if not equal(yours.get(name), wanted[name])), None)
         if name is None:
             return Verdict(True, "passed")
@@ -170,9 +183,8 @@ def diagnose(exercise: Exercise, yours: dict[str, Any], first: str, seed: int) -
     Second best is one that agrees up to the first observation that is wrong: mistakes come in pairs.
     """
     names = list(yours)
-    known = [(observe(exercise, wrong.answer, seed), wrong.words) for wrong in exercise.wrongs]
     for looked_at in (names, names[: names.index(first) + 1]):
-        for same, words in known:
+        for same, words in mistakes(exercise, seed):
             if all(equal(yours[name], same[name]) for name in looked_at):
                 return words
     return None
