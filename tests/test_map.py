@@ -2,7 +2,9 @@
 
 import ast
 import json
+import math
 import re
+import statistics
 from pathlib import Path
 
 import pytest
@@ -26,12 +28,18 @@ def names_in(path):
     return names
 
 
-def value_of(lesson, keys):
-    """What a lesson's result file holds under "key > key"; the mean of a list of numbers."""
+def entry(lesson, keys):
+    """What a lesson's result file holds under "key > key"."""
     path, = (ROOT / "lessons" / "results").glob(f"{lesson}_*.json")
     value = json.loads(path.read_text(encoding="utf-8"))["numbers"]
     for key in keys.split(" > "):
         value = value[int(key)] if isinstance(value, list) else value[key]
+    return value
+
+
+def value_of(lesson, keys):
+    """The number under "key > key"; the mean of a list of numbers."""
+    value = entry(lesson, keys)
     return sum(value) / len(value) if isinstance(value, list) else value
 
 
@@ -59,9 +67,15 @@ def test_what_a_row_names_exists(row):
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
 def test_the_numbers_of_a_row_are_the_result_files(row):
     """A number is followed by where it stands, {lesson: key > key}, and agrees to its last digit."""
-    cited = re.findall(r"(-?\d+(?:\.\d+)?)(%?) \{(\d\d): ([^}]+)\}", row[6])
+    text, number = f"{row[6]} {row[7]}", r"(-?\d+(?:\.\d+)?)"
+    cited = re.findall(number + r"(%?) \{(\d\d): ([^}]+?)\}", text)
+    paired = re.findall(rf"{number} \({number} \.\. {number}\) \{{(\d\d): ([^}}]+) - ([^}}]+)\}}", text)
     assert cited or "exact" in row[6] or row[7].startswith("not testable"), row
-    assert len(cited) == row[6].count("{"), row[6]
-    for number, percent, lesson, keys in cited:
-        digits = len(number.partition(".")[2])
-        assert f"{value_of(lesson, keys) * (100 if percent else 1):.{digits}f}" == number, keys
+    assert len(cited) + len(paired) == text.count("{"), text
+    for given, percent, lesson, keys in cited:
+        digits = len(given.partition(".")[2])
+        assert f"{value_of(lesson, keys) * (100 if percent else 1):.{digits}f}" == given, keys
+    for *given, lesson, one, other in paired:
+        apart = [a - b for a, b in zip(entry(lesson, one), entry(lesson, other), strict=True)]
+        mean, half = statistics.fmean(apart), 1.96 * statistics.stdev(apart) / math.sqrt(len(apart))
+        assert [f"{value:.2f}" for value in (mean, mean - half, mean + half)] == given, (one, other)
