@@ -69,7 +69,7 @@ def costs(base: nn.Module, control: ControlNet, direct: ConditionedUNet, few) ->
     omitted = copy.deepcopy(base).requires_grad_(True)
     arms = {"train the base itself": (direct, few_loss(base, few), ()), "ControlNet, locked": (control, few_loss(base, few), (base,)),
             "\"lock\" = left out of the optimiser": (control, few_loss(omitted, few), (omitted,))}
-    times = speed.seconds(*(speed.one_step(network, loss) for network, loss, _ in arms.values()), rounds=3 if args.quick else 7)
+    times = speed.seconds(*(speed.one_step(network, loss) for network, loss, _ in arms.values()), rounds=1 if args.quick else 7)
     middle = [statistics.median(own) for own in times]
     size = [speed.memory(*arm[:2], *arm[2]) for arm in arms.values()]
     return [["a training step costs", "time", "memory"], *([name, f"{m / middle[0]:.2f}", f"{s / size[0]:.2f}"]
@@ -79,7 +79,7 @@ def costs(base: nn.Module, control: ControlNet, direct: ConditionedUNet, few) ->
 def experiment() -> None:
     base = load_base(device=args.device)
     before = fingerprint(base.state_dict())
-    few, (truth, noise) = stars(12), held_out(64)
+    few, (truth, noise) = stars(12), held_out(24 if args.quick else 64)
     direct = seeded(args.seed, ConditionedUNet, base).to(args.device)
     control = seeded(args.seed, ControlNet, base, CHANNELS["edge"]).to(args.device)
     print("\nthe 13 connections; x3 in Fig. 3 is the first conv or a downsampling, and two residual blocks")

@@ -18,6 +18,7 @@ from minicontrolnet import (CHANNELS, ControlNet, control_loss, detect_edges, he
 from minicontrolnet import figures
 
 args = options(__doc__, steps=30, quick_steps=1, full_steps=300)
+DDIM = 3 if args.quick else 12  # sampling steps
 predicted = predict(args, "Weight and bias of all zero convs are 0. At the first backward pass:", [
     "every gradient is 0: nothing can learn", "only the zero convs at the outputs have a gradient",
     "the whole copy has a gradient, and the base too"])
@@ -81,7 +82,7 @@ def gaussian_start(base: nn.Module, std: float, truth, noise: torch.Tensor) -> t
     for conv in control.zero_convs:
         conv.weight.data = (std * torch.randn(conv.weight.shape, generator=generator)).to(args.device)
     steered = steer(copy.deepcopy(control), detect_edges(truth.image).to(args.device))
-    pictures = sample_in_batches(lambda part: predictor(base, truth.prompt.to(args.device), steered), noise, 12).cpu()
+    pictures = sample_in_batches(lambda part: predictor(base, truth.prompt.to(args.device), steered), noise, DDIM).cpu()
     losses: list[float] = []
     train(control, control_loss(base, "edge"), args.steps, lr=1e-3, seed=args.seed,
           on_step=lambda step, loss, network: losses.append(loss), progress=f"std {std}")
@@ -96,7 +97,7 @@ def experiment() -> None:
     noise = noise.to(args.device)
     stds = (0.0, 0.02, 0.25) if args.quick else (0.0, 0.02, 0.1, 0.25)
     runs = {std: gaussian_start(base, std, truth, noise) for std in stds}
-    free = sample_in_batches(lambda part: predictor(base, truth.prompt.to(args.device)), noise, 12).cpu()
+    free = sample_in_batches(lambda part: predictor(base, truth.prompt.to(args.device)), noise, DDIM).cpu()
     assert torch.equal(runs[0.0][1], free), "Eq. 3: at step 0 the whole sample is the base's"
 
     say = lambda norm: "None" if norm is None else "0" if norm == 0 else f"{norm:.1e}"
