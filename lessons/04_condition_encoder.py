@@ -27,7 +27,7 @@ predicted = predict(args, "At equal steps, which condition is followed best?", [
     "the learned encoder's", "the average-pooled map", "every second pixel (nearest): simple and exact"])
 
 
-# %% Three ways from 64 x 64 to 32 x 32, each ended by the same zero conv
+# %% Three ways from 64 x 64 to 32 x 32, each ended by the same zero conv; and one spoilt by a shift
 class Shrink(nn.Module):
     """A fixed shrinking in the learned encoder's place: (b, 1, 64, 64) -> (b, c, 32, 32)."""
 
@@ -84,7 +84,7 @@ def sizes() -> None:
         print(f"   {name:14} {' > '.join(trace)}")
 
 
-# %% The experiment: the arms differ in nothing but the encoder
+# %% The experiment: the arms differ in the encoder alone (the learned one also sees more than 2x2 pixels)
 def train_arms(base: nn.Module, arms: tuple[str, ...], n: int) -> tuple[dict[str, dict[str, list[float]]], Tensor]:
     """Each arm's IoU and F1 per picture, and four pictures of each."""
     truth, noise = held_out(n)

@@ -92,6 +92,19 @@ def test_conflicting_prompts_name_another_shape(lesson_module):
     assert torch.equal(kinds["insufficient"][:, 2], full[:, 2]) and not kinds["insufficient"][:, :2].any()
 
 
+def test_an_ablation_is_decided_only_if_its_seeds_agree(lesson_module):
+    """Two seeds of four pictures: both ahead, both behind, one of each, and too wide to tell."""
+    against = lesson_module("08_ablations").against
+    base = [0.5, 0.6, 0.7, 0.8] * 2
+    arm = lambda *shifts: {"none": [b - shift for b, shift in zip(base, shifts)], "runs": [{}, {}]}
+    numbers = {"zero convs": {"none": base, "runs": [{}, {}]},
+               "behind": arm(*[0.1, 0.11, 0.09, 0.1] * 2), "ahead": arm(*[-0.1, -0.11, -0.09, -0.1] * 2),
+               "mixed": arm(0.1, 0.11, 0.09, 0.1, -0.1, -0.11, -0.09, -0.1), "wide": arm(0.3, -0.3, 0.2, -0.2, 0.1, 0.1, 0.1, 0.11)}
+    said = {name: against(numbers, name, "none")[0] for name in list(numbers)[1:]}
+    assert said == {"behind": "confirmed", "ahead": "contradicted", "mixed": "undecided", "wide": "undecided"}
+    assert against(numbers, "mixed", "none")[1] == pytest.approx([0.1, -0.1])
+
+
 def test_the_rise_of_a_curve(lesson_module):
     """Of a straight line it is at 10, 50 and 90 % of the way; of a jump all three lie in one interval."""
     rise = lesson_module("09_evaluation").rise
