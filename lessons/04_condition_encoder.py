@@ -10,6 +10,8 @@ the default run reads; the default run trains the first steps of two arms again,
 """
 
 # %% Options and prediction
+from statistics import fmean
+
 import torch
 import torch.nn.functional as F
 from _lesson import (interval, load_pictures, load_results, options, predict, problems_in_one_sentence, result, save_figure,
@@ -120,9 +122,9 @@ def experiment() -> None:
     for name, steps, arms in (("live: ", args.steps, live), ("", shipped["steps"], shipped["numbers"]["arms"])):
         for arm, own in arms.items():
             apart[name + arm] = interval(torch.tensor(arms["learned"]["IoU"]) - torch.tensor(own["IoU"]))
-            rows.append([name + arm, steps, *(f"{sum(own[what]) / len(own[what]):.3f}" for what in ("IoU", "F1")),
+            rows.append([name + arm, steps, *(f"{fmean(own[what]):.3f}" for what in ("IoU", "F1")),
                          "" if arm == "learned" else "{:+.3f} .. {:+.3f}".format(*apart[name + arm][::2])])
-    lost = {how: sum(shares) / len(shares) for how, shares in kept(32).items()}
+    lost = {how: fmean(shares) for how, shares in kept(32).items()}
     score = {arm: sum(own["IoU"]) for arm, own in shipped["numbers"]["arms"].items()}
     best = max(score, key=score.get)
     verdict = "\n   ".join(f"{verdict_of(*apart[arm][::2])} that the learned encoder beats {what} (IoU {apart[arm][1]:+.3f})"
@@ -141,9 +143,9 @@ def draw_figure(shipped: dict, best: str) -> None:
     left.set_xticks([129 * (i + 0.5) for i in range(3)], ["64 x 64", "average", "nearest"])
     grid = load_pictures("04_condition_encoder")
     figures.show(right, grid, 1, f"After {shipped['steps']} steps the best is: {best}")
-    side, mean = (grid.shape[-1] - 1) / len(ARMS), lambda values: sum(values) / len(values)
+    side = (grid.shape[-1] - 1) / len(ARMS)
     right.set_xticks([side * (i + 0.5) for i in range(len(ARMS))],
-                     [f"{arm.replace(', ', chr(10))}\nIoU {mean(own['IoU']):.2f}" for arm, own in shipped["numbers"]["arms"].items()])
+                     [f"{arm.replace(', ', chr(10))}\nIoU {fmean(own['IoU']):.2f}" for arm, own in shipped["numbers"]["arms"].items()])
     save_figure(args, figure, "04_condition_encoder")
 
 

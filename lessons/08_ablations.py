@@ -8,7 +8,7 @@ default run trains the first steps of two arms again, live.
 """
 
 # %% Options and prediction
-import copy
+from statistics import fmean
 
 import torch
 import torch.nn.functional as F
@@ -94,15 +94,14 @@ def change_at_step_0(base: UNet, control: nn.Module, truth, noise: Tensor) -> fl
 def train_arm(base: UNet, arm: str, seed: int, truth, noise: Tensor) -> tuple[nn.Module, dict[str, float]]:
     """Train an arm; how far it moved the output at step 0, and held-out losses over the base's own."""
     control = seeded(seed, ARMS[arm], base).to(args.device)
-    start = copy.deepcopy(control)
-    numbers = {"change at step 0": change_at_step_0(base, start, truth, noise)}
+    numbers = {"change at step 0": change_at_step_0(base, control, truth, noise)}
 
     def loss_of(network: nn.Module) -> float:
         loss, condition = loss_of_condition(base, network, "edge", 16 if args.quick else 64)
         return loss(condition).item()
 
     bare = loss_of(seeded(0, ControlNet, base).to(args.device))  # zero convs at step 0 are the base alone
-    numbers["loss at step 0"] = loss_of(start) / bare
+    numbers["loss at step 0"] = loss_of(control) / bare
 
     def on_step(step: int, loss: float, network: nn.Module) -> None:
         if step in (40, args.steps):
@@ -155,10 +154,9 @@ def experiment() -> None:
     live = {arm: train_arm(base, arm, args.seed, truth, noise)[1] for arm in LIVE}
     shipped = load_results("08_ablations")
     numbers, steps = shipped["numbers"], shipped["steps"]
-    mean = lambda values: sum(values) / len(values)
     rows = [[f"mask IoU after {steps} steps", *prompts(truth.prompt), "perfect: F1", "Frechet", "moved at 0"]]
-    rows += [[arm, *(f"{mean(own[kind]):.3f}" for kind in prompts(truth.prompt)), f"{mean(own['F1']):.3f}",
-              f"{own['Frechet distance']:.2f}", f"{mean([run['change at step 0'] for run in own['runs']]):.3f}"]
+    rows += [[arm, *(f"{fmean(own[kind]):.3f}" for kind in prompts(truth.prompt)), f"{fmean(own['F1']):.3f}",
+              f"{own['Frechet distance']:.2f}", f"{fmean(run['change at step 0'] for run in own['runs']):.3f}"]
              for arm, own in numbers.items()]
     rows += [[""] * 8, ["loss / the base's", "step 0", f"step {args.steps}", "shipped: 0", "shipped: 40", "", "", ""]]
     rows += [[f"live: {arm}", f"{own['loss at step 0']:.2f}", f"{own[f'loss at step {args.steps}']:.2f}",
@@ -175,14 +173,14 @@ def experiment() -> None:
     said, _ = against(numbers, "N(0, 1/fan_in)", "perfect")
     answer = {"confirmed": "b)", "contradicted": "c)"}.get(said, "a), or too close to tell")
     result(args, rows, verdict, answer, predicted)
-    ours, theirs = (mean(numbers[arm]["perfect"]) for arm in LIVE)
-    draw_figure(numbers, mean, f"Zero convs above N(0, 1/fan_in), perfect prompt: {said}, IoU {ours:.2f} against {theirs:.2f}")
+    ours, theirs = (fmean(numbers[arm]["perfect"]) for arm in LIVE)
+    draw_figure(numbers, f"Zero convs above N(0, 1/fan_in), perfect prompt: {said}, IoU {ours:.2f} against {theirs:.2f}")
 
 
-def draw_figure(numbers: dict, mean, title: str) -> None:
+def draw_figure(numbers: dict, title: str) -> None:
     figure, (left, right) = figures.plt.subplots(1, 2, figsize=(15, 8), width_ratios=[3, 4])
     kinds = list(prompts(torch.zeros(1, 3, dtype=torch.long)))
-    heat = torch.tensor([[mean(own[kind]) for kind in kinds] for own in numbers.values()])
+    heat = torch.tensor([[fmean(own[kind]) for kind in kinds] for own in numbers.values()])
     left.imshow(heat.numpy(), cmap="YlGn", aspect="auto", vmin=0.3, vmax=1)
     for i, row in enumerate(heat.tolist()):
         for j, value in enumerate(row):

@@ -8,16 +8,18 @@ weights that ship again, live. Learning rates: 1e-3 for a ControlNet, 2e-3 from 
 """
 
 # %% Options and prediction
+from statistics import fmean
+
 import torch
 from _lesson import (interval, load_results, options, predict, problems_in_one_sentence, result, save_figure, save_results,
                      verdict_of)
 from torch import Tensor, nn
 
-from minicontrolnet import (CHANNELS, ConditionedUNet, ControlNet, Draw, UNet, condition_of, control_loss, detect_edges,
-                            draw, draw_noise, drop_words, edge_f1, fresh, held_out, load_base, load_control, loss_of_condition,
-                            mask_iou, mask_of, noise_loss, predictor, sample_in_batches, seeded, steer, to_image, train)
+from minicontrolnet import (CHANNELS, ConditionedUNet, ControlNet, Draw, UNet, condition_loss, control_loss, detect_edges, draw,
+                            edge_f1, held_out, load_base, load_control, loss_of_condition, mask_iou, mask_of, predictor,
+                            sample_in_batches, seeded, steer, to_image, train)
 from minicontrolnet import figures
-from minicontrolnet.training import BATCH, to_device_of
+from minicontrolnet.training import BATCH
 
 args = options(__doc__, steps=600, quick_steps=2, full_steps=600, meaning="training steps of a network, with --full")
 predicted = predict(args, "At equal steps a ControlNet sees 50 pictures, 500, or new ones all the time. With 50 it", [
@@ -39,12 +41,7 @@ def only(n: int):
 
 def conditioned_loss(network: ConditionedUNet, generator: torch.Generator) -> Tensor:
     """Eq. 5 with the condition as an input, words dropped as for a ControlNet."""
-    batch = fresh(generator)
-    condition = condition_of("edge", batch.image, generator)
-    prompt = drop_words(batch.prompt, generator, whole=0.5, each=0.0)
-    t, eps = draw_noise(batch.x0, generator)
-    x0, t, eps, prompt, c = to_device_of(network, batch.x0, t, eps, prompt, condition)
-    return noise_loss(lambda xt, t: network(xt, t, prompt, c), x0, t, eps, network.predicts)
+    return condition_loss(network, network, "edge", generator)
 
 
 # %% What is measured: the same prompts, outlines and noise for every network, without guidance
@@ -88,7 +85,7 @@ def curve(base: UNet, seed: int, test: Test, small: Test) -> tuple[dict, dict]:
         if step == 1 or step % EVERY == 0:
             iou = small.scores(small.draw(with_control(base, network)))["IoU"]
             held, condition = loss_of_condition(base, network, "edge", 64)
-            for name, value in zip(steps, (step, sum(iou) / len(iou), held(condition).item())):
+            for name, value in zip(steps, (step, fmean(iou), held(condition).item())):
                 steps[name].append(value)
 
     control = train(control, control_loss(base, "edge"), args.steps, lr=1e-3, seed=seed, on_step=on_step,
@@ -158,35 +155,35 @@ def experiment() -> None:
     apart = lambda a, b: interval(torch.tensor(a["IoU"]) - torch.tensor(b["IoU"]))
     say = lambda what, cell: f"{what}: {verdict_of(cell[0], cell[2])} ({cell[1]:+.3f}; {cell[0]:+.3f} .. {cell[2]:+.3f})"
     pictures, scratch = numbers["pictures"], numbers["from scratch"]
-    rises = torch.tensor([rise(own) for own in numbers["curves"]])
+    half, width = numbers["half of the rise at step"], numbers["10 to 90 % within"]
     fall = [1 - own["loss"][-1] / own["loss"][0] for own in numbers["curves"]]
     sudden = numbers["share of the rise in the steepest 60 steps"]
     ends = [own["IoU"][-1] for own in numbers["curves"]]
     verdict = "\n   ".join([
         say("control, not luck: own outlines above shuffled ones", apart(live["ControlNet"], live["conditions shuffled"])) + ", live",
-        f"half of the rise at step {rises[:, 1].mean():.0f} ({rises[:, 1].min():.0f} .. {rises[:, 1].max():.0f} in {len(rises)} seeds), 10 to 90 %"
-        f" within {(rises[:, 2] - rises[:, 0]).mean():.0f} of {steps} steps; the steepest 60 bring {min(sudden):.0%} .. {max(sudden):.0%} of it",
+        f"half of the rise at step {fmean(half):.0f} ({min(half):.0f} .. {max(half):.0f} in {len(half)} seeds), 10 to 90 %"
+        f" within {fmean(width):.0f} of {steps} steps; the steepest 60 bring {min(sudden):.0%} .. {max(sudden):.0%} of it",
         f"pictures and noise held fixed, the loss shows the jump, too ({min(fall):.0%} .. {max(fall):.0%} less at the end); the training loss hides it (lesson 05)",
         say("unlimited pictures above 50", apart(pictures["unlimited"], pictures["50"])),
         say("500 pictures above 50", apart(pictures["500"], pictures["50"])),
         *(say(f"ControlNet after {steps} steps above a UNet from scratch after {name}", apart(pictures["unlimited"], own))
           for name, own in scratch.items()),
-        f"n = {len(pictures['50']['IoU'])} pictures; (c) and (d) are of one training seed, and the {len(rises)} seeds of (b) end at IoU"
+        f"n = {len(pictures['50']['IoU'])} pictures; (c) and (d) are of one training seed, and the {len(half)} seeds of (b) end at IoU"
         f" {', '.join(f'{value:.2f}' for value in ends)}: small differences need more seeds."])
     low, _, high = apart(pictures["unlimited"], pictures["50"])
     followed = apart(pictures["50"], numbers["table"]["no control"])[0] > 0
     answer = "a)" if not followed else "b)" if low > 0 else "c)"
     result(args, rows, verdict, answer, predicted)
-    draw_figure(numbers, steps, rises)
+    draw_figure(numbers, steps)
 
 
-def draw_figure(numbers: dict, steps: int, rises: Tensor) -> None:
+def draw_figure(numbers: dict, steps: int) -> None:
     figure, (left, right) = figures.plt.subplots(1, 2, figsize=(16, 6.5))
     for i, own in enumerate(numbers["curves"]):
         left.plot(own["step"], own["IoU"], color="C0", label="mask IoU, one line a seed" if i == 0 else None)
         left.plot(own["step"], [value / own["loss"][0] for value in own["loss"]], color="grey",
                   label="held-out loss / its start" if i == 0 else None)
-        left.axvline(rises[i, 1], color="C0", ls=":", label="half of the rise" if i == 0 else None)
+        left.axvline(numbers["half of the rise at step"][i], color="C0", ls=":", label="half of the rise" if i == 0 else None)
     sudden = numbers["share of the rise in the steepest 60 steps"]
     left.set(xlabel="training step", ylim=(0, 1.05), title=f"{min(sudden):.0%} .. {max(sudden):.0%} of the rise in 60 of {steps} steps")
     left.legend(fontsize=11, loc="lower right")

@@ -10,6 +10,7 @@ trained from another seed, for 2000 steps (A: 12000). The author's own tool adds
 # %% Options and prediction
 import copy
 from functools import partial
+from statistics import fmean
 
 import torch
 from _lesson import (interval, load_pictures, load_results, options, predict, problems_in_one_sentence, result, save_figure,
@@ -54,28 +55,28 @@ def moved(control: ControlNet, old: UNet, new: UNet) -> ControlNet:
 
 
 # %% Fidelity on each base
-def fidelity(base: UNet, control: ControlNet | None, n: int) -> tuple[Tensor, dict[str, list[float]]]:
-    """Held-out outlines over what is drawn with right prompts; IoU and F1, and how far from pale colours it is."""
-    truth, noise = held_out(n)
-    edges, words = detect_edges(truth.image), truth.prompt.to(args.device)
+def fidelity(base: UNet, control: ControlNet | None, truth, noise: Tensor, edges: Tensor) -> tuple[Tensor, dict[str, list[float]]]:
+    """What is drawn with right prompts; its IoU and F1 with the outlines, and how far from pale colours it is."""
+    words = truth.prompt.to(args.device)
     steered = lambda part: [] if control is None else [steer(control, edges[part].to(args.device))]
     model = lambda part: guided(base, words[part], GUIDANCE, *steered(part))
     images = sample_in_batches(model, noise.to(args.device), 2 if args.quick else DDIM).cpu()
     scores = {"IoU": mask_iou(mask_of(images), truth.mask), "F1": edge_f1(images, edges),
               "not pale": off_palette(2 * images - 1)}
-    return figures.outlined(images, edges, 2), {name: values.tolist() for name, values in scores.items()}
+    return images, {name: values.tolist() for name, values in scores.items()}
 
 
 def on_each(bases: dict[str, UNet], control: ControlNet, n: int) -> tuple[dict, Tensor]:
     """Every base with no control, with A's ControlNet as it is, and with the difference added."""
-    numbers, grid = {}, []
+    truth, noise = held_out(n)
+    edges, numbers, grid = detect_edges(truth.image), {}, []
     for name, base in bases.items():
         ways = {"no control": None, "as it is": control}
         if name != "A":
             ways["difference added"] = moved(control, bases["A"], base)
         for way, network in ways.items():
-            images, numbers[f"{name}, {way}"] = fidelity(base, network, n)
-            grid.append(images[:4])
+            images, numbers[f"{name}, {way}"] = fidelity(base, network, truth, noise, edges)
+            grid.append(figures.outlined(images[:4], edges[:4], 2))
     return numbers, torch.cat(grid)
 
 
@@ -112,8 +113,7 @@ def experiment() -> None:
     shipped = load_results("10_transfer")
     numbers, steps = shipped["numbers"], shipped["steps"]
     live, _ = on_each({"A": base, "A'": sibling(base, args.steps)}, control, 4 if args.quick else 16)
-    mean = lambda values: sum(values) / len(values)
-    row = lambda name, own: [name, *(f"{mean(values):.3f}" for values in own.values()), len(own["IoU"])]
+    row = lambda name, own: [name, *(f"{fmean(values):.3f}" for values in own.values()), len(own["IoU"])]
     rows = [["base, control", "mask IoU", "edge F1", "not pale", "n"]]
     rows += [row(f"live, {args.steps} steps: {name}", own) for name, own in live.items() if name != "A, no control"]
     rows += [row(f"{steps} steps: {name}", own) for name, own in numbers["transfer"].items()]
@@ -130,24 +130,25 @@ def experiment() -> None:
               "on B adding the difference helps": apart(numbers["transfer"], "B, difference added", "B, as it is")}
     verdict = "\n   ".join(f"{claim}: {verdict_of(low, high)} ({middle:+.3f}; {low:+.3f} .. {high:+.3f})"
                            for claim, (low, middle, high) in claims.items())
+    unsaid = numbers["ambiguous"]['""']["IoU"]
     said = [own["IoU"] for name, own in numbers["ambiguous"].items() if "red" in name]
     verdict += (f"\n   Eight corners: with the colours said, the IoU is {min(said):.2f} .. {max(said):.2f} whatever shape the words name:"
-                f" the outline decides; with no prompt {numbers['ambiguous'][chr(34) * 2]['IoU']:.2f} (64 pictures each).")
+                f" the outline decides; with no prompt {unsaid:.2f} (64 pictures each).")
     verdict += f"\n   n = {len(numbers['transfer']['A, as it is']['IoU'])} pictures, one sibling and one B."
     masks, edges = claims["on B masks follow without training"], claims["on B edges follow without training (F1)"]
     on_a = apart(numbers["transfer"], "A, as it is", "A, no control")[1]
     answer = "c)" if max(masks[0], edges[0]) <= 0 else "a)" if masks[1] > 0.8 * on_a else "b)"
     result(args, rows, verdict, answer, predicted)
-    draw_figure(numbers, mean)
+    draw_figure(numbers)
 
 
-def draw_figure(numbers: dict, mean) -> None:
+def draw_figure(numbers: dict) -> None:
     figure, (left, right) = figures.plt.subplots(1, 2, figsize=(16, 9), width_ratios=[3, 2])
     names, grid = list(numbers["transfer"]), load_pictures("10_transfer")
     figures.show(left, grid, 1, "A's ControlNet on A, on its pale sibling A', on a stranger B")
     side = (grid.shape[-2] - 1) / len(names)
     left.set_yticks([side * (i + 0.5) for i in range(len(names))],
-                    [f"{name}\nIoU {mean(numbers['transfer'][name]['IoU']):.2f}" for name in names])
+                    [f"{name}\nIoU {fmean(numbers['transfer'][name]['IoU']):.2f}" for name in names])
     bottom = torch.zeros(len(numbers["ambiguous"]))
     for shape in SHAPES:
         shares = torch.tensor([own[shape] for own in numbers["ambiguous"].values()])

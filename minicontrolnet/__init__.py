@@ -12,7 +12,7 @@ from .diffusion import (ALPHA_BAR, STEPS, ddim, ddim_step, ddpm, ddpm_step, eps_
 from .unet import Decoder, Encoder, UNet
 from .controlnet import (ConditionedUNet, ConditionEncoder, ControlNet, compose, guided, lock, paper_weights, predictor,
                          released_weights, steer, weigh, zero_conv, zero_conv_gradients)
-from .training import base_loss, control_loss, draw_noise, drop_words, fresh, train
+from .training import base_loss, condition_loss, control_loss, draw_noise, drop_words, fresh, train
 from .metrics import (ShapeClassifier, colours_right, edge_f1, frechet_distance, mask_iou, mask_of, off_palette,
                       palette_error, shapes_right, shuffle_gap)
 from .evaluation import GUIDANCE, condition_scores, gap, held_out, loss_of_condition, sample_in_batches

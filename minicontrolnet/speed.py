@@ -15,7 +15,7 @@ from .conditions import CHANNELS
 from .controlnet import ControlNet, guided, lock, steer
 from .diffusion import ddim
 from .pretrained import seeded
-from .training import Loss, base_loss, control_loss
+from .training import Loss, adamw, base_loss, control_loss
 from .unet import UNet
 
 KERNELS = ("conv", "mm", "scaled_dot_product")  # what the names of the heavy operations contain
@@ -24,7 +24,7 @@ KERNELS = ("conv", "mm", "scaled_dot_product")  # what the names of the heavy op
 def one_step(network: nn.Module, loss: Loss) -> Callable[[], None]:
     """A training step as a function without arguments: draw, loss, backward, AdamW."""
     generator = torch.Generator().manual_seed(0)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=1e-5, fused=next(network.parameters()).device.type != "mps")
+    optimiser = adamw(network, lr=1e-5)
 
     def step() -> None:
         optimiser.zero_grad()

@@ -59,17 +59,23 @@ def base_loss(unet: UNet, generator: torch.Generator, pictures: Pictures = fresh
     return noise_loss(lambda xt, t: unet(xt, t, prompt), x0, t, eps, unet.predicts)
 
 
+def condition_loss(model: Callable[..., Tensor], unet: nn.Module, kind: str, generator: torch.Generator,
+                   drop: float = 0.5, pictures: Pictures = fresh) -> Tensor:
+    """Eq. 5 for a model(xt, t, prompt, condition) -> eps; ``unet`` tells the device and what is predicted."""
+    batch = pictures(generator)
+    condition = condition_of(kind, batch.image, generator)
+    prompt = drop_words(batch.prompt, generator, whole=drop, each=0.0)
+    t, eps = draw_noise(batch.x0, generator)
+    x0, t, eps, prompt, c = to_device_of(unet, batch.x0, t, eps, prompt, condition)
+    return noise_loss(lambda xt, t: model(xt, t, prompt, c), x0, t, eps, unet.predicts)
+
+
 def control_loss(base: UNet, kind: str, drop: float = 0.5, pictures: Pictures = fresh) -> Loss:
     """Eq. 5 through the locked base. Half of the prompts are empty (Sec. 3.3)."""
 
     def loss(control: ControlNet, generator: torch.Generator) -> Tensor:
-        batch = pictures(generator)
-        condition = condition_of(kind, batch.image, generator)
-        prompt = drop_words(batch.prompt, generator, whole=drop, each=0.0)
-        t, eps = draw_noise(batch.x0, generator)
-        x0, t, eps, prompt, c = to_device_of(base, batch.x0, t, eps, prompt, condition)
-        model = lambda xt, t: base(xt, t, prompt, control(xt, t, prompt, c))
-        return noise_loss(model, x0, t, eps, base.predicts)
+        model = lambda xt, t, prompt, condition: base(xt, t, prompt, control(xt, t, prompt, condition))
+        return condition_loss(model, base, kind, generator, drop, pictures)
 
     return loss
 
@@ -97,9 +103,8 @@ def train(network: nn.Module, loss: Loss, steps: int, *, lr: float, seed: int = 
     Raises Problem if the loss or its gradient is not finite. Ctrl-C finishes the step in hand,
     saves, and raises KeyboardInterrupt.
     """
-    device = next(network.parameters()).device
     generator = torch.Generator().manual_seed(seed)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=lr, fused=device.type != "mps")
+    optimiser = adamw(network, lr)
     average = AveragedModel(network, multi_avg_fn=moving_average)
     state = State(network, average, optimiser, generator, steps)
     first = state.load(path) if resume else 0
@@ -125,6 +130,11 @@ def train(network: nn.Module, loss: Loss, steps: int, *, lr: float, seed: int = 
                 bar.close()
                 raise KeyboardInterrupt(f"stopped after step {step + 1} of {steps}")
     return average.module.eval()
+
+
+def adamw(network: nn.Module, lr: float) -> torch.optim.AdamW:
+    """The optimiser of every training; one fused kernel where the device has it."""
+    return torch.optim.AdamW(network.parameters(), lr=lr, fused=next(network.parameters()).device.type != "mps")
 
 
 def learning_rate(step: int, steps: int) -> float:
