@@ -1,119 +1,124 @@
-"""Lesson 01: how does a small UNet draw from noise, and what can words not say?
+# %% [markdown]
+# # Lesson 01: How does a small UNet draw from noise, and what can words not say?
+# Noising and sampling are DDPM's (Ho et al. 2020); the motivation is Sec. 1 of the
+# ControlNet paper, the objective its Eq. 5. Read `q_sample`, `loss_weight` and `ddim` in
+# minicontrolnet/diffusion.py. About one minute.
 
-Sources: DDPM (Ho et al. 2020) for noising and sampling; the ControlNet paper's Sec. 1 for the
-motivation and Eq. 5 for the objective. Read q_sample, loss_weight and ddim in
-minicontrolnet/diffusion.py. Three things a network may predict (eps, v, x0) are one formula
-apart; at a small budget the choice decides. --full trains all three longer and writes the
-result file that the default run reads; the default run trains two of them briefly, live.
-"""
-
-# %% Options and prediction
+# %%
 import torch
-from _lesson import (interval, load_results, options, predict, problems_in_one_sentence, result, save_figure, save_results,
-                     verdict_of)
-from torch import Tensor, nn
+from _lesson import (options, predict, reveal, save_figure, save_results, table,
+                     verdict)
 
-from minicontrolnet import (UNet, base_loss, draw, draw_noise, draw_scenes, held_out, load_base, mask_of, off_palette,
-                            predictor, q_sample, render, sample_in_batches, seeded, to_grid, to_image, tokenize, train,
-                            x0_from_eps)
-from minicontrolnet import figures
+from minicontrolnet import (SHAPES, UNet, base_loss, describe, figures, held_out,
+                            load_base, mask_of, off_palette, paired, q_sample,
+                            random_batch, random_times_and_noise, sample, seeded,
+                            to_image, train, x0_from_eps)
 
-args = options(__doc__, steps=60, quick_steps=2, full_steps=400)
-PROMPT = "red star on blue"
-predicted = predict(args, f'Eight pictures of "{PROMPT}", each from its own noise. They', [
-    "are alike: the prompt says it all", "agree in colour and differ in place, size and turn", "agree in nothing"])
+args = options("01_ddpm", steps=80, quick_steps=2)
+base = load_base(device=args.device)
+truth, noise = held_out(8 if args.quick else 32, args.device)
+ddim_steps = 3 if args.quick else 25
 
+# %% [markdown]
+# ## Noise, and what the network takes it for
+# `q_sample` jumps to any time t: xt = sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) eps. The
+# network estimates eps, and each eps stands for a picture, the x0 estimate. At t = 950
+# little but the prompt is left, and the estimate is a mean of many pictures: a blur.
 
-# %% What the network predicts: the same network, steps, data and noise three times
-def compare(targets: list[str], n: int) -> dict[str, dict[str, Tensor]]:
-    """Train one UNet per target; per held-out picture, the errors of eps and x0 and the clean pixels."""
-    truth, noise = held_out(n)
-    t, eps = (x.to(args.device) for x in draw_noise(truth.x0, torch.Generator().manual_seed(args.seed)))
-    x0, prompt, noise = (x.to(args.device) for x in (truth.x0, truth.prompt, noise))
-    xt, scores = q_sample(x0, t, eps), {}
-    for target in targets:
-        network = train(seeded(args.seed, UNet, predicts=target).to(args.device), base_loss, args.steps, lr=2e-3,
-                        seed=args.seed, progress=f"predicts {target}")
-        with torch.no_grad():
-            found = network(xt, t, prompt)
-        drawn = sample_in_batches(lambda part: predictor(network, prompt[part]), noise, 4 if args.quick else 25)
-        scores[target] = {"eps error": (found - eps).square().mean((1, 2, 3)).cpu(),
-                          "x0 error": (x0_from_eps(found, xt, t).clamp(-1, 1) - x0).square().mean((1, 2, 3)).cpu(),
-                          "clean pixels": 1 - off_palette(drawn).cpu()}
-    return scores
+# %%
+t = torch.tensor([20, 200, 400, 600, 800, 950], device=args.device)
+x0, prompt, eps = (x[3].expand(6, *x[3].shape) for x in (truth.x0, truth.prompt, noise))
+xt = q_sample(x0, t, eps)
+with torch.no_grad():
+    estimate = x0_from_eps(base(xt, t, prompt), xt, t)
+figure, ax = figures.plt.subplots()
+figures.show(ax, torch.cat([to_image(xt), to_image(estimate)]), 6,
+             f'The larger t, the less of "{describe(prompt)[0]}" is left in xt',
+             below=[f"t = {time}" for time in t.tolist()], left=["xt", "x0\nestimate"])
+save_figure(figure, "_noising")
 
+# %% [markdown]
+# ## A low Eq. 5 error is not a good picture
+# eps, v and x0 are one formula apart (`to_eps`). Three networks get the same first
+# weights, pictures, noise and steps; each is trained on its own error (`loss_weight`).
+# An error d in x0 is one of d sqrt(alpha_bar / (1 - alpha_bar)) in eps: Eq. 5 enlarges
+# errors at small t, where a picture is nearly done, and shrinks them at large t, where
+# the network decides what to draw. And to put out eps, it must bring the noise of each
+# patch, 48 numbers, through 32 channels; a picture is simpler (Li and He 2025).
 
-# %% What words cannot say: where a shape stands and how large it is
-def poses(masks: Tensor) -> Tensor:
-    """Centre x, centre y in pixels and area in percent of the picture (n, 3) of masks (n, 1, 32, 32)."""
-    line = torch.arange(masks.shape[-1]) + 0.5
-    area = masks.sum((1, 2, 3)).clamp(min=1)
-    x, y = ((masks * way).sum((1, 2, 3)) / area for way in (line, line[:, None]))
-    return torch.stack([x, y, 100 * masks.mean((1, 2, 3))], 1)
+# %%
+t, eps = random_times_and_noise(truth.x0, torch.Generator().manual_seed(args.seed))
+t, eps = t.to(args.device), eps.to(args.device)
+xt, drawn, clean, numbers = q_sample(truth.x0, t, eps), {}, {}, {}
+for kind in ("eps", "v", "x0"):
+    network = seeded(args.seed, UNet, prediction_type=kind).to(args.device)
+    network = train(network, base_loss, args.steps, lr=2e-3, seed=args.seed,
+                    progress=f"puts out {kind}")
+    with torch.no_grad():
+        found = network(xt, t, truth.prompt)
+    error = (x0_from_eps(found, xt, t).clamp(-1, 1) - truth.x0)[t >= 500]
+    drawn[kind] = sample(network, truth.prompt, noise, guidance_scale=1, steps=ddim_steps)
+    clean[kind] = 1 - off_palette(drawn[kind])
+    numbers[kind] = {"Eq. 5: eps error": (found - eps).square().mean().item(),
+                     "x0 error at t >= 500": error.square().mean().item(),
+                     "clean pixels": clean[kind].mean().item()}
+table([["puts out", *numbers["x0"]], *([kind, *(f"{x:.3f}" for x in row.values())]
+                                       for kind, row in numbers.items())])
+share = {kind: f"{kind} {pixels.mean():.0%}" for kind, pixels in clean.items()}
+figure, ax = figures.plt.subplots()
+figures.show(ax, torch.cat([pictures[:6] for pictures in drawn.values()]), 6,
+             f"Clean pixels after {args.steps} steps: {', '.join(share.values())}"
+             f" (n = {len(noise)})", left=[f"puts out\n{kind}" for kind in drawn],
+             below=[words.replace(" on", "\non") for words in describe(truth.prompt[:6])])
+save_figure(figure, "_targets")
 
+# %%
+guess = predict('Many pictures of "red star on blue", each from its own noise. They',
+                a="are alike: the prompt says it all",
+                b="agree in colours and shape; place, size and tilt differ",
+                c="agree in nothing")
 
-def spread(base: nn.Module, n: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Pictures of one prompt, and the poses (n, 3) of their shapes and of the data's."""
-    generator = torch.Generator().manual_seed(args.seed)
-    words = tokenize(PROMPT).repeat(n, 1)
-    noise = torch.randn(n, 3, 32, 32, generator=generator).to(args.device)
-    model = lambda part: predictor(base, words[part].to(args.device))  # guidance would narrow the choice
-    pictures = sample_in_batches(model, noise, 4 if args.quick else 25).cpu()
-    scenes, (colour, shape, background) = draw_scenes(16 * n, generator), words[0] - 1
-    same = (scenes.shape == shape).nonzero()[:n, 0]  # drawn as this shape: the room to move depends on it
-    scenes = type(scenes)(*(field[same] for field in scenes))
-    scenes = scenes._replace(colour=colour.expand(n), background=background.expand(n))
-    return pictures, poses(mask_of(pictures)), poses(mask_of(to_grid(render(scenes)[0])))
+# %% [markdown]
+# ## What words cannot say (Sec. 1)
+# The pose of a shape is its place, its size and its tilt. A star's five tips give its
+# tilt: the mean of z^5 over the mask, z = x + iy from the centre, turns five times as far.
 
-
-def experiment() -> None:
-    base = load_base(device=args.device)
-    live = compare(["eps", "v", "x0"] if args.full else ["eps", "x0"], 128 if args.full else 32)
-    pictures, drawn, real = spread(base, 8 if args.quick else 64)
-
-    shipped = load_results("01_ddpm")
-    rows = [["network predicts", "steps", "eps error (Eq. 5)", "x0 error", "clean pixels"]]
-    table = {target: {name: values.mean().item() for name, values in own.items()} for target, own in live.items()}
-    for steps, scores in ((args.steps, table), (shipped["steps"], shipped["numbers"])):
-        rows += [[target, steps, *(f"{own[name]:.3f}" for name in ("eps error", "x0 error", "clean pixels"))]
-                 for target, own in scores.items()]
-    rows += [[""] * 5, [f'spread at "{PROMPT}"', "n", "x, pixels", "y, pixels", "area, %"]]
-    rows += [[name, len(pose), *(f"{s:.2f}" for s in pose.std(0))] for name, pose in (("base", drawn), ("data", real))]
-    if args.full:
-        save_results(args, "01_ddpm", table)
-    low, mean, high = interval(live["x0"]["clean pixels"] - live["eps"]["clean pixels"])
-    free = drawn[:, :2].std(0).mean() / real[:, :2].std(0).mean()
-    verdict = (f"x0 beats eps after {args.steps} steps: {verdict_of(low, high)}, clean pixels {mean:+.2f} ({low:+.2f} .. {high:+.2f},"
-               f" n = {len(live['x0']['clean pixels'])}, 1 seed).\n   At one prompt the place varies {free:.2f} times as much as in"
-               f" the data (n = {len(drawn)}): words do not say it.")
-    result(args, rows, verdict, "b)" if free > 0.5 else "not b) here: the pictures agree in place, too", predicted)
-    print("   To discuss: which longer prompt would fix the pose?")
-    draw_figure(base, pictures, f"One prompt, eight poses: the place varies {free:.2f} times as much as in the data")
-
-
-# %% Figure: how noise becomes a picture, and what the words leave open
-@torch.no_grad()
-def draw_figure(base: nn.Module, pictures: Tensor, title: str) -> None:
-    one = draw(1, torch.Generator().manual_seed(args.seed + 3))
-    t = torch.tensor([20, 200, 400, 600, 800, 950])
-    eps = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(args.seed))
-    x0, eps = one.x0.repeat(6, 1, 1, 1), eps.repeat(6, 1, 1, 1)
-    xt, prompt = q_sample(x0, t, eps), one.prompt.repeat(6, 1)
-    device = args.device
-    guess = x0_from_eps(base(xt.to(device), t.to(device), prompt.to(device)).cpu(), xt, t)
-    figure, (top, below) = figures.plt.subplots(2, 1, figsize=(12, 7), height_ratios=[5, 2])
-    figures.show(top, torch.cat([to_image(xt), to_image(guess)]), 6, "Noising, and what the network takes each for")
-    top.set_xticks([33 * (i + 0.5) for i in range(6)], [f"t = {time}" for time in t.tolist()])
-    top.set_yticks([16.5, 49.5], ["xt", "x0 estimate"])
-    inside = mask_of(pictures[:8])
-    grown = nn.functional.max_pool2d(inside, 3, stride=1, padding=1)
-    lines = (grown > 0.5).float().sub((inside > 0.5).float()).sum(0, keepdim=True).clamp(max=1)
-    overlaid = 1 - figures.enlarge(lines, 1)
-    figures.show(below, torch.cat([pictures[:8], overlaid]), 9, title)
-    below.set_xticks([33 * 4, 33 * 8.5], [f'eight pictures of "{PROMPT}"', "outlines"])
-    save_figure(args, figure, "01_ddpm")
+# %%
+def poses(mask: torch.Tensor) -> torch.Tensor:
+    """x, y (pixels), area (%), tilt (degrees) of stars in masks (n, 1, h, w): (n, 4)."""
+    line, size = torch.arange(mask.shape[-1]) + 0.5, mask.sum((1, 2, 3), True).clamp(min=1)
+    x, y = ((mask * way).sum((1, 2, 3), True) / size for way in (line, line[:, None]))
+    z5 = (mask * torch.complex(line - x, line[:, None] - y) ** 5).sum((1, 2, 3), True)
+    tilt = (1j * z5).angle().rad2deg() / 5  # upright: z^5 is -i at each tip
+    return torch.cat([x, y, 100 * size / line[-1].ceil() ** 2, tilt], 1)[..., 0, 0]
 
 
-if __name__ == "__main__":
-    with problems_in_one_sentence():
-        experiment()
+n, generator = 8 if args.quick else 64, torch.Generator().manual_seed(args.seed)
+eight = sample(base, "red star on blue", torch.randn(n, 3, 64, 64, generator=generator),
+               guidance_scale=1, steps=ddim_steps).cpu()  # guidance narrows the choice
+data = random_batch(8 * n, generator)
+stars = (data.scenes.shape == list(SHAPES).index("star")).nonzero()[:n, 0]
+spread, real = poses(mask_of(eight)).std(0), poses(data.mask[stars]).std(0)
+table([["standard deviation of", "x, pixels", "y, pixels", "area, %", "tilt, degrees"],
+       [f"{n} drawn stars", *(f"{s:.1f}" for s in spread)],
+       [f"{len(stars)} of the data", *(f"{s:.1f}" for s in real)]])
+reveal(guess, "b", because="the noise chooses what the prompt leaves open.",
+       a="three words leave room for every place, size and tilt: see the table.",
+       c="the words are obeyed; only what they do not say is free.")
+free, gain = (spread / real).tolist(), paired(clean["x0"] - clean["eps"])
+numbers["spread"] = dict(zip(["x", "y", "area", "tilt"], free))
+save_results(numbers)
+low = min(numbers, key=lambda kind: numbers[kind]["Eq. 5: eps error"])
+verdict(f"{gain.verdict}: x0 gives more clean pixels than {low}, which has the lowest"
+        f" Eq. 5 error, after {args.steps} steps: {gain}, n = {len(noise)}, one seed.",
+        f"At one prompt, place, size and tilt vary {min(free):.1f} to {max(free):.1f} times"
+        f" as much as in the data (n = {n}).")
+figure, (left, right) = figures.plt.subplots(1, 2, width_ratios=[3, 2])
+figures.show(left, eight[:12], 4, 'One prompt: "red star on blue"')
+for mask in mask_of(eight[:8])[:, 0]:
+    right.contour(mask, [0.5], colors=[f"C{len(right.collections)}"], linewidths=3)
+right.set(title="Eight poses (outlines)", aspect="equal", xticks=[], yticks=[],
+          xlim=(0, 63), ylim=(63, 0))
+save_figure(figure)
+print("\nDISCUSS  Which longer prompt would fix the pose?\n"
+      "EXERCISES  python lessons/exercises check 01a, 01b, 01c")

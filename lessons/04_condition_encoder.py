@@ -1,154 +1,122 @@
-"""Lesson 04: why not just shrink the edge map to the UNet's grid?
+# %% [markdown]
+# # Lesson 04: why not just shrink the edge map to the UNet's grid?
+#
+# Paper: Sec. 3.2, Eq. 4. Stable Diffusion draws on a grid of 64x64, its conditions have
+# 512x512 pixels. A small conv net E, trained with the copy, maps one to the other. Here
+# 64x64 pixels meet a 16x16 grid. Read ConditionEncoder in minicontrolnet/controlnet.py.
 
-Paper: Sec. 3.2 and Eq. 4. Stable Diffusion works on a latent grid of 64 x 64, its conditions are
-512 x 512 pixels: a small conv net E maps one to the other. Here no autoencoder exists; the 32 x 32
-grid of 2x2 pixel means stands for the latent grid, and conditions are 64 x 64.
-Read ConditionEncoder in minicontrolnet/controlnet.py. Paper and released code differ: four 4x4 convs of
-stride 2, ReLU, 16-32-64-128 channels there (that is 512 -> 32, not the 64 it names); seven 3x3 convs,
-three of stride 2 (512 -> 64), SiLU, in the code. --full trains all arms and writes the result file that
-the default run reads; the default run trains the first steps of two arms again, live.
-"""
-
-# %% Options and prediction
+# %%
 from statistics import fmean
 
 import torch
 import torch.nn.functional as F
-from _lesson import (interval, load_pictures, load_results, options, predict, problems_in_one_sentence, result, save_figure,
-                     save_results, verdict_of)
+from _lesson import (figures, load_pictures, load_results, options, predict, reveal,
+                     save_figure, table, verdict)
 from torch import Tensor, nn
 
-from minicontrolnet import (CHANNELS, ConditionEncoder, ControlNet, control_loss, detect_edges, edge_f1, held_out, load_base,
-                            mask_iou, mask_of, predictor, sample_in_batches, seeded, steer, train, zero_conv)
-from minicontrolnet import figures
+from experiments.networks import encoder
+from experiments.onset import onset
+from minicontrolnet import detect_edges, held_out, paired, random_batch, seeded
 
-PLAN = 400  # steps of every arm; a shorter run takes the first of them
-ARMS = ("learned", "average", "nearest", "learned, shifted")
-args = options(__doc__, steps=100, quick_steps=2, full_steps=PLAN)
-predicted = predict(args, "At equal steps, which condition is followed best?", [
-    "the learned encoder's", "the average-pooled map", "every second pixel (nearest): simple and exact"])
+args = options("04_condition_encoder", steps=150, quick_steps=2)
+guess = predict(
+    "From which 16x16 map can a small net read the exact outline back best?",
+    a="the average of each 4x4 patch", b="every fourth pixel of every fourth row",
+    c="32 channels of a learned conv net, the paper's way")
 
+# %% [markdown]
+# ## Three ways to shrink
+# They cost nothing and learn nothing. Of all the 4x4 patches that occur, how many kinds
+# can still be told apart?
 
-# %% Three ways from 64 x 64 to 32 x 32, each ended by the same zero conv; and one spoilt by a shift
-class Shrink(nn.Module):
-    """A fixed shrinking in the learned encoder's place: (b, 1, 64, 64) -> (b, c, 32, 32)."""
+# %%
+edges = detect_edges(held_out(64)[0].image)      # (64, 1, 64, 64), 0 or 1
+maps = {"stacked": F.pixel_unshuffle(edges, 4),  # (64, 16, 16, 16)
+        "average": F.avg_pool2d(edges, 4),       # (64, 1, 16, 16)
+        "every fourth": edges[:, :, ::4, ::4]}   # (64, 1, 16, 16)
+for name, small in maps.items():
+    patches = small.movedim(1, 3).flatten(0, 2)  # a row for each patch of each picture
+    print(f"   {name}: {len(patches.unique(dim=0))} kinds of patches")
+print(f"   every fourth keeps {maps['every fourth'].sum() / edges.sum():.1%} of a line")
 
-    def __init__(self, c: int, how: str):
-        super().__init__()
-        self.how = how
-        self.lift = nn.Conv2d(1, c, 1)  # a choice of channels, without which a zero conv has one input
-        nn.init.kaiming_normal_(self.lift.weight)  # as the learned one; torch's own start, half of it in
-        nn.init.zeros_(self.lift.bias)  # the bias, takes several times as many steps to wake
-        self.zero = zero_conv(c)
+# %% [markdown]
+# ## What can be read back?
+# Each encoder, with its zero conv, is followed by two convs that guess the outline; all
+# learn together, on fresh outlines. What an encoder lost, nobody finds again. A pixel
+# counts only at its exact place: F1 of the pixels, 1 is perfect.
 
-    def forward(self, condition: Tensor) -> Tensor:
-        return self.zero(F.relu(self.lift(shrink(condition, self.how))))
-
-
-def shrink(condition: Tensor, how: str) -> Tensor:
-    return F.avg_pool2d(condition, 2) if how == "average" else F.interpolate(condition, scale_factor=0.5)
-
-
-class Shifted(nn.Module):
-    """The learned encoder behind a random shift of up to 4 pixels: the right lines at a wrong place."""
-
-    def __init__(self, encoder: nn.Module):
-        super().__init__()
-        self.encoder, self.generator = encoder, torch.Generator().manual_seed(args.seed)
-
-    def forward(self, condition: Tensor) -> Tensor:
-        shifts = torch.randint(-4, 5, (len(condition), 2), generator=self.generator).tolist()
-        return self.encoder(torch.stack([c.roll(shift, (1, 2)) for c, shift in zip(condition, shifts)]))
-
-
-def make(base: nn.Module, arm: str) -> ControlNet:
-    control = seeded(args.seed, ControlNet, base, CHANNELS["edge"])
-    c = base.encoder.channels[0]
-    if arm in ("average", "nearest"):
-        control.condition_encoder = seeded(args.seed, Shrink, c, arm)
-    if arm == "learned, shifted":
-        control.condition_encoder = Shifted(control.condition_encoder)
-    return control.to(args.device)
+# %%
+def read_back(how: str) -> Tensor:
+    """Train an encoder and a reader; what they make of the held-out outlines."""
+    network = nn.Sequential(
+        encoder(how, 32), nn.Conv2d(32, 32, 3, padding=1), nn.ReLU(),  # (b, 32, 16, 16)
+        nn.Conv2d(32, 16, 3, padding=1), nn.PixelShuffle(4))           # (b, 1, 64, 64)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=3e-3)
+    generator, rare = torch.Generator().manual_seed(args.seed), torch.tensor(5.0)
+    for _ in range(args.steps):
+        line = detect_edges(random_batch(16, generator).image)
+        loss = F.binary_cross_entropy_with_logits(network(line), line, pos_weight=rare)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    with torch.no_grad():
+        return (network(edges) > 0).float()
 
 
-# %% The two encoders of paper and code, side by side, by their sizes alone
-def sizes() -> None:
-    paper = [nn.Conv2d(a, b, 4, 2, 1) for a, b in zip([3, 16, 32, 64], [16, 32, 64, 128])]
-    code = [nn.Conv2d(a, b, 3, s, 1) for a, b, s in [(3, 16, 1), (16, 16, 1), (16, 32, 2), (32, 32, 1), (32, 96, 2), (96, 96, 1),
-                                                     (96, 256, 2), (256, 320, 1)]]
-    ours = [layer for layer in ConditionEncoder(1, 16).layers if isinstance(layer, nn.Conv2d)]
-    print()
-    for name, layers, c, size in (("paper's text", paper, 3, 512), ("released code", code, 3, 512), ("ours", ours, 1, 64)):
-        x, trace = torch.zeros(1, c, size, size, device="meta"), [f"{c} x {size}"]
-        for layer in layers:
-            x = layer.to("meta")(x)
-            trace.append(f"{x.shape[1]} x {x.shape[2]}")
-        print(f"   {name:14} {' > '.join(trace)}")
+read = {how: seeded(args.seed, read_back, how) for how in ("learned", *maps)}
+exact = {how: 2 * (found * edges).sum().item() / (found.sum() + edges.sum()).item()
+         for how, found in read.items()}
+table([["encoder", "exact F1"], *([how, f"{f1:.3f}"] for how, f1 in exact.items())])
+ways = {"average": "a", "every fourth": "b", "learned": "c"}
+right = ways[max(ways, key=exact.get)]
+why = {"a": "an average tells that a line goes through a patch, not where.",
+       "b": "most of a thin line slips through between the pixels.",
+       "c": "it has to learn first what to keep, and had too few steps."}
+del why[right]
+reveal(guess, right, "see the table. Stacking learns nothing and loses nothing.", **why)
 
+# %% [markdown]
+# ## The paper's encoder is not that of its released code
+# Text: four 4x4 convs of stride 2, ReLU; they take 512 to 32, though it names 64. Code:
+# eight 3x3 convs, SiLU, the last one zero. Ours: the text's convs, then a zero conv.
 
-# %% The experiment: the arms differ in the encoder alone (the learned one also sees more than 2x2 pixels)
-def train_arms(base: nn.Module, arms: tuple[str, ...], n: int) -> tuple[dict[str, dict[str, list[float]]], Tensor]:
-    """Each arm's IoU and F1 per picture, and four pictures of each."""
-    truth, noise = held_out(n)
-    edges, numbers, grid = detect_edges(truth.image), {}, []
-    prompt, condition, noise = (x.to(args.device) for x in (truth.prompt, edges, noise))
-    for arm in arms:
-        control = train(make(base, arm), control_loss(base, "edge"), PLAN, lr=2e-3, seed=args.seed, stop_at=args.steps,
-                        progress=arm)
-        model = lambda part: predictor(base, prompt[part], steer(control, condition[part]))
-        images = sample_in_batches(model, noise, 2 if args.quick else 12).cpu()
-        numbers[arm] = {"IoU": mask_iou(mask_of(images), truth.mask).tolist(), "F1": edge_f1(images, edges).tolist()}
-        grid.append(figures.outlined(images[:4], edges[:4], 2))
-    return numbers, torch.stack(grid, 1).flatten(0, 1)
+# %%
+text, ours = [(16, 2), (32, 2), (64, 2), (128, 2)], [(16, 2), (32, 2)]
+code = [(16, 1), (16, 1), (32, 2), (32, 1), (96, 2), (96, 1), (256, 2), (320, 1)]
+for name, size, layers in ("text", 512, text), ("code", 512, code), ("ours", 64, ours):
+    sizes = [f"{size}^2 pixels"]
+    for channels, stride in layers:
+        size //= stride  # with padding 1, a 4x4 conv of stride 2 halves, as does a 3x3
+        sizes.append(f"{channels} x {size}^2")
+    print(f"   {name}: {' > '.join(sizes)}")
 
+# %% [markdown]
+# ## Does a ControlNet mind?
+# lessons/experiments/04_condition_encoder.py trained one with each encoder and seed of
+# three. "Shifted": each outline is moved by up to one patch before the encoder sees it.
 
-def kept(n: int) -> dict[str, list[float]]:
-    """The share of outline pixels that the small map still shows at their place, per picture."""
-    edges = detect_edges(held_out(n)[0].image)
-    shown = lambda how: F.interpolate(shrink(edges, how), scale_factor=2.0) > 0
-    return {how: ((shown(how) * edges).sum((1, 2, 3)) / edges.sum((1, 2, 3))).tolist() for how in ("average", "nearest")}
+# %%
+record = load_results("04_condition_encoder")
+arms = record["numbers"]
+rows = [["encoder", "edge F1", "mask IoU", "follows from step", "learned less this"]]
+for how, own in arms.items():
+    less = paired([a - b for a, b in zip(arms["learned"]["F1"], own["F1"])])
+    rows.append([how, f"{fmean(own['F1']):.3f}", f"{fmean(own['IoU']):.3f}",
+                 ", ".join(onset(own["gap"], arms["learned"]["loss"]["0"])),
+                 f"F1 {less}: {less.verdict}" if how != "learned" else ""])
+table(rows)
+verdict(f"learned above another, edge F1, {record['steps']} steps, three seeds:",
+        *(f"{row[0]}: {row[-1]}" for row in rows[2:]))
 
-
-def experiment() -> None:
-    sizes()
-    base = load_base(device=args.device)
-    if args.full:
-        numbers, grid = train_arms(base, ARMS, 96)
-        return save_results(args, "04_condition_encoder", {"arms": numbers, "kept": kept(96)}, grid, len(ARMS))
-    shipped = load_results("04_condition_encoder")
-    live, _ = train_arms(base, ARMS[:2], 4 if args.quick else 16)
-    rows = [["encoder", "steps", "mask IoU", "edge F1", "learned - this (95 %)"]]
-    apart = {}
-    for name, steps, arms in (("live: ", args.steps, live), ("", shipped["steps"], shipped["numbers"]["arms"])):
-        for arm, own in arms.items():
-            apart[name + arm] = interval(torch.tensor(arms["learned"]["IoU"]) - torch.tensor(own["IoU"]))
-            rows.append([name + arm, steps, *(f"{fmean(own[what]):.3f}" for what in ("IoU", "F1")),
-                         "" if arm == "learned" else "{:+.3f} .. {:+.3f}".format(*apart[name + arm][::2])])
-    lost = {how: fmean(shares) for how, shares in kept(32).items()}
-    score = {arm: sum(own["IoU"]) for arm, own in shipped["numbers"]["arms"].items()}
-    best = max(score, key=score.get)
-    verdict = "\n   ".join(f"{verdict_of(*apart[arm][::2])} that the learned encoder beats {what} (IoU {apart[arm][1]:+.3f})"
-                           for arm, what in (("average", "averaging"), ("nearest", "every second pixel"), ("learned, shifted", "itself behind a random shift")))
-    verdict += (f"; n = {len(shipped['numbers']['arms']['learned']['IoU'])}, 1 seed; best: {best}."
-                f"\n   Of the outline's pixels averaging keeps {lost['average']:.0%} (paler), every second pixel {lost['nearest']:.0%}.")
-    result(args, rows, verdict, {"learned": "a)", "average": "b)", "nearest": "c)"}.get(best, "none of them"), predicted)
-    draw_figure(shipped, best)
-
-
-def draw_figure(shipped: dict, best: str) -> None:
-    figure, (left, right) = figures.plt.subplots(1, 2, figsize=(16, 7.5), width_ratios=[3, 4])
-    edges = detect_edges(held_out(len(shipped["numbers"]["arms"]["learned"]["IoU"]))[0].image[:4])  # as at the right
-    columns = [figures.enlarge(edges, 2), *(figures.enlarge(shrink(edges, how), 4) for how in ("average", "nearest"))]
-    figures.show(left, torch.stack(columns, 1).flatten(0, 1), 3, "A thin outline, shrunk")
-    left.set_xticks([129 * (i + 0.5) for i in range(3)], ["64 x 64", "average", "nearest"])
-    grid = load_pictures("04_condition_encoder")
-    figures.show(right, grid, 1, f"After {shipped['steps']} steps the best is: {best}")
-    side = (grid.shape[-1] - 1) / len(ARMS)
-    right.set_xticks([side * (i + 0.5) for i in range(len(ARMS))],
-                     [f"{arm.replace(', ', chr(10))}\nIoU {fmean(own['IoU']):.2f}" for arm, own in shipped["numbers"]["arms"].items()])
-    save_figure(args, figure, "04_condition_encoder")
-
-
-if __name__ == "__main__":
-    with problems_in_one_sentence():
-        experiment()
+# %%
+figure, (left, panel) = figures.plt.subplots(1, 2, width_ratios=[3, 4])
+back = ["learned", "average", "every fourth"]
+tiles = [edges, *(maps[how] for how in back[1:]), *(read[how] for how in back)]
+tiles = [figures.enlarge(tile[:1], 64 // tile.shape[-1]) for tile in tiles]
+figures.show(left, torch.cat(tiles), 3, "One outline, on the grid and read back",
+             [f"{how}\nF1 {exact[how]:.2f}" for how in back], ["map", "read\nback"])
+drawn = load_pictures("04_condition_encoder", 256).unflatten(0, (len(arms), -1))
+below = [f"{how.split()[-1]}\n{fmean(own['F1']):.2f}" for how, own in arms.items()]
+figures.show(panel, drawn.transpose(0, 1).flatten(0, 1), len(arms),
+             f"Drawn by ControlNets after {record['steps']} steps (edge F1)", below)
+save_figure(figure)

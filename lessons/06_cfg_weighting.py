@@ -1,116 +1,120 @@
-"""Lesson 06: where does control enter under guidance, and with which weight?
+# %% [markdown]
+# # Lesson 06: Where does control enter under guidance, and with which weight?
+#
+# Paper: Sec. 3.4 "Classifier-free guidance resolution weighting" and Fig. 5, where
+# there is no prompt. Read `cfg` in minicontrolnet/diffusion.py; `guided`, `weigh`,
+# `paper_weights` and `guess_mode_weights` in minicontrolnet/sampling.py.
 
-Paper: Sec. 3.4 "Classifier-free guidance resolution weighting" and Fig. 5. Read guide in
-minicontrolnet/diffusion.py, weigh, paper_weights and released_weights in controlnet.py.
-The paper's weights are 64 / h_i (1 shallow .. 8 deep), the released code's 0.825 ** (12 - i)
-(0.1 .. 1). Divided by 8 the paper's are 1/8 .. 1, close to the code's.
-"""
-
-# %% Options and prediction
+# %%
 import torch
-from _lesson import interval, options, predict, problems_in_one_sentence, result, save_figure, save_results, verdict_of
+from _lesson import options, predict, reveal, save_figure, save_results, table, verdict
 
-from minicontrolnet import (colours_right, detect_edges, guide, held_out, load_base, load_control, mask_iou,
-                            mask_of, off_palette, paper_weights, predictor, released_weights, sample_in_batches, steer, to_image)
-from minicontrolnet import figures
+from minicontrolnet import (cfg, detect_edges, edge_f1, figures, guess_mode_weights,
+                            held_out, load_base, load_control, mask_iou, mask_of,
+                            off_palette, paired, paper_weights, predictor, sample)
 
-args = options(__doc__, steps=12, quick_steps=2, full_steps=25, meaning="DDIM steps of every picture")
-predicted = predict(args, "Guidance pushes eps from the unconditional towards the conditional branch. With a strong"
-                    " scale and control in the conditional branch alone:", [
-                        "nothing changes: the outline is the same in both branches",
-                        "guidance amplifies the control, too: right shape, wrong colours",
-                        "control is cancelled: right colours, wrong shape"])
+args = options("06_cfg_weighting", steps=4, quick_steps=1, meaning="DDIM steps")
+guess = predict("No prompt, control in both branches. What does guidance 16 change?",
+                a="the outline is followed more closely", b="nothing", c="colours burn")
+base = load_base(device=args.device)
+control = load_control("edge", base)
+truth, noise = held_out(4 if args.quick else 32, args.device, seed=10_000 + args.seed)
+edges, empty = detect_edges(truth.image), torch.zeros_like(truth.prompt)
 
-# %% The arms: is there control in the unconditional branch, and the weights of the 13 connections
-PAPER = [w / 8 for w in paper_weights()]
-MEAN = sum(PAPER) / 13
-ARMS = {"both branches, 1": (True, 1.0), "conditional only, 1": (False, 1.0),
-        "cond., paper 1..8": (False, paper_weights()), "cond., paper / 8": (False, PAPER),
-        "cond., released code": (False, released_weights()),
-        "cond., uniform, same mean": (False, MEAN), "cond., reversed order": (False, PAPER[::-1])}
-SCALES = (1.0, 8.0) if args.quick else (1.0, 3.0, 8.0)
+# %% [markdown]
+# ## Control in both branches: no guidance at all
+# Guidance goes from the unconditional branch through the conditional one, and beyond.
+# Without a prompt they differ by nothing but the control. Added to both, it leaves one
+# function twice, and guidance nothing to strengthen: exactly, for every scale.
 
+# %%
+t = torch.full((len(noise),), 700, device=args.device)
+both = predictor(base, empty, [(control, edges)])
+for scale in (2, 4, 8, 16):
+    assert torch.equal(cfg(both, both, scale)(noise, t), both(noise, t))
+reveal(guess, "b", because="both branches are one function; asserted for 2, 4, 8, 16.",
+       a="that is what control in one branch does, see below.",
+       c="colours can only burn where the branches differ.")
 
-def exact_zeros(base, control, prompt, condition, noise) -> None:
-    """Empty prompt, control in both branches: one function twice, so guidance changes nothing."""
-    t, steered = torch.full((len(noise),), 700, device=noise.device), steer(control, condition)
-    empty = predictor(base, torch.zeros_like(prompt), steered)
-    apart = guide(empty, empty, 8.0)(noise, t) - empty(noise, t)
-    two = predictor(base, torch.zeros_like(prompt).repeat(2, 1), steer(control, condition.repeat(2, 1, 1, 1)))
-    uncond, cond = two(noise.repeat(2, 1, 1, 1), t.repeat(2)).chunk(2)
-    batched = torch.lerp(uncond, cond, 8.0) - uncond
-    assert apart.abs().max() == 0
-    print(f"\nempty prompt, control in both: guidance 8 changes eps by {apart.abs().max():.0e} called apart,"
-          f" by {batched.abs().max():.0e} called as one batch")
+# %% [markdown]
+# ## Control in one branch, and the paper's weights
+# Control in the conditional branch alone makes guidance "very strong" (Fig. 5c);
+# `sample` has it so, at a mild 2.5. The paper's cure weighs connection i by 64 / h_i,
+# h_i being its grid's width: 1 shallow to 8 deep; we divide by 8. The released code's
+# *guess mode*, off by default, has 0.825 ** (12 - i); diffusers has `guess_mode`, too.
+# The default of both is 13 equal weights and control in both branches.
 
+# %%
+PAPER = [weight / 8 for weight in paper_weights()]
+ARMS = {"both branches": (True, 1.0), "one branch": (False, 1.0),
+        "paper / 8": (False, PAPER), "guess mode": (False, guess_mode_weights())}
+for arm in ("paper / 8", "guess mode"):
+    print(f"{arm:<10}", *(f"{weight:.2f}" for weight in ARMS[arm][1]))
 
-def experiment() -> None:
-    base = load_base(device=args.device)
-    control = load_control("edge", base)
-    truth, noise = held_out(4 if args.quick else 32 if args.full else 8, seed=10_000 + args.seed)
-    edges = detect_edges(truth.image)
-    prompt, condition, noise = (x.to(args.device) for x in (truth.prompt, edges, noise))
-    exact_zeros(base, control, prompt, condition, noise)
+# %% [markdown]
+# ## Is it the order, or mere weakening?
+# Three arms tell: the same weights reversed; equal ones of the same mean; equal ones as
+# weak as the paper's on the two larger grids. Two more: the larger and the smaller
+# grids alone.
 
-    def draw_with(words: torch.Tensor, in_both: bool, weights, scale: float) -> torch.Tensor:
-        def model(part: slice):
-            steered = steer(control, condition[part], weights)
-            uncond = predictor(base, torch.zeros_like(words[part]), *([steered] if in_both else []))
-            return guide(uncond, predictor(base, words[part], steered), scale)
-        return sample_in_batches(model, noise, args.steps).cpu()
-
-    pictures = {(arm, scale): draw_with(prompt, *how, scale) for arm, how in ARMS.items() for scale in SCALES}
-    heading = ["full prompt", *(f"{what} at {scale:g}" for what in ("IoU", "colours", "off") for scale in SCALES)]
-    rows = [heading] + [table_row(arm, [pictures[arm, scale] for scale in SCALES], truth) for arm in ARMS]
-    rows += [table_row("real pictures (ceiling)", [to_image(truth.x0)] * len(SCALES), truth)]
-    partial, empty = prompt * torch.tensor([1, 0, 0], device=prompt.device), torch.zeros_like(prompt)
-    for name, words in (("colour word only", partial), ("empty prompt", empty))[args.quick :]:
-        for arm in ("both branches, 1", "conditional only, 1", "cond., paper / 8")[: 2 if args.quick else 3]:
-            few = {(f"{name}: {arm}", scale): draw_with(words, *ARMS[arm], scale) for scale in SCALES}
-            rows.append(table_row(f"{name}: {arm}", list(few.values()), truth))
-            pictures |= few
-    conclude(rows, pictures, truth, edges)
+# %%
+ARMS |= {"reversed": (False, PAPER[::-1]), "equal mean": (False, sum(PAPER) / 13),
+         "equal, weak": (False, sum(PAPER[:6]) / 6),
+         "larger grids": (False, [1.0] * 6 + [0.0] * 7),
+         "smaller grids": (False, [0.0] * 6 + [1.0] * 7)}
 
 
-def table_row(name: str, images: list[torch.Tensor], truth) -> list[str]:
-    scores = [lambda x: mask_iou(mask_of(x), truth.mask), lambda x: colours_right(x, truth.prompt).float(), off_palette]
-    return [name, *(f"{score(x).mean():.2f}" for score in scores for x in images)]
+def draw(arm: str, scale: float) -> torch.Tensor:
+    controls = [(control, edges, ARMS[arm][1])]
+    return sample(base, "", noise, controls, scale, args.steps, in_both=ARMS[arm][0])
 
 
-# %% Result and figure
-def conclude(rows, pictures, truth, edges) -> None:
-    strong = SCALES[-1]
-    off = lambda arm: off_palette(pictures[arm, strong])
-    low, mean, high = interval(off("conditional only, 1") - off("both branches, 1"))
-    cure = interval(off("conditional only, 1") - off("cond., paper / 8"))
-    order = interval(off("cond., reversed order") - off("cond., paper / 8"))
-    iou = lambda arm: mask_iou(mask_of(pictures[f"empty prompt: {arm}", SCALES[1]]), truth.mask)
-    gain = interval(iou("conditional only, 1") - iou("both branches, 1"))
-    verdict = (f"failure {verdict_of(low, high)}: at guidance {strong:g} control in the conditional branch alone puts {mean:+.3f}"
-               f" ({low:+.3f} .. {high:+.3f}) of the pixels off the palette;\n   cure by weighting {verdict_of(cure[0], cure[2])}"
-               f" ({cure[1]:+.3f}); that the order matters, not mere weakening, {verdict_of(order[0], order[2])}"
-               f" ({order[1]:+.3f}; {order[0]:+.3f} .. {order[2]:+.3f}); n = {len(truth.mask)}.\n   With the empty prompt"
-               f" guidance {SCALES[1]:g} strengthens control in the conditional branch alone: {verdict_of(gain[0], gain[2])},"
-               f" IoU {gain[1]:+.2f} ({gain[0]:+.2f} .. {gain[2]:+.2f}); in both branches it changes nothing.")
-    save_results(args, "06_cfg_weighting", {row[0]: dict(zip(rows[0][1:], map(float, row[1:]))) for row in rows[1:]}
-                 | {"off palette, conditional only - both": mean, "- weighted": cure[1], "reversed - weighted": order[1],
-                    "empty prompt, IoU, conditional only - both": gain[1]})
-    result(args, rows, verdict, "b)" if low > 0 else "not b) here: see the verdict", predicted)
-    names = [*ARMS, "empty prompt: both branches, 1", "empty prompt: conditional only, 1"]
-    figure, axes = figures.plt.subplots(1, len(SCALES), figsize=(5 * len(SCALES), 12.5))
-    for ax, scale in zip(axes, SCALES):
-        few = slice(0, 4)
-        lines = figures.enlarge(edges[few], 2)
-        grid = torch.cat([lines, *(figures.outlined(pictures[arm, scale][few], edges[few]) for arm in names)])
-        figures.show(ax, grid, 4, f"guidance {scale:g}")
-        side = lines.shape[-1] + 1
-        ax.set_yticks([side * (i + 0.5) for i in range(len(names) + 1)],
-                      ["outline", *(name.replace(": ", ":\n") for name in names)] if scale == SCALES[0] else [])
-    figure.suptitle(f"Empty prompt: guidance strengthens control in one branch, not in both ({verdict_of(gain[0], gain[2])});\n"
-                    f"colours burnt at guidance {strong:g}: {verdict_of(low, high)} ({mean:+.3f} of the pixels, n = {len(truth.mask)})")
-    save_figure(args, figure, "06_cfg_weighting")
+# %% [markdown]
+# ## Burnt, or faithful?
+# Burnt: the share of pixels whose colour is none of the toy world's, and the contrast
+# (the standard deviation of all values). Faithful: mask IoU and edge F1 with the
+# outline. Few sampling steps make burning visible, since each of them goes far.
+
+# %%
+def measure(images: torch.Tensor) -> dict[str, torch.Tensor]:
+    return {"off palette": off_palette(images), "contrast": images.std((1, 2, 3)),
+            "IoU": mask_iou(mask_of(images), truth.mask), "F1": edge_f1(images, edges)}
 
 
-if __name__ == "__main__":
-    with problems_in_one_sentence():
-        experiment()
+scales = {arm: (2, 4, 8, 16) for arm in ("one branch", "paper / 8", "equal, weak")}
+pictures = {arm: {scale: draw(arm, scale) for scale in scales.get(arm, [16])}
+            for arm in ARMS} | {"real pictures": {16: truth.image}}
+score = {arm: {scale: measure(images) for scale, images in drawn.items()}
+         for arm, drawn in pictures.items()}
+rows = [[arm, *(f"{x.mean():.3f}" for x in at[16].values())]
+        for arm, at in score.items()]
+table([["guidance 16", "off palette", "contrast", "IoU", "F1"], *rows])
+save_results(score)
+off = {arm: at[16]["off palette"] for arm, at in score.items()}
+failure = paired(off["one branch"] - off["both branches"])
+cure, order, weak = (paired(off[arm] - off["paper / 8"])
+                     for arm in ("one branch", "reversed", "equal, weak"))
+less, weighed = score["one branch"][4], score["paper / 8"][16]
+verdict(f"control in one branch burns colours: {failure.verdict}, {failure};",
+        f"the paper's weights cure it: {cure.verdict}, {cure};",
+        f"reversed they do not: {order.verdict}, {order};",
+        f"equal, but as weak, they do not: {weak.verdict}, {weak};",
+        f"guidance 4, no weights: F1 {paired(less['F1'] - weighed['F1'])} higher.",
+        f"The others: difference of the share off the palette at 16, n = {len(noise)}.")
+
+# %%
+figure, (left, right) = figures.plt.subplots(1, 2, width_ratios=[5, 4])
+few, shown = slice(4), list(ARMS)[:4]
+grid = [figures.enlarge(edges[few], 4)]
+grid += [figures.outlined(pictures[arm][16][few], edges[few], 4) for arm in shown]
+figures.show(left, torch.stack(grid, 1).flatten(0, 1), 5,
+             f"Guidance 16 burns {off['one branch'].mean():.0%} of the pixels,"
+             f"\nwith weights {off['paper / 8'].mean():.0%} (n = {len(noise)})",
+             ["outline", *(arm.replace(" ", "\n", 1) for arm in shown)])
+for arm in scales:
+    means = [[x[k].mean() for x in score[arm].values()] for k in ("F1", "off palette")]
+    right.plot(*means, "o-", label=arm)
+right.set(xlabel="edge F1", ylabel="share of pixels off the palette", ylim=(0, None))
+right.legend(title="guidance 2, 4, 8, 16")
+save_figure(figure)
+print("\nExercises: 06a, 06b, 06c (python lessons/exercises)")

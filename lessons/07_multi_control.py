@@ -1,98 +1,120 @@
-"""Lesson 07: is adding two ControlNets enough?
+# %% [markdown]
+# # Lesson 07: How are several ControlNets used at once?
+#
+# Paper: Sec. 3.4 "Composing multiple ControlNets" and Fig. 6: their outputs are added
+# to the base, with "no extra weighting". Read `compose` and `predictor` in
+# minicontrolnet/sampling.py, `palette` in minicontrolnet/conditions.py.
 
-Paper: Sec. 3.4 "Composing multiple ControlNets" and Fig. 6: outputs are added, "no extra
-weighting". Read compose, steer and predictor in minicontrolnet/controlnet.py.
-The two conditions: an edge map, and a palette (the means of a 4x4 grid). A palette says
-something about places, too: sixteen coarse squares show roughly where the shape is.
-"""
-
-# %% Options and prediction
+# %%
 import torch
-from _lesson import interval, options, predict, problems_in_one_sentence, result, save_figure, save_results, verdict_of
+from _lesson import options, predict, reveal, save_figure, save_results, table, verdict
 
-from minicontrolnet import (GUIDANCE, compose, detect_edges, guided, held_out, load_base, load_control, mask_iou, mask_of,
-                            palette, palette_error, render, sample_in_batches, steer, to_image, weigh)
-from minicontrolnet import figures
+from minicontrolnet import (CHANNELS, ControlNet, compose, detect_edges, figures,
+                            held_out, load_base, load_control, mask_iou, mask_of,
+                            paired, palette, palette_error, render, sample, weigh)
 
-args = options(__doc__, steps=20, quick_steps=2, full_steps=25, meaning="DDIM steps of every picture")
-predicted = predict(args, "Edge and palette ControlNets were trained apart. Their outputs, added, with an empty prompt:", [
-    "both conditions are followed about as well as alone", "the two disturb each other: take the mean instead",
-    "the later one wins"])
+args = options("07_multi_control", steps=15, quick_steps=2, meaning="DDIM steps")
+guess = predict("Two ControlNets were trained apart. How does a picture obey both?",
+                a="their outputs are added, as they are",
+                b="the mean of their outputs is added: two would be too strong",
+                c="not at all, before a third one is trained on pairs of conditions")
+base = load_base(device=args.device)
 
+# %% [markdown]
+# ## Two conditions
+# An edge map says where the outline is, and nothing of colours. A palette, the means of
+# a 4x4 grid, says colours, and not whether the shape is a star. But its sixteen squares
+# also tell roughly where the light is: no two conditions here are wholly disjoint.
+# There is no prompt in this lesson.
 
-# %% The experiment
-def experiment() -> None:
-    base = load_base(device=args.device)
-    edge_net, palette_net = load_control("edge", base), load_control("palette", base)
-    truth, noise = held_out(4 if args.quick else 96 if args.full else 16, seed=10_000 + args.seed)
-    noise = noise.to(args.device)
-    empty = torch.zeros_like(truth.prompt).to(args.device)
-    edges, colours = (f(truth.image).to(args.device) for f in (detect_edges, palette))
-    other = colours.roll(1, 0)  # the palette of another picture: other colours, other place
+# %%
+edge_net, palette_net = load_control("edge", base), load_control("palette", base)
+truth, noise = held_out(4 if args.quick else 24, args.device, seed=10_000 + args.seed)
+edges, colours = detect_edges(truth.image), palette(truth.image)
 
-    def draw_with(*steered_of) -> torch.Tensor:
-        model = lambda part: guided(base, empty[part], GUIDANCE, *(one(part) for one in steered_of))
-        return sample_in_batches(model, noise, args.steps).cpu()
+# %% [markdown]
+# ## Composing is adding
+# Thirteen sums, map by map. So any number of ControlNets can be added, in any order.
+# One that is added twice counts twice, and one that was never trained, whose zero convs
+# give 0, changes nothing. All three hold exactly.
 
-    edge = lambda part: steer(edge_net, edges[part])
-    agreeing, conflicting = (lambda part, p=p: steer(palette_net, p[part]) for p in (colours, other))
+# %%
+t, empty = torch.full_like(truth.prompt[:, 0], 700), torch.zeros_like(truth.prompt)
+with torch.no_grad():
+    a = edge_net(noise, t, empty, edges)
+    b = palette_net(noise, t, empty, colours)
+    new = ControlNet(base, CHANNELS["edge"])(noise, t, empty, edges)
+for ours, same in ((compose(a, b), compose(b, a)), (compose(a, a), weigh(a, 2)),
+                   (compose(a, b, new), compose(a, b))):
+    assert all(map(torch.equal, ours, same))
 
-    def scaled(scale: float, second) -> torch.Tensor:
-        """The sum, scaled: 1 is the paper's, 0.5 the mean."""
-        both = lambda part: lambda *x: weigh(compose(edge(part)(*x), second(part)(*x)), scale)
-        return draw_with(both)
+# %% [markdown]
+# ## Three cases
+# Agreeing: the palette of the same picture. Recoloured: another shape in other colours,
+# at the same place, so that each condition has its own say. Conflicting: the palette of
+# another picture. A third ControlNet, such as a pose, would be one more pair.
 
-    nothing = draw_with()
-    black = draw_with(lambda part: steer(edge_net, torch.zeros_like(edges[part])))
-    arms = {"no control": nothing, "edge alone": draw_with(edge), "palette alone": draw_with(agreeing),
-            "agreeing: sum (the paper)": draw_with(edge, agreeing), "agreeing: mean": scaled(0.5, agreeing),
-            "agreeing: 0.75 sum": scaled(0.75, agreeing), "conflicting: sum": draw_with(edge, conflicting),
-            "conflicting: mean": scaled(0.5, conflicting)}
-    rows = [["empty prompt", "IoU with the outline", "palette error"]]
-    for name, images in [*arms.items(), ("real pictures (ceiling)", to_image(truth.x0))]:
-        asked = other if name.startswith("conflicting") else colours
-        rows.append([name, f"{mask_iou(mask_of(images), truth.mask).mean():.3f}",
-                     f"{palette_error(images, asked.cpu()).mean():.4f}"])
-    iou = {name: mask_iou(mask_of(images), truth.mask) for name, images in arms.items()}
-    error = {name: palette_error(images, colours.cpu()) for name, images in arms.items()}
-    both, edge_alone = "agreeing: sum (the paper)", "edge alone"
-    shape = interval(iou[both] - iou[edge_alone] + 0.05)  # not worse than alone by more than 0.05
-    colour = interval(error[edge_alone] - error[both])
-    mean = interval(iou[both] - iou["agreeing: mean"])
-    verdict = (f"{verdict_of(min(shape[0], colour[0]), min(shape[2], colour[2]))}: the sum keeps the outline (IoU {shape[1] - 0.05:+.3f}"
-               f" against edge alone) and takes the palette (error {-colour[1]:+.3f});\n   against the mean the sum's IoU"
-               f" is {mean[1]:+.3f} ({mean[0]:+.3f} .. {mean[2]:+.3f}); n = {len(truth.mask)}. An all-black edge map"
-               f" moves pixels by {(black - nothing).abs().mean():.3f}: it is a condition, not none.")
-    save_results(args, "07_multi_control", {row[0]: {"IoU": float(row[1]), "palette error": float(row[2])} for row in rows[1:]}
-                 | {"black map moves pixels by": (black - nothing).abs().mean().item()})
-    finding = verdict_of(min(shape[0], colour[0]), min(shape[2], colour[2]))
-    result(args, rows, verdict, "a)" if finding == "confirmed" else f"{finding}: see the verdict", predicted)
-    draw_figure(base, edge_net, palette_net, truth, arms, edges.cpu(), other.cpu(), finding)
+# %%
+scenes, shuffle = truth.scenes, torch.arange(len(noise)).roll(1)
+other = scenes._replace(shape=scenes.shape[shuffle], colour=scenes.colour[shuffle],
+                        background=scenes.background[shuffle])
+asked = {"agreeing": colours, "recoloured": palette(render(other)[0].to(args.device)),
+         "conflicting": colours[shuffle]}
 
 
-# %% Figure: outlines x recoloured palettes, and a row of conflicts
-def draw_figure(base, edge_net, palette_net, truth, arms, edges, other, finding: str) -> None:
-    n = 4
-    few = truth.scenes._replace(**{k: v[:n] for k, v in truth.scenes._asdict().items()})
-    noise = torch.randn(n, 3, 32, 32, generator=torch.Generator().manual_seed(args.seed))
-    big = lambda x: figures.enlarge(x, 2)
-    rows = [torch.cat([torch.ones(1, 3, 128, 128), big(edges[:n])])]
-    for colour, ground in ((4, 7), (3, 1), (0, 2)):
-        image, _ = render(few._replace(colour=torch.full((n,), colour), background=torch.full((n,), ground)))
-        steered = [steer(net, c.to(args.device)) for net, c in ((edge_net, edges[:n]), (palette_net, palette(image)))]
-        empty = torch.zeros(n, 3, dtype=torch.long, device=args.device)
-        drawn = sample_in_batches(lambda part: guided(base, empty, GUIDANCE, *steered), noise.to(args.device), args.steps).cpu()
-        rows.append(torch.cat([big(palette(image)[:1]), figures.outlined(drawn, edges[:n])]))
-    rows.append(torch.cat([torch.ones(1, 3, 128, 128), big(other[:n])]))
-    rows.append(torch.cat([torch.ones(1, 3, 128, 128), figures.outlined(arms["conflicting: sum"][:n], edges[:n])]))
-    figure, ax = figures.plt.subplots(figsize=(9.5, 11))
-    figures.show(ax, torch.cat(rows), n + 1,
-                 f"Edge + palette, added, empty prompt: both followed? {finding}, n = {len(truth.mask)}")
-    ax.set_yticks([129 * (i + 0.5) for i in range(6)],
-                  ["outline", "palette 1", "palette 2", "palette 3", "conflicting\npalette", "outline +\nconflict"])
-    save_figure(args, figure, "07_multi_control")
+def draw(*controls: tuple) -> torch.Tensor:
+    return sample(base, "", noise, controls, steps=args.steps)
 
 
-if __name__ == "__main__":
-    with problems_in_one_sentence():
-        experiment()
+pictures = {"no control": draw(), "edge alone": draw((edge_net, edges))}
+for case, wanted in asked.items():
+    pictures[f"{case}: palette alone"] = draw((palette_net, wanted))
+    pictures[f"{case}: sum"] = draw((edge_net, edges), (palette_net, wanted))
+    pictures[f"{case}: mean"] = draw((edge_net, edges, 0.5), (palette_net, wanted, 0.5))
+
+# %% [markdown]
+# ## Followed?
+# The outline by mask IoU, the palette by the mean difference of its 16 colours. In the
+# last case no picture can follow both: what gives way?
+
+# %%
+iou, error = {}, {}
+for name, images in pictures.items():
+    iou[name] = mask_iou(mask_of(images), truth.mask)
+    error[name] = palette_error(images, asked.get(name.split(":")[0], colours))
+table([["no prompt", "IoU with the outline", "palette error"],
+       *([k, f"{iou[k].mean():.2f}", f"{error[k].mean():.3f}"] for k in iou)])
+reveal(guess, "a", because="the paper's rule: each learned what to add to the base.",
+       b="a mean is strength 0.5 for each; the table has it.",
+       c="these two never met before this lesson.")
+
+# %% [markdown]
+# ## Black is not nothing
+# An edge map without a line says "here is no edge". No training showed that, and it
+# changes the pictures all the same. No control means: leave the pair out.
+
+# %%
+black = draw((edge_net, torch.zeros_like(edges)))
+moved = (black - pictures["no control"]).abs().mean().item()
+print(f"\nan all-black edge map moves each value by {moved:.3f} on average")
+save_results({"IoU": iou, "palette error": error, "black map moves values by": moved})
+kept = paired(iou["agreeing: sum"] - iou["edge alone"])
+taken = paired(error["edge alone"] - error["agreeing: sum"])
+more = paired(iou["agreeing: sum"] - iou["agreeing: mean"])
+place = paired(iou["agreeing: palette alone"] - iou["no control"])
+verdict(f"the sum takes the palette: {taken.verdict}, its error is {taken} lower;",
+        f"and keeps the outline: IoU {kept} against edge alone;",
+        f"the sum keeps it better than the mean: {more.verdict}, IoU {more};",
+        f"a palette tells the place: {place.verdict}, IoU {place}; n = {len(noise)}.")
+
+# %%
+cases, grid = ["agreeing", "agreeing", "recoloured", "conflicting"], []
+for i, case in enumerate(cases):
+    arms = ["edge alone", f"{case}: palette alone", f"{case}: sum", f"{case}: mean"]
+    grid += [figures.enlarge(x[[i]], 4) for x in (edges, asked[case])]
+    grid += [figures.outlined(pictures[arm][[i]], edges[[i]], 4) for arm in arms]
+figure, ax = figures.plt.subplots()
+figures.show(ax, torch.cat(grid), 6, "Two ControlNets are added, and both are followed",
+             ["edges", "palette", "first alone", "second alone", "sum", "mean"], cases)
+save_figure(figure)
+print("\nExercises: 07a, 07b (python lessons/exercises)")

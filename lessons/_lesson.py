@@ -1,13 +1,11 @@
-"""What the lessons share: their options, the prediction, the result, the figure's place.
+"""What the lessons share: options, the prediction, tables, result files, the figure's place.
 
 Importing it also makes ``import minicontrolnet`` work from a plain clone.
 """
 
 import argparse
 import json
-import math
 import platform
-import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,117 +13,149 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
-from torchvision.io import read_image
 from torchvision.utils import save_image
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent), str(HERE)]
 
-from exercises import checking  # noqa: E402
 from minicontrolnet import figures  # noqa: E402
-from minicontrolnet.options import device, number, problems_in_one_sentence  # noqa: E402
-from minicontrolnet.training import write_atomically  # noqa: E402
+from minicontrolnet.files import Problem, write_atomically  # noqa: E402
+from minicontrolnet.options import device, in_range, tell_problems  # noqa: E402
+
+RESULTS = HERE / "results"
+ANSWERS = HERE.parent / "answers"
+args = argparse.Namespace()  # filled by options(): one lesson runs in one process
 
 
-def options(doc: str, steps: int, quick_steps: int, full_steps: int, meaning: str = "training steps") -> argparse.Namespace:
-    """Read the options that every lesson has; ``steps`` becomes the number for the mode chosen."""
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    mode = parser.add_mutually_exclusive_group()
-    mode.add_argument("--quick", action="store_true", help="a smoke run of seconds; no evidence")
-    mode.add_argument("--full", action="store_true", help="the whole experiment")
-    parser.add_argument("--seed", type=number(int, 0, 2**31), default=0)
-    parser.add_argument("--steps", type=number(int, 1, 10**6), help=meaning)
+def options(name: str, steps: int, quick_steps: int, meaning: str = "training steps") -> argparse.Namespace:
+    """Read the options that every lesson has; ``name`` is the lesson's file without ".py".
+
+    From here on a Problem ends the lesson with its sentence, and Ctrl-C without a traceback.
+    In a notebook the defaults hold: write ``args.quick = True`` or ``args.seed = 1`` in a cell.
+    """
+    parser = argparse.ArgumentParser(prog=f"python lessons/{name}.py",
+                                     description="What it is about stands at the top of the file.")
+    parser.add_argument("--quick", action="store_true", help="a smoke run of seconds; no evidence")
+    parser.add_argument("--seed", type=in_range(int, 0, 2**31), default=0)
+    parser.add_argument("--steps", type=in_range(int, 1, 10**6), help=meaning)
     parser.add_argument("--device", type=device, default="auto", help="auto, cpu, cuda or mps")
     parser.add_argument("--out", type=Path, default=Path("outputs"), metavar="DIR")
-    parser.add_argument("--mine", type=Path, nargs="?", const=checking.ANSWERS, metavar="DIR",
-                        help="run with your answers to the exercises in place of the package's functions")
-    parser.add_argument("--ask", action="store_true", help="wait for your prediction")
-    in_notebook = "ipykernel" in sys.modules
-    args, _ = parser.parse_known_args([]) if in_notebook else (parser.parse_args(), None)
+    parser.add_argument("--mine", type=Path, nargs="?", const=ANSWERS, metavar="DIR",
+                        help="run with your answers to the exercises in place of the package's")
+    parser.add_argument("--answer", choices=list("abcd"), help="your prediction")
+    parser.parse_args([] if in_notebook() else None, args)
+    args.name = name
     if args.steps is None:
-        args.steps = quick_steps if args.quick else full_steps if args.full else steps
+        args.steps = quick_steps if args.quick else steps
+    tell_problems()
     if args.mine:
-        print("\n".join(checking.use_mine(args.mine.resolve())))
+        from exercises.checking import use_mine
+        print("\n".join(use_mine(args.mine.resolve())))
     probe = args.out / ".writable"  # better told now than after a minute's work
-    with problems_in_one_sentence(), write_atomically(probe):
+    with write_atomically(probe):
         pass
     probe.unlink()
     return args
 
 
-def predict(args: argparse.Namespace, question: str, choices: Sequence[str]) -> str:
-    """Print a multiple-choice question before anything runs; with --ask, wait for an answer."""
+def in_notebook() -> bool:
+    return "ipykernel" in sys.modules
+
+
+# %% The prediction
+
+
+def predict(question: str, **choices: str) -> str:
+    """Ask a multiple-choice question before its answer is measured; returns the letter chosen.
+
+    --answer b answers it; else a terminal or a notebook waits (Enter skips), all else goes on.
+    """
     print(f"\nPREDICT  {question}")
-    for letter, choice in zip("abcd", choices):
+    for letter, choice in choices.items():
         print(f"   {letter}) {choice}")
-    if args.ask and sys.stdin.isatty():
-        return input("   your answer: ").strip().lower()[:1]
-    return ""
+    if args.answer:
+        print(f"   your answer: {args.answer}")
+    elif in_notebook() or (sys.stdin is not None and sys.stdin.isatty()):
+        return input("   your answer (Enter skips): ").strip().lower()[:1]
+    return args.answer or ""
 
 
-def result(args: argparse.Namespace, rows: Sequence[Sequence[str]], verdict: str, answer: str,
-           predicted: str = "") -> None:
-    """Print the table (its first row is the heading), the verdict and the answer."""
+def reveal(guess: str, right: str, because: str, **wrong: str) -> None:
+    """Tell the right answer and why, and what a wrong guess would have meant."""
+    if guess in wrong:
+        print(f"   You said {guess}): {wrong[guess]}")
+    print(f"ANSWER   {right}) {because}")
+
+
+# %% Results
+
+
+def table(rows: Sequence[Sequence[object]]) -> None:
+    """Print rows in columns; the first row is the heading."""
     widths = [max(len(str(row[i])) for row in rows) for i in range(len(rows[0]))]
-    print("\nRESULT")
+    print()
     for row in rows:
         print("   " + "  ".join(f"{cell!s:<{width}}" for cell, width in zip(row, widths)).rstrip())
-    print(f"\n   {verdict}")
+
+
+def verdict(*sentences: str) -> None:
+    """Print what the numbers say, unless they come from a smoke run."""
     if args.quick:
-        print("   (--quick is a smoke run: these numbers are no evidence)")
-    you = f"you said {predicted}); " if predicted else ""
-    print(f"   PREDICT again: {you}the answer is {answer}")
-    number = Path(sys.argv[0]).name[:2]
-    ids = [exercise.id for exercise in checking.EXERCISES if exercise.id[:2] == number]
-    if ids:
-        print(f"   EXERCISES {', '.join(ids)}: python lessons/exercises check {ids[0]}")
+        sentences = ("none: --quick is a smoke run, its numbers are no evidence",)
+    print("\nVERDICT  " + "\n         ".join(sentences))
 
 
-def interval(differences: Tensor) -> tuple[float, float, float]:
-    """Mean of paired differences (n,) and its 95 % interval: (low, mean, high)."""
-    values = differences.flatten().tolist()
-    mean = statistics.fmean(values)
-    half = 1.96 * statistics.stdev(values) / math.sqrt(len(values))
-    return mean - half, mean, mean + half
+def save_results(numbers: dict, pictures: Tensor | None = None, columns: int = 8) -> None:
+    """Write what was measured to the output folder; lessons/results holds the copies that ship.
 
-
-def verdict_of(low: float, high: float) -> str:
-    """What an interval says of a claim that the difference is positive."""
-    return "confirmed" if low > 0 else "contradicted" if high < 0 else "undecided"
-
-
-# %% Result files: what --full leaves, and what a default run reads
-
-RESULTS = Path(__file__).parent / "results"
-
-
-def save_results(args: argparse.Namespace, name: str, numbers: dict, pictures: Tensor | None = None, columns: int = 8) -> None:
-    """Write what a run measured to the output folder; lessons/results holds the copies that ship.
-
+    numbers: plain values and tensors, by name.
     pictures (n, 3, h, w) in [0, 1]: small ones that a later figure shows, as one PNG file.
     """
-    made = {"command": " ".join(["python", f"lessons/{name}.py", *sys.argv[1:]]), "seed": args.seed, "steps": args.steps,
-            "versions": f"Python {platform.python_version()}, torch {torch.__version__}, {torch.get_num_threads()} threads"}
-    path = args.out / f"{name}.json"
+    made = {"command": " ".join(["python", *sys.argv]), "seed": args.seed, "steps": args.steps,
+            "versions": f"Python {platform.python_version()}, torch {torch.__version__},"
+                        f" {torch.get_num_threads()} threads"}
+    path = args.out / f"{file_name()}.json"
     with write_atomically(path) as file:
-        file.write(json.dumps({**made, "numbers": numbers}, indent=1).encode())
-    print(f"\n   results: {path}")
+        file.write(json.dumps({**made, "numbers": numbers}, indent=1, default=Tensor.tolist).encode())
+    print(f"   results: {path}")
     if pictures is not None:
-        with write_atomically(args.out / f"{name}_pictures.png") as file:
-            save_image(pictures, file, nrow=columns, padding=1, pad_value=1.0, format="png")
+        with write_atomically(path.with_name(f"{file_name()}_pictures.png")) as file:
+            save_image(pictures, file, nrow=columns, padding=0, format="png")
 
 
 def load_results(name: str) -> dict:
     """The result file that ships: command, seed, steps, versions, numbers."""
-    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    path = RESULTS / f"{name}.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        content["numbers"].keys(), content["command"], content["steps"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise Problem(f"{path} is missing or damaged; restore it from the repository, or run"
+                      f" python lessons/experiments/{name}.py and copy its result there") from None
+    return content
 
 
-def load_pictures(name: str) -> Tensor:
-    """The pictures (1, 3, h, w) in [0, 1] beside a result file, one grid."""
-    return read_image(str(RESULTS / f"{name}_pictures.png"))[None] / 255
+def load_pictures(name: str, side: int = 64) -> Tensor:
+    """The pictures (n, 3, side, side) in [0, 1] beside a result file, row by row."""
+    from einops import rearrange
+    from minicontrolnet.drawings import read_image
+
+    grid, _ = read_image(RESULTS / f"{name}_pictures.png", at_most=10**4)
+    return rearrange(grid, "1 c (y h) (x w) -> (y x) c h w", h=side, w=side)
 
 
-def save_figure(args: argparse.Namespace, figure: Figure, name: str) -> None:
-    """Write the lesson's figure to the output folder and print where it is."""
-    path = args.out / f"{name}.png"
+def save_figure(figure: Figure, which: str = "") -> None:
+    """Write a lesson's figure to the output folder; a smoke run's is marked as such.
+
+    which: what is added to the name of a second figure, such as "_architecture".
+    """
+    if args.quick:
+        figure.text(0.5, 0.5, "--quick: no evidence", ha="center", va="center", rotation=25,
+                    fontsize=60, color="grey", alpha=0.4)
+    path = args.out / f"{args.name}{which}{'_quick' if args.quick else ''}.png"
     figures.save(figure, path)
     print(f"   figure: {path}")
+
+
+def file_name() -> str:
+    return args.name + ("_quick" if args.quick else "")

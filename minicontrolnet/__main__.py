@@ -7,23 +7,26 @@ import time
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from .conditions import CHANNELS
-from .controlnet import ControlNet, guided, steer
-from .diffusion import STEPS, ddim
-from .drawings import edges_from_drawing, edges_from_picture, palette_from_picture
-from .errors import Problem
-from .evaluation import GUIDANCE, show_scores
+from .conditions import CHANNELS, stick_figure
+from .controlnet import ControlNet
+from .diffusion import TIMESTEPS
+from .drawings import edges_from_picture, palette_from_picture, read_image, trace
+from .evaluation import show_scores
+from .files import Problem, write_atomically
 from .metrics import ShapeClassifier, classifier_loss
-from .options import device, number, problems_in_one_sentence
+from .options import device, in_range, tell_problems
 from .pretrained import load_base, load_classifier, load_control, save_weights, seeded
-from .shapes import to_image, tokenize
-from .training import BATCH, Loss, base_loss, control_loss, train, write_atomically
+from .sampling import GUIDANCE, sample
+from .shapes import SIZE, tokenize
+from .training import BATCH_SIZE, Loss, base_loss, control_loss, train
 from .unet import UNet
 
 # Steps and learning rate of the weights that ship; "shapes" is the classifier of metrics.py.
-RECIPES = {"base": (12000, 2e-3), "edge": (4000, 1e-3), "palette": (4000, 1e-3), "shapes": (400, 3e-3)}
+RECIPES = {"base": (12000, 2e-3), "edge": (4000, 1e-3), "palette": (4000, 1e-3),
+           "pose": (4000, 1e-3), "shapes": (400, 3e-3)}
+SCALES = [0, 0.25, 0.5, 0.75, 1, 1.5, 2]  # of --grid scale
 
 
 def train_command(args: argparse.Namespace) -> None:
@@ -40,6 +43,8 @@ def train_command(args: argparse.Namespace) -> None:
         average = train(network, loss, steps, lr=lr, seed=args.seed, path=state,
                         resume=args.resume, progress=f"training {args.what}")
     except KeyboardInterrupt as stop:
+        if not stop.args:  # pressed twice: nothing was saved
+            raise
         raise KeyboardInterrupt(f"{stop}; saved in {state}; the same command with --resume goes on") from None
     mark = save_weights(average, args.what, out)
     write_recipe(out.with_suffix(".txt"), steps, lr, args.seed, time.perf_counter() - begin, mark)
@@ -50,7 +55,7 @@ def write_recipe(path: Path, steps: int, lr: float, seed: int, seconds: float, m
     """Write the text file that stands beside a file of weights."""
     lines = {
         "command": "python -m minicontrolnet " + " ".join(sys.argv[1:]),
-        "steps, batch, learning rate, seed": f"{steps}, {BATCH}, {lr}, {seed}",
+        "steps, batch, learning rate, seed": f"{steps}, {BATCH_SIZE}, {lr}, {seed}",
         "machine": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads",
         "versions": f"Python {platform.python_version()}, torch {torch.__version__}",
         "minutes": f"{seconds / 60:.1f}",
@@ -72,31 +77,65 @@ def what_to_train(args: argparse.Namespace) -> tuple[nn.Module, Loss]:
 
 
 def sample_command(args: argparse.Namespace) -> None:
-    """Draw pictures for a prompt, with any conditions, and save them beside those."""
+    """Draw pictures for prompts, with any conditions, and save them beside those.
+
+    Rows are prompts, columns are noises; with --grid scale a row is one prompt and one noise.
+    """
     from . import figures  # matplotlib takes longer to import than all the rest
 
-    prompt = tokenize(args.prompt).repeat(args.count, 1)
+    prompts = args.prompt or [""]
+    tokens = tokenize(prompts)  # better told now than after the files were read
+    shown = asked_conditions(args)
+    base = load_base(args.base_weights, args.device)
+    nets = [load_control(kind, base, getattr(args, f"{kind}_weights")) for kind in shown]
+    count = args.count or (1 if args.grid else 8)
+    noise = torch.randn(count, 3, 64, 64, generator=torch.Generator().manual_seed(args.seed))
+    noise, tokens = noise.repeat(len(prompts), 1, 1, 1), tokens.repeat_interleave(count, 0)
+    strip = [sample(base, tokens, noise, [(net, shown[kind], scale) for net, kind in zip(nets, shown)],
+                    args.guidance_scale, args.steps, in_both=args.in_both,
+                    control_start=args.control_start, control_end=args.control_end, progress="sampling")
+             for scale in (SCALES if args.grid else [args.conditioning_scale])]
+    columns = len(SCALES) if args.grid else count if len(prompts) > 1 else None
+    names = [name for prompt in prompts for name in [prompt] + [""] * (count - 1 if args.grid else 0)]
+    figures.save_sample(shown, torch.stack(strip, 1).flatten(0, 1).cpu(), args.out, columns,
+                        title=f'prompt: "{prompts[0]}"' if len(prompts) == 1 else "",
+                        below=[f"scale {scale}" for scale in SCALES] if args.grid else (),
+                        left=names if len(prompts) > 1 else ())
+    print(f"wrote {args.out}")
+
+
+def asked_conditions(args: argparse.Namespace) -> dict[str, Tensor]:
+    """The conditions that a command's options ask for, each (1, c, 64, 64)."""
     shown = {}
-    if args.edge or args.edge_from:
-        shown["edge"] = edges_from_drawing(args.edge) if args.edge else edges_from_picture(args.edge_from)
+    if args.edge:
+        shown["edge"] = traced(args.edge)
+    elif args.edge_from:
+        shown["edge"] = edges_from_picture(args.edge_from)
     if args.palette:
         shown["palette"] = palette_from_picture(args.palette)
-    base = load_base(device=args.device)
-    steered = [steer(load_control(kind, base), condition.to(args.device), args.conditioning_scale)
-               for kind, condition in shown.items()]
-    noise = torch.randn(args.count, 3, 32, 32, generator=torch.Generator().manual_seed(args.seed))
-    model = guided(base, prompt.to(args.device), args.guidance_scale, *steered)
-    pictures = ddim(model, noise.to(args.device), args.steps, progress=True)
-    figures.save_sample(shown, to_image(pictures), args.prompt, args.out)
-    print(f"wrote {args.out}")
+    if args.pose:
+        shown["pose"] = stick_figure(*torch.tensor(args.pose).view(2, 1, 2) * 2 / SIZE - 1)
+    if args.grid and not shown:
+        raise Problem("--grid scale compares strengths of control, and there is no condition;"
+                      " give --edge FILE, --palette FILE or --pose")
+    if args.control_start >= args.control_end:
+        raise Problem("--control-start must be less than --control-end, else there is no control")
+    return shown
+
+
+def traced(path: Path) -> Tensor:
+    """The edge map of a drawing; says so if the drawing had to be scaled."""
+    edges, zoom = trace(*read_image(path), name=str(path))
+    if zoom != 1:
+        print(f"scaled the drawing by {zoom:.2f}, to the size of the shapes that the networks know")
+    return edges
 
 
 def evaluate_command(args: argparse.Namespace) -> None:
     """Print the scores of the weights, each between its ceiling and its floor."""
     base = load_base(args.base_weights)
-    kinds = {"edge": args.edge_weights, "palette": args.palette_weights}
     wanted = list(CHANNELS) if args.only is None else args.only
-    controls = {kind: load_control(kind, base, path) for kind, path in kinds.items() if kind in wanted}
+    controls = {kind: load_control(kind, base, getattr(args, f"{kind}_weights")) for kind in wanted}
     show_scores(base, controls, load_classifier(), args.count)
 
 
@@ -120,8 +159,8 @@ def parser() -> argparse.ArgumentParser:
 
 def add_train(command: argparse.ArgumentParser) -> None:
     command.add_argument("what", choices=list(RECIPES))
-    command.add_argument("--steps", type=number(int, 1, 10**7), help="default: the recipe that ships")
-    command.add_argument("--seed", type=number(int, 0, 2**31), default=0)
+    command.add_argument("--steps", type=in_range(int, 1, 10**7), help="default: the recipe that ships")
+    command.add_argument("--seed", type=in_range(int, 0, 2**31), default=0)
     command.add_argument("--device", type=device, default="auto")
     command.add_argument("--out", type=Path, help="default: checkpoints/base.pt and so on")
     command.add_argument("--base-weights", type=Path, help="default: the base that ships")
@@ -131,32 +170,45 @@ def add_train(command: argparse.ArgumentParser) -> None:
 
 def add_sample(command: argparse.ArgumentParser) -> None:
     edges = command.add_mutually_exclusive_group()
-    command.add_argument("--prompt", default="", help='such as "red star on blue"; words may be missing')
+    command.add_argument("--prompt", action="append", help='such as "red star on blue"; words may be missing;'
+                                                           " given again: one more row")
     edges.add_argument("--edge", type=Path, metavar="FILE", help="a line drawing: one closed outline")
     edges.add_argument("--edge-from", type=Path, metavar="FILE", help="a picture whose edges to take")
     command.add_argument("--palette", type=Path, metavar="FILE", help="a picture whose colours to take")
-    command.add_argument("--count", type=number(int, 1, 256), default=8)
-    command.add_argument("--steps", type=number(int, 1, STEPS), default=25)
-    command.add_argument("--guidance-scale", type=number(float, -100, 100), default=GUIDANCE)
-    command.add_argument("--conditioning-scale", type=number(float, -100, 100), default=1.0)
-    command.add_argument("--seed", type=number(int, 0, 2**31), default=0)
+    command.add_argument("--pose", type=in_range(float, 0, SIZE), nargs=4, metavar=("X", "Y", "TIP_X", "TIP_Y"),
+                         help="centre and upright tip in pixels from the upper left, such as 32 36 36 16")
+    command.add_argument("--count", type=in_range(int, 1, 256), help="default: 8, or 1 with --grid")
+    command.add_argument("--grid", choices=["scale"], help="a strip over conditioning scales from 0 to 2")
+    command.add_argument("--steps", type=in_range(int, 1, TIMESTEPS), default=25)
+    command.add_argument("--guidance-scale", type=in_range(float, -100, 100), default=GUIDANCE)
+    command.add_argument("--conditioning-scale", type=in_range(float, -100, 100), default=1.0)
+    command.add_argument("--control-start", type=in_range(float, 0, 1), default=0.0, metavar="SHARE",
+                         help="control from this share of the steps on")
+    command.add_argument("--control-end", type=in_range(float, 0, 1), default=1.0, metavar="SHARE")
+    command.add_argument("--in-both", action="store_true", help="control in both branches of guidance")
+    command.add_argument("--seed", type=in_range(int, 0, 2**31), default=0)
     command.add_argument("--device", type=device, default="auto")
     command.add_argument("--out", type=Path, default=Path("outputs/sample.png"))
+    add_weights(command)
     command.set_defaults(run=sample_command)
 
 
-def add_evaluate(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--count", type=number(int, 2, 10**5), default=256)
-    command.add_argument("--only", nargs="*", choices=list(CHANNELS), help="which ControlNets; none given: the base alone")
-    for kind in ["base", "edge", "palette"]:
+def add_weights(command: argparse.ArgumentParser) -> None:
+    for kind in ["base", *CHANNELS]:
         command.add_argument(f"--{kind}-weights", type=Path, metavar="FILE", help="default: those that ship")
+
+
+def add_evaluate(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--count", type=in_range(int, 2, 10**5), default=256)
+    command.add_argument("--only", nargs="*", choices=list(CHANNELS), help="which ControlNets; none given: the base alone")
+    add_weights(command)
     command.set_defaults(run=evaluate_command)
 
 
 def main(words: list[str] | None = None) -> None:
     args = parser().parse_args(words)
-    with problems_in_one_sentence():
-        args.run(args)
+    tell_problems()
+    args.run(args)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""From a picture to a condition: edge maps and palettes.
+"""From a picture to a condition: edge maps, palettes and poses.
 
-Conditions are (b, c, 64, 64) in [0, 1], twice as large as the UNet's grid: c is 1 for an
-edge map (0 or 1) and 3 for a palette.
+Conditions are (b, c, 64, 64) in [0, 1], as large as the pictures: c is 1 for an edge map
+(0 or 1) and for a pose (a stick figure), and 3 for a palette.
 """
 
 import torch
@@ -9,15 +9,22 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
-SIZE = 64
-CHANNELS = {"edge": 1, "palette": 3}
+from .shapes import SIZE, Batch, tip_of
+
+CHANNELS = {"edge": 1, "palette": 3, "pose": 1}
 
 
-def condition_of(kind: str, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """The "edge" map or "palette" of images; edges look drawn by hand if a generator is given."""
+def condition_of(kind: str, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
+    """The "edge" map, "palette" or "pose" of pictures; with a generator, edges look drawn by hand.
+
+    Edges and palettes are found in the pictures. A pose is not: it is drawn from their scenes,
+    as the paper's authors took human poses from a network made for that.
+    """
     if kind == "palette":
-        return palette(images)
-    edges = detect_edges(images)
+        return palette(batch.image)
+    if kind == "pose":
+        return stick_figure(batch.scenes.centre, tip_of(batch.scenes))
+    edges = detect_edges(batch.image)
     return edges if generator is None else roughen(edges, generator)
 
 
@@ -69,6 +76,20 @@ def palette(images: Tensor) -> Tensor:
     """A very coarse colour map: the means of a 4x4 grid, (b, 3, h, w) -> the same shape."""
     coarse = F.adaptive_avg_pool2d(images, 4)
     return F.interpolate(coarse, size=images.shape[2:])
+
+
+def stick_figure(centre: Tensor, tip: Tensor) -> Tensor:
+    """A line of 2 pixels from centre (b, 2) to tip (b, 2), with a dot at the centre: (b, 1, 64, 64).
+
+    Places are x and y in [-1, 1]. The share of a pixel that is covered is its value.
+    """
+    line = (torch.arange(SIZE, device=centre.device) + 0.5) * 2 / SIZE - 1
+    pixels = torch.stack(torch.meshgrid(line, line, indexing="xy"), -1).flatten(0, 1)  # (4096, 2)
+    away, bone = pixels - centre[:, None], (tip - centre)[:, None]
+    along = (away * bone).sum(-1, True) / bone.square().sum(-1, True).clamp(min=1e-6)
+    covered = lambda offset, radius: (radius + 0.5 - offset.norm(dim=-1) * SIZE / 2).clamp(0, 1)
+    figure = torch.maximum(covered(away - along.clamp(0, 1) * bone, 1), covered(away, 3))
+    return figure.view(-1, 1, SIZE, SIZE)
 
 
 def roughen(edges: Tensor, generator: torch.Generator) -> Tensor:

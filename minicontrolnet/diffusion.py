@@ -3,7 +3,7 @@
 Everything here knows the network only as a callable ``model(xt, t) -> eps``. Prompt,
 guidance and control come in as closures, so one sampler serves every lesson.
 Shapes: x0, xt, eps are (b, c, h, w), pictures in [-1, 1]; t is (b,) of whole numbers
-in [0, STEPS). Sources: DDPM (Ho et al. 2020), DDIM (Song et al. 2021), the cosine
+in [0, TIMESTEPS). Sources: DDPM (Ho et al. 2020), DDIM (Song et al. 2021), the cosine
 schedule (Nichol and Dhariwal 2021), guidance (Ho and Salimans 2022).
 """
 
@@ -15,18 +15,31 @@ from torch import Tensor
 from tqdm import tqdm
 
 Model = Callable[[Tensor, Tensor], Tensor]
-STEPS = 1000
+TIMESTEPS = 1000
+
+
+SHIFT = 1.4
 
 
 def _cosine_alpha_bar() -> Tensor:
-    """alpha_bar (STEPS,) in float64: what is left of the picture's variance at each t."""
-    time = torch.arange(STEPS + 1, dtype=torch.float64) / STEPS
+    """alpha_bar (TIMESTEPS,) in float64: what is left of the picture's variance at each t."""
+    time = torch.arange(TIMESTEPS + 1, dtype=torch.float64) / TIMESTEPS
     f = torch.cos((time + 0.008) / 1.008 * math.pi / 2) ** 2
     alpha = (f[1:] / f[:-1]).clamp(min=0.001)  # beta at most 0.999, as in the source
     return alpha.cumprod(0)
 
 
-ALPHA_BAR = _cosine_alpha_bar()
+def shift(alpha_bar: Tensor, s: float) -> Tensor:
+    """The schedule for pictures s times as large (Hoogeboom et al., "simple diffusion", 2023).
+
+    The mean of s x s pixels keeps the picture and has 1 / s^2 of the noise's variance, so a
+    larger picture looks less noisy at the same alpha_bar. To make it as noisy again, divide the
+    signal-to-noise ratio alpha_bar / (1 - alpha_bar) by s^2: logSNR - 2 ln s. Solved for alpha_bar:
+    """
+    return alpha_bar / (alpha_bar + s**2 * (1 - alpha_bar))
+
+
+ALPHA_BAR = shift(_cosine_alpha_bar(), SHIFT)
 
 
 def alpha_bar_at(t: Tensor, like: Tensor) -> Tensor:
@@ -61,17 +74,17 @@ def eps_from_v(v: Tensor, xt: Tensor, t: Tensor) -> Tensor:
     return alpha_bar.sqrt() * v + (1 - alpha_bar).sqrt() * xt
 
 
-def to_eps(output: Tensor, xt: Tensor, t: Tensor, predicts: str) -> Tensor:
+def to_eps(output: Tensor, xt: Tensor, t: Tensor, prediction_type: str) -> Tensor:
     """Read a network's raw output, which is "eps", "v" or "x0", as eps."""
-    if predicts == "eps":
+    if prediction_type == "eps":
         return output
-    return {"x0": eps_from_x0, "v": eps_from_v}[predicts](output, xt, t)
+    return {"x0": eps_from_x0, "v": eps_from_v}[prediction_type](output, xt, t)
 
 
 # %% The objective
 
 
-def loss_weight(t: Tensor, like: Tensor, predicts: str) -> Tensor:
+def loss_weight(t: Tensor, like: Tensor, prediction_type: str) -> Tensor:
     """The weight (b, 1, 1, 1) of the noise error at t; all ones is the paper's Eq. 5.
 
     An error d in x0 is an error d sqrt(alpha_bar / (1 - alpha_bar)) in eps, so Eq. 5 all but
@@ -80,27 +93,27 @@ def loss_weight(t: Tensor, like: Tensor, predicts: str) -> Tensor:
 
         "v":  |v error|^2 = |eps error|^2 / alpha_bar
         "x0": the same, and (1 - alpha_bar) |v error|^2 = |x0 error|^2, so the weight on the
-              x0 error is 1 / (1 - alpha_bar), clipped at 20 (Li and He, "Back to Basics", 2025).
+              x0 error is 1 / (1 - alpha_bar), clipped at 20 after Li and He ("Back to Basics", 2025).
     """
     alpha_bar = alpha_bar_at(t, like)
-    if predicts == "eps":
+    if prediction_type == "eps":
         return torch.ones_like(alpha_bar)
-    if predicts == "v":
+    if prediction_type == "v":
         return 1 / alpha_bar
     return (20 * (1 - alpha_bar)).clamp(max=1) / alpha_bar
 
 
-def noise_loss(model: Model, x0: Tensor, t: Tensor, eps: Tensor, predicts: str) -> Tensor:
+def noise_loss(model: Model, x0: Tensor, t: Tensor, eps: Tensor, prediction_type: str) -> Tensor:
     """Eq. 5 with the weight above: the mean of weight |eps - model(xt, t)|^2, a scalar."""
     xt = q_sample(x0, t, eps)
     error = eps - model(xt, t)
-    return (loss_weight(t, x0, predicts) * error**2).mean()
+    return (loss_weight(t, x0, prediction_type) * error**2).mean()
 
 
 # %% Guidance and samplers
 
 
-def guide(uncond: Model, cond: Model, guidance_scale: float) -> Model:
+def cfg(uncond: Model, cond: Model, guidance_scale: float) -> Model:
     """Classifier-free guidance: eps_uncond + scale (eps_cond - eps_uncond).
 
     Written as lerp, which is exact at scale 0, at 1, and where both branches agree.
@@ -109,7 +122,7 @@ def guide(uncond: Model, cond: Model, guidance_scale: float) -> Model:
 
 
 def ddim_step(eps: Tensor, xt: Tensor, t: Tensor, t_next: Tensor, clip: bool = True) -> Tensor:
-    """One deterministic DDIM step from t to t_next; below 0 is the picture itself.
+    """One deterministic DDIM step from t to t_next, where -1 stands for the picture itself.
 
     With ``clip`` the estimate of x0 is held in [-1, 1], after guidance, and eps follows it.
     """
@@ -137,10 +150,10 @@ def ddpm_step(eps: Tensor, xt: Tensor, t: Tensor, z: Tensor, clip: bool = True) 
 
 @torch.no_grad()
 def ddim(model: Model, xt: Tensor, steps: int = 25, progress: bool = False) -> Tensor:
-    """Draw pictures (b, c, h, w) in [-1, 1] from noise xt in ``steps`` DDIM steps."""
-    if not 1 <= steps <= STEPS:
-        raise ValueError(f"steps is {steps}; give a whole number from 1 to {STEPS}")
-    times = torch.linspace(STEPS - 1, -1, steps + 1).round().long().tolist()
+    """Turn noise xt into pictures (b, c, h, w) in [-1, 1] in ``steps`` DDIM steps."""
+    if not 1 <= steps <= TIMESTEPS:
+        raise ValueError(f"steps is {steps}; give a whole number from 1 to {TIMESTEPS}")
+    times = torch.linspace(TIMESTEPS - 1, -1, steps + 1).round().long().tolist()
     for now, then in tqdm(list(zip(times, times[1:])), "DDIM", disable=not progress, leave=False):
         t, t_next = (torch.full((len(xt),), time, device=xt.device) for time in (now, then))
         xt = ddim_step(model(xt, t), xt, t, t_next)
@@ -149,8 +162,8 @@ def ddim(model: Model, xt: Tensor, steps: int = 25, progress: bool = False) -> T
 
 @torch.no_grad()
 def ddpm(model: Model, xt: Tensor, generator: torch.Generator, progress: bool = False) -> Tensor:
-    """Draw pictures (b, c, h, w) from noise xt in all STEPS steps of Algorithm 2."""
-    for now in tqdm(reversed(range(STEPS)), "DDPM", STEPS, disable=not progress, leave=False):
+    """Turn noise xt into pictures (b, c, h, w) in all TIMESTEPS steps of Algorithm 2."""
+    for now in tqdm(reversed(range(TIMESTEPS)), "DDPM", TIMESTEPS, disable=not progress, leave=False):
         t = torch.full((len(xt),), now, device=xt.device)
         z = torch.randn(xt.shape, generator=generator, dtype=xt.dtype).to(xt.device)
         xt = ddpm_step(model(xt, t), xt, t, z)

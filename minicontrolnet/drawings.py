@@ -7,6 +7,7 @@ the light, find the ink, thin it to one line.
 import os
 import warnings
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,22 +15,23 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor, resize
 
-from .conditions import SIZE, detect_edges, palette
-from .errors import Problem
+from .conditions import detect_edges, palette
+from .files import Problem
+from .shapes import SIZE
 
 
-def read_image(path: str | Path) -> tuple[Tensor, Tensor]:
+def read_image(path: str | Path, at_most: int = 512) -> tuple[Tensor, Tensor]:
     """Read any picture that Pillow reads, upright: colours (1, 3, h, w) and opacity (1, 1, h, w).
 
-    Both are in [0, 1]; of an animation it is the first frame. Pictures over 512 pixels a side
-    are made smaller. Raises Problem if there is no picture to be read or to be seen.
+    Both are in [0, 1]; of an animation it is the first frame. Pictures of more than ``at_most``
+    pixels a side are made smaller. Raises Problem if there is nothing to be read or to be seen.
     """
     if os.path.isdir(path):  # says no to a name too long for a file, where Path raises
         raise Problem(f'"{path}" is a folder; give the name of a PNG or JPEG file')
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            picture = _open_small(path)
+            picture = _open_small(path, at_most)
     except FileNotFoundError:
         raise Problem(f'"{path}" does not exist; check the name of the picture') from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -44,10 +46,10 @@ def read_image(path: str | Path) -> tuple[Tensor, Tensor]:
     return rgba[:, :3], rgba[:, 3:]
 
 
-def _open_small(path: str | Path) -> Image.Image:
-    """Open a picture in mode RGBA, upright, with at most 512 pixels a side."""
+def _open_small(path: str | Path, at_most: int) -> Image.Image:
+    """Open a picture in mode RGBA, upright, with at most ``at_most`` pixels a side."""
     with Image.open(path) as file:
-        file.draft("RGB", (512, 512))  # lets a JPEG of a phone be read small
+        file.draft("RGB", (at_most, at_most))  # lets a JPEG of a phone be read small
         picture = ImageOps.exif_transpose(file)
     if picture.mode.startswith(("I", "F")):
         # Pillow would cut these greys off at 255: divide by the white that holds them.
@@ -57,27 +59,43 @@ def _open_small(path: str | Path) -> Image.Image:
         picture = grey.point(lambda value: value * (255 / white)).convert("L")
     # Pillow averages no pixels of mode 1 and P; L takes a quarter of RGBA's memory.
     picture = picture.convert("L" if picture.mode == "1" else "RGBA")
-    picture.thumbnail((512, 512), Image.Resampling.BOX)
+    picture.thumbnail((at_most, at_most), Image.Resampling.BOX)
     return picture.convert("RGBA")
 
 
+class Drawing(NamedTuple):
+    """A line drawing as an edge map, and by how much it had to be scaled for that."""
+
+    edges: Tensor  # (1, 1, 64, 64), 0 or 1
+    zoom: float  # 1: as drawn; the networks saw shapes of some sizes only
+
+
 def edges_from_drawing(path: str | Path) -> Tensor:
-    """An edge map (1, 1, 64, 64) from a line drawing: dark on light or light on dark, any pen.
+    """An edge map (1, 1, 64, 64) from the file of a line drawing; see trace."""
+    return trace(*read_image(path), name=str(path)).edges
+
+
+def trace(colours: Tensor, opacity: Tensor, name: str = "the drawing") -> Drawing:
+    """Trace a line drawing (1, 3, h, w), dark on light or light on dark, by any pen.
 
     Each stroke becomes one thin line. What is promised: one closed outline on a plain ground,
-    its stroke at most 6 % of the picture. Raises Problem if there is no line, or a filled shape.
+    its stroke at most 6 % of the picture. A drawing that is smaller or larger than the shapes
+    of the toy world is scaled to their size. Raises Problem if there is no line, or a filled
+    shape; ``name`` is what its sentence calls the drawing.
     """
-    tone = _tone(_resize(_flatten(*read_image(path)), 256))
-    if _darken(_ink(tone, 161).float(), 37).any():
-        raise Problem(f'"{path}" shows a filled shape and no line drawing; draw one closed outline'
+    tone = _tone(_resize(_flatten(colours, opacity), 256))
+    if _darken((_ink(tone, 161) > 0).float(), 37).any():
+        raise Problem(f'"{name}" shows a filled shape and no line drawing; draw one closed outline'
                       " with a thin pen, or use --edge-from for a picture")
     ink = _ink(tone, 65)
-    rim = _spread(ink ^ F.pad(ink[..., 1:-1, 1:-1], (1, 1, 1, 1)), ink)
-    for strokes in (ink & ~rim, ink):  # a scanner's dark margin goes, if anything else is there
-        edges = _lines(strokes)
+    strokes = ink > 0
+    rim = _spread(strokes ^ F.pad(strokes[..., 1:-1, 1:-1], (1, 1, 1, 1)), strokes)
+    for ink in (ink.masked_fill(rim, -1), ink):  # a scanner's dark margin goes, if anything else is there
+        fitted, zoom = _fit(_centre(ink))
+        edges = _lines(fitted)
         if edges.sum() >= 16:
-            return edges.float()
-    raise Problem(f'"{path}" shows no line drawing: there is no stroke on a plain ground; draw one'
+            return Drawing(edges.float(), zoom)
+    raise Problem(f'"{name}" shows no line drawing: there is no stroke on a plain ground; draw one'
                   " closed outline with a dark pen on white, or use --edge-from for a picture")
 
 
@@ -131,13 +149,43 @@ def _tone(image: Tensor) -> Tensor:
 
 
 def _ink(tone: Tensor, window: int) -> Tensor:
-    """Where a drawing's tone (1, 1, h, w) is that of strokes, narrower than a window."""
+    """Above 0 where a drawing's tone (1, 1, h, w) is that of strokes, narrower than a window."""
     # Closing (brighten, then darken) wipes out all dark that is narrower than the window.
     paper = _darken(_brighten(_local_mean(tone, 3), window), window)
     strength = paper - tone
     noise = strength.median()
     strongest = strength.flatten().kthvalue(int(0.998 * strength.numel())).values
-    return strength > (0.6 * noise + 0.4 * strongest).clamp(min=0.008 + 2 * noise)
+    return strength - (0.6 * noise + 0.4 * strongest).clamp(min=0.008 + 2 * noise)
+
+
+# The outlines of the toy world lie at 0.38 to 0.63 of half a picture from their middle (root mean square).
+NARROW, WIDE = 0.40, 0.56
+
+
+def _fit(ink: Tensor) -> tuple[Tensor, float]:
+    """Scale ink (1, 1, s, s), above 0 in strokes, to a size of the toy world's outlines.
+
+    Returns the strokes (1, 1, 256, 256), true or false, and the scale: 1 if none was needed.
+    """
+    thin = _thin(ink > 0)
+    coarse = _largest(F.max_pool2d(thin.float(), 4) > 0)  # parts are found 30 times as fast
+    y, x = (thin & (F.interpolate(coarse.float(), thin.shape[2:]) > 0))[0, 0].nonzero().T
+    if len(x) < 8:
+        return ink > 0, 1.0
+    points = (torch.stack([x, y], 1) + 0.5) * 2 / ink.shape[-1] - 1  # in [-1, 1]
+    reach = (points - points.mean(0)).square().sum(1).mean().sqrt().item()
+    zoom = min(max(1.0, NARROW / reach), WIDE / reach)
+    if zoom == 1:
+        return ink > 0, 1.0
+    low, high = points.amin(0), points.amax(0)
+    room = (0.95 - (high - low) * zoom / 2).clamp(min=0)
+    middle = (low + high) / 2
+    shift = middle - middle.clamp(-room, room) / zoom  # stays where it is, but inside the sheet
+    if zoom < 1:  # else thin strokes would fall between the points looked at
+        ink = F.max_pool2d(ink, 3, stride=1, padding=1)
+    theta = torch.tensor([[[1 / zoom, 0, shift[0]], [0, 1 / zoom, shift[1]]]])
+    grid = F.affine_grid(theta, [1, 1, 256, 256], align_corners=False)
+    return F.grid_sample(ink, grid, align_corners=False) > 0, zoom
 
 
 def _level(image: Tensor) -> Tensor:
@@ -164,15 +212,20 @@ def _darken(image: Tensor, size: int) -> Tensor:
 
 
 def _lines(strokes: Tensor) -> Tensor:
-    """Strokes (1, 1, h, w), h or w 256, as thin lines (1, 1, 64, 64): no specks, no spurs to 3 pixels."""
-    middle = _thin(_centre(strokes.float()) > 0).float()
+    """Strokes (1, 1, 256, 256) as thin lines (1, 1, 64, 64): no specks, no spurs to 3 pixels."""
+    middle = _thin(strokes).float()
     line = _thin(F.max_pool2d(middle, 256 // SIZE) > 0)
     pruned = line
     for _ in range(3):
         pruned = pruned & ~_ends(pruned)
     for _ in range(3):  # what still ends here was a true end, so it grows back
         pruned = pruned | (line & _grow(pruned & _ends(pruned)))
-    label = _label(pruned)
+    return _largest(pruned)
+
+
+def _largest(mask: Tensor) -> Tensor:
+    """The parts of a mask that are not specks beside the largest one."""
+    label = _label(mask)
     size = label.flatten().bincount()
     size[0] = 0
     return (size >= (0.15 * size.max()).clamp(min=8))[label]

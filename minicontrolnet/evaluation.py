@@ -1,97 +1,79 @@
-"""The table of scores: 256 held-out pictures, each number between its ceiling and its floor."""
+"""Held-out pictures, the table of scores, and how sure a difference is.
 
+Each score stands between its ceiling (real pictures) and its floor (shuffled conditions).
+"""
+
+import math
+import statistics
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from .conditions import condition_of
-from .controlnet import ControlNet, guided, predictor, steer
-from .diffusion import Model, ddim, noise_loss
+from .controlnet import ControlNet
+from .diffusion import noise_loss
 from .metrics import (ShapeClassifier, colours_right, edge_f1, mask_iou, mask_of, palette_error,
-                      shapes_right, shuffle_gap)
-from .shapes import Draw, draw, to_image
-from .training import draw_noise, to_device_of
+                      pose_errors, shapes_right, shuffle_gap)
+from .sampling import predictor, sample
+from .shapes import SHAPES, Batch, random_batch
+from .training import random_times_and_noise
 from .unet import UNet
 
 HELD_OUT = 10_000  # seed of the held-out pictures; training uses small seeds
-GUIDANCE = 2.5
 
 
-def held_out(n: int, seed: int = HELD_OUT) -> tuple[Draw, Tensor]:
-    """n pictures that no training saw, and the noise (n, 3, 32, 32) to start sampling from."""
+def held_out(n: int, device: str | torch.device = "cpu", seed: int = HELD_OUT) -> tuple[Batch, Tensor]:
+    """n pictures that no training saw, and the noise (n, 3, 64, 64) to start sampling from."""
     generator = torch.Generator().manual_seed(seed)
-    truth = draw(n, generator)
-    return truth, torch.randn(truth.x0.shape, generator=generator)
+    batch = random_batch(n, generator)
+    noise = torch.randn(batch.x0.shape, generator=generator)
+    return batch.map(lambda tensor: tensor.to(device)), noise.to(device)
 
 
-def sample_in_batches(make_model: Callable[[slice], Model], noise: Tensor, steps: int = 25, batch: int = 16,
-                      progress: str | None = None) -> Tensor:
-    """Draw pictures (n, 3, 32, 32) in [0, 1] from noise, ``batch`` at a time.
-
-    ``make_model`` is asked for the model of each slice of the n pictures.
-    """
-    parts = [slice(i, i + batch) for i in range(0, len(noise), batch)]
-    bar = tqdm(parts, progress, disable=progress is None)
-    done = [ddim(make_model(part), noise[part], steps) for part in bar]
-    return to_image(torch.cat(done))
+# %% Scores
 
 
-def base_scores(images: Tensor, prompt: Tensor, classifier: ShapeClassifier) -> dict[str, float]:
+def prompt_scores(images: Tensor, prompt: Tensor, classifier: ShapeClassifier) -> dict[str, float]:
     """The shares of pictures whose two colours, and whose shape, are the prompt's."""
     return {"colour accuracy": colours_right(images, prompt).float().mean().item(),
             "shape accuracy": shapes_right(images, prompt, classifier).float().mean().item()}
 
 
-def condition_scores(kind: str, images: Tensor, mask: Tensor, condition: Tensor) -> dict[str, float]:
-    """Mask IoU (n, 1, 32, 32 masks) and the error in what the condition shows, means over pictures."""
-    iou = {"mask IoU": mask_iou(mask_of(images), mask).mean().item()}
+def condition_scores(kind: str, images: Tensor, truth: Batch) -> dict[str, float]:
+    """Mask IoU and how far the condition of ``truth`` is kept by images, means over pictures."""
+    iou = {"mask IoU": mask_iou(mask_of(images), truth.mask).mean().item()}
+    if kind == "pose":
+        degrees, pixels = pose_errors(images, truth.scenes)
+        return iou | {"angle error": degrees.nanmean().item(), "place error": pixels.mean().item()}
+    condition = condition_of(kind, truth)
     if kind == "edge":
         return iou | {"edge F1": edge_f1(images, condition).mean().item()}
     return iou | {"palette error": palette_error(images, condition).mean().item()}
 
 
-def show_scores(base: UNet, controls: dict[str, ControlNet], classifier: ShapeClassifier,
-                n: int = 256) -> None:
-    """Print the whole table for n held-out pictures."""
-    truth, noise = held_out(n)
-    real, empty = to_image(truth.x0), torch.zeros_like(truth.prompt)
-    row = lambda name, scores: print(f"{name:40}" + "".join(f"{k} {v:.3f}   " for k, v in scores.items()), flush=True)
-
-    def drawn(name: str, prompt: Tensor, *pairs: tuple[ControlNet, Tensor]) -> Tensor:
-        model = lambda part: guided(base, prompt[part], GUIDANCE, *(steer(c, x[part]) for c, x in pairs))
-        return sample_in_batches(model, noise, progress=name)
-
-    row("prompt: real pictures (ceiling)", base_scores(real, truth.prompt, classifier))
-    free = drawn("base", truth.prompt)
-    row("prompt: base", base_scores(free, truth.prompt, classifier))
-    row("prompt: shuffled prompts (floor)", base_scores(free, truth.prompt.roll(1, 0), classifier))
-    for kind, control in controls.items():
-        condition = condition_of(kind, truth.image)
-        score = lambda images: condition_scores(kind, images, truth.mask, condition)
-        row(f"{kind}: real pictures (ceiling)", score(real))
-        right = drawn(kind, truth.prompt, (control, condition))
-        row(f"{kind}: ControlNet, right prompt", score(right) | base_scores(right, truth.prompt, classifier))
-        row(f"{kind}: ControlNet, empty prompt", score(drawn(kind, empty, (control, condition))))
-        row(f"{kind}: no control, right prompt", score(free))
-        row(f"{kind}: shuffled conditions (floor)", condition_scores(kind, right, truth.mask.roll(1, 0), condition.roll(1, 0)))
-        row(f"{kind}: condition-shuffle gap", {"loss": gap(base, control, kind)})
+def conflicting(prompt: Tensor) -> Tensor:
+    """The same prompts (n, 3) with another shape's word."""
+    other = prompt.clone()
+    other[:, 1] = prompt[:, 1] % len(SHAPES) + 1
+    return other
 
 
 def loss_of_condition(base: UNet, control: ControlNet, kind: str, n: int = 128,
                       seed: int = HELD_OUT) -> tuple[Callable[[Tensor], Tensor], Tensor]:
     """The loss on n held-out pictures as a function of the condition, and their true condition."""
     generator = torch.Generator().manual_seed(seed)
-    truth = draw(n, generator)
-    t, eps = draw_noise(truth.x0, generator)
-    x0, t, eps, prompt, condition = to_device_of(
-        base, truth.x0, t, eps, truth.prompt, condition_of(kind, truth.image))
+    truth = random_batch(n, generator)
+    t, eps = random_times_and_noise(truth.x0, generator)
+    device = next(base.parameters()).device
+    condition = condition_of(kind, truth).to(device)
+    x0, t, eps, prompt = (tensor.to(device) for tensor in (truth.x0, t, eps, truth.prompt))
 
     @torch.no_grad()
     def loss(condition: Tensor) -> Tensor:
-        model = predictor(base, prompt, steer(control, condition))
-        return noise_loss(model, x0, t, eps, base.predicts)
+        model = predictor(base, prompt, [(control, condition)])
+        return noise_loss(model, x0, t, eps, base.prediction_type)
 
     return loss, condition
 
@@ -99,3 +81,102 @@ def loss_of_condition(base: UNet, control: ControlNet, kind: str, n: int = 128,
 def gap(base: UNet, control: ControlNet, kind: str, n: int = 128, seed: int = HELD_OUT) -> float:
     """The condition-shuffle gap of a ControlNet on held-out pictures with their prompts."""
     return shuffle_gap(*loss_of_condition(base, control, kind, n, seed))
+
+
+# %% The table
+
+
+def show(name: str, scores: dict[str, float]) -> None:
+    """Print one row."""
+    print(f"{name:40}" + "".join(f"{key} {value:.3f}   " for key, value in scores.items()), flush=True)
+
+
+def show_scores(base: UNet, controls: dict[str, ControlNet], classifier: ShapeClassifier,
+                n: int = 256) -> None:
+    """Print the whole table for n held-out pictures."""
+    truth, noise = held_out(n)
+    show("prompt: real pictures (ceiling)", prompt_scores(truth.image, truth.prompt, classifier))
+    free = sample(base, truth.prompt, noise, progress="base")
+    show("prompt: base", prompt_scores(free, truth.prompt, classifier))
+    right = shapes_right(free, truth.prompt, classifier).float()
+    show("prompt: base, shape accuracy of each", {
+        shape: right[truth.scenes.shape == i].mean().item() for i, shape in enumerate(SHAPES)
+        if i in truth.scenes.shape})
+    show("prompt: shuffled prompts (floor)", prompt_scores(free, truth.prompt.roll(1, 0), classifier))
+    for kind, control in controls.items():
+        show_control_scores(kind, base, control, classifier, truth, noise, free)
+    if len(controls) > 1:
+        show_composed(base, controls, truth, noise)
+
+
+def show_control_scores(kind: str, base: UNet, control: ControlNet, classifier: ShapeClassifier,
+                        truth: Batch, noise: Tensor, free: Tensor) -> None:
+    """Print the rows of one ControlNet; ``free`` are the pictures without it."""
+    condition = condition_of(kind, truth)
+    score = lambda images: condition_scores(kind, images, truth)
+    show(f"{kind}: real pictures (ceiling)", score(truth.image))
+    prompts = {"right": truth.prompt, "empty": torch.zeros_like(truth.prompt),
+               "conflicting": conflicting(truth.prompt)}
+    for name, prompt in prompts.items():
+        images = sample(base, prompt, noise, [(control, condition)], progress=f"{kind}, {name}")
+        extra = prompt_scores(images, prompt, classifier) if name == "right" else {}
+        show(f"{kind}: ControlNet, {name} prompt", score(images) | extra)
+        if name == "right":
+            neighbour = truth.map(lambda tensor: tensor.roll(1, 0))
+            shuffled = condition_scores(kind, images, neighbour)
+    show(f"{kind}: no control, right prompt", score(free))
+    show(f"{kind}: shuffled conditions (floor)", shuffled)
+    show(f"{kind}: condition-shuffle gap", {"loss": gap(base, control, kind)})
+
+
+def show_composed(base: UNet, controls: dict[str, ControlNet], truth: Batch, noise: Tensor) -> None:
+    """Print how all ControlNets together, their outputs added, are followed without a prompt."""
+    pairs = [(control, condition_of(kind, truth)) for kind, control in controls.items()]
+    images = sample(base, "", noise, pairs, progress="composed")
+    scores: dict[str, float] = {}
+    for kind in controls:
+        scores |= condition_scores(kind, images, truth)
+    show(" + ".join(controls) + ", empty prompt", scores)
+
+
+# %% How sure a difference is
+
+
+class Paired(NamedTuple):
+    """The mean of paired differences and its 95 % interval."""
+
+    low: float
+    mean: float
+    high: float
+
+    @property
+    def verdict(self) -> str:
+        """What the interval says of the claim that the difference is positive."""
+        return "confirmed" if self.low > 0 else "contradicted" if self.high < 0 else "undecided"
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.3f} ({self.low:+.3f} .. {self.high:+.3f})"
+
+
+def paired(differences: Tensor | list[float]) -> Paired:
+    """Student's 95 % interval of the mean of differences (n,), n at least 2.
+
+    A difference that is not finite makes the whole interval so: such a claim is undecided.
+    """
+    values = torch.as_tensor(differences, dtype=torch.float64).flatten().tolist()
+    if not all(map(math.isfinite, values)):
+        return Paired(-math.inf, math.nan, math.inf)
+    mean = statistics.fmean(values)
+    half = student_t(len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
+    return Paired(mean - half, mean, mean + half)
+
+
+def student_t(freedom: int, share: float = 0.95) -> float:
+    """The t that holds ``share`` of Student's distribution between -t and t.
+
+    With t = sqrt(freedom) tan(angle) its density becomes cos(angle)^(freedom - 1).
+    """
+    angle = torch.linspace(0, math.pi / 2, 1_000_001, dtype=torch.float64)
+    inside = torch.cumulative_trapezoid(angle.cos() ** (freedom - 1), angle)
+    where = int(torch.searchsorted(inside, share * inside[-1]))
+    return math.sqrt(freedom) * math.tan(angle[where + 1])

@@ -1,6 +1,7 @@
 """Figures that can be projected: grids of pictures, and saving without a half-written file."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
@@ -11,19 +12,55 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torchvision.utils import make_grid
 
-from .training import write_atomically
+from .files import write_atomically
 
-plt.rcParams.update({"font.size": 14, "axes.spines.top": False, "axes.spines.right": False,
+# 16:9 at 1280 x 720 points of 1/100 inch: 18 point text is 25 pixels high on a 1280-pixel hall screen.
+plt.rcParams.update({"figure.figsize": (12.8, 7.2), "figure.dpi": 100, "font.size": 18,
+                     "axes.titlesize": 18, "axes.labelsize": 18, "xtick.labelsize": 16,
+                     "ytick.labelsize": 16, "legend.fontsize": 16, "lines.linewidth": 3,
+                     "axes.spines.top": False, "axes.spines.right": False,
                      "figure.constrained_layout.use": True})
+GAP = 4  # white pixels between the pictures of a grid
 
 
-def show(axes: plt.Axes, images: Tensor, columns: int | None = None, title: str = "") -> None:
-    """Show one or many images (n, 1 or 3, h, w) in [0, 1] as a grid, each pixel a square."""
-    grid = make_grid(images.detach().cpu(), columns or len(images), padding=1, pad_value=1.0)
+def show(axes: plt.Axes, images: Tensor, columns: int | None = None, title: str = "",
+         below: Sequence[str] = (), left: Sequence[str] = ()) -> None:
+    """Show images (n, 1 or 3, h, w) in [0, 1] as a grid; each pixel is a square.
+
+    ``below``: one caption for each column; ``left``: one for each row.
+    """
+    columns = columns or len(images)
+    grid = make_grid(images.detach().cpu(), columns, padding=GAP, pad_value=1.0)
     axes.imshow(rearrange(grid, "c h w -> h w c").numpy(), interpolation="nearest")
-    axes.set(xticks=[], yticks=[])
-    axes.set_title(title, fontsize=14)
+    height, width = images.shape[-2] + GAP, images.shape[-1] + GAP
+    axes.set_xticks([width * (i + 0.5) + GAP / 2 for i in range(len(below))], below)
+    axes.set_yticks([height * (i + 0.5) + GAP / 2 for i in range(len(left))], left)
+    axes.tick_params(length=0)
+    axes.set_title(title)
     axes.spines[:].set_visible(False)
+
+
+def bars(axes: plt.Axes, scores: dict[str, dict[str, float]]) -> None:
+    """Grouped bars: ``scores`` holds for each name, one colour each, a value for each group."""
+    width = 0.8 / len(scores)
+    for i, (name, own) in enumerate(scores.items()):
+        x = [group + width * (i - (len(scores) - 1) / 2) for group in range(len(own))]
+        axes.bar(x, list(own.values()), 0.95 * width, label=name)
+        axes.set_xticks(range(len(own)), list(own))
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08))
+
+
+def heat(axes: plt.Axes, values: dict[str, list[float | None]], texts: dict[str, list[str]]) -> None:
+    """A table, a row for each name: the larger a value, the darker its cell; 0 is white, None grey."""
+    rows = torch.tensor([[value or math.nan for value in row] for row in values.values()])
+    axes.imshow(rows.log10().numpy(), cmap="YlOrRd", aspect="auto", alpha=0.7)
+    for y, row in enumerate(texts.values()):
+        for x, text in enumerate(row):
+            axes.text(x, y, text, ha="center", va="center")
+            if list(values.values())[y][x] is None:
+                axes.add_patch(plt.Rectangle((x - 0.5, y - 0.5), 1, 1, color="lightgrey"))
+    axes.set_yticks(range(len(rows)), list(values))
+    axes.set_xticks(range(rows.shape[1]))
 
 
 def enlarge(images: Tensor, scale: int) -> Tensor:
@@ -31,28 +68,38 @@ def enlarge(images: Tensor, scale: int) -> Tensor:
     return images.expand(-1, 3, -1, -1).repeat_interleave(scale, -1).repeat_interleave(scale, -2)
 
 
-def outlined(images: Tensor, edges: Tensor, scale: int = 4) -> Tensor:
-    """Images (n, 3, h, w) with edge maps (n, 1, 2 h, 2 w) drawn over them, ``scale`` times as large."""
-    magenta = torch.tensor([1.0, 0.0, 1.0]).view(3, 1, 1)  # unlike every colour of the toy world
-    return torch.where(enlarge(edges, scale // 2) > 0.5, magenta, enlarge(images, scale))
+def outlined(images: Tensor, edges: Tensor, scale: int = 3) -> Tensor:
+    """Images (n, 3, h, w), ``scale`` times as large, with edge maps (n, 1, h, w) as magenta lines.
+
+    The line is one pixel of the enlarged picture wide, so that the picture's own edge shows
+    beside it; magenta is unlike every colour of the toy world.
+    """
+    magenta = torch.tensor([1.0, 0.0, 1.0]).view(3, 1, 1)
+    inside = torch.zeros(scale, scale)
+    inside[scale // 2, scale // 2] = 1  # only the middle of each enlarged pixel
+    h, w = edges.shape[-2:]
+    line = enlarge(edges, scale) * inside.repeat(h, w)
+    line = torch.nn.functional.max_pool2d(line, 3, stride=1, padding=1) if scale > 3 else line
+    return torch.where((line > 0.5).to(images.device), magenta.to(images), enlarge(images, scale))
 
 
 def save(figure: Figure, path: Path) -> None:
     """Write a figure as PNG, all or nothing; in Jupyter it is shown inline, too."""
     with write_atomically(path) as file:
-        figure.savefig(file, format="png", dpi=110)
+        figure.savefig(file, format="png", dpi=150)
     if "inline" not in matplotlib.get_backend().lower():
         plt.close(figure)
 
 
-def save_sample(conditions: dict[str, Tensor], pictures: Tensor, prompt: str, path: Path) -> None:
-    """The conditions (1, c, 64, 64) at the left, the pictures (n, 3, 32, 32) at the right."""
-    rows = max(1, round(math.sqrt(len(pictures) / 2)))
-    columns = math.ceil(len(pictures) / rows)
-    widths = [4.5] * len(conditions) + [max(4.5, 2.2 * columns)]
-    figure, axes = plt.subplots(1, len(widths), figsize=(sum(widths), max(4.5, 2.2 * rows) + 0.5),
+def save_sample(conditions: dict[str, Tensor], pictures: Tensor, path: Path, columns: int | None = None,
+                title: str = "", below: Sequence[str] = (), left: Sequence[str] = ()) -> None:
+    """The conditions (1, c, 64, 64) at the left, the pictures (n, 3, 64, 64) at the right; see show."""
+    rows = math.ceil(len(pictures) / columns) if columns else max(1, round(math.sqrt(len(pictures) / 2)))
+    columns = columns or math.ceil(len(pictures) / rows)
+    widths = [4.0] * len(conditions) + [max(4.0, 2.2 * columns)]
+    figure, axes = plt.subplots(1, len(widths), figsize=(sum(widths), max(4.5, 2.2 * rows + 0.8)),
                                 width_ratios=widths, squeeze=False)
     for ax, (kind, condition) in zip(axes[0], conditions.items()):
         show(ax, condition, title=f"condition: {kind}")
-    show(axes[0, -1], pictures, columns, f'prompt: "{prompt}"')
+    show(axes[0, -1], pictures, columns, title, below, left)
     save(figure, path)

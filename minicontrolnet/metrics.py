@@ -11,7 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .conditions import detect_edges
-from .shapes import COLOURS, SHAPES, draw, to_image
+from .shapes import COLOURS, DARK, SHAPES, Scenes, random_batch
+
+LIT = torch.tensor(list(COLOURS.values()))
+PAINTS = torch.cat([LIT, DARK * LIT])  # (16, 3): all that a real picture is painted with
 
 
 # %% The picture against its condition
@@ -45,11 +48,11 @@ def mask_iou(mask: Tensor, truth: Tensor) -> Tensor:
 
 
 def edge_f1(images: Tensor, edges: Tensor) -> Tensor:
-    """F1 (n,) of the edges detected in images (n, 3, h, w) against edge maps (n, 1, 2 h, 2 w).
+    """F1 (n,) of the edges detected in images (n, 3, h, w) against edge maps (n, 1, h, w).
 
-    Compared on the images' grid; an edge counts if the other map has one within one pixel.
+    An edge counts if the other map has one within one pixel.
     """
-    found, wanted = detect_edges(images), F.max_pool2d(edges, 2)
+    found, wanted = detect_edges(images), edges
     near = lambda e: F.max_pool2d(e, 3, stride=1, padding=1)
     share = lambda a, b: (a * near(b)).sum((1, 2, 3)) / a.sum((1, 2, 3)).clamp(min=1)
     precision, recall = share(found, wanted), share(wanted, found)
@@ -61,22 +64,49 @@ def palette_error(images: Tensor, palettes: Tensor) -> Tensor:
     return (F.adaptive_avg_pool2d(images, 4) - F.adaptive_avg_pool2d(palettes, 4)).abs().mean((1, 2, 3))
 
 
+def pose_errors(images: Tensor, scenes: Scenes) -> tuple[Tensor, Tensor]:
+    """How far off the poses of images are from their scenes': degrees (n,), pixels (n,).
+
+    Place is the mean of the mask, cut at one half. Unstretched, a shape with p tips has equal
+    second moments in all directions, so these give its stretch; then the p-th moment around
+    its centre gives the tilt, up to turns of 360 / p degrees. A circle has no tilt: nan.
+    """
+    mask, size = (mask_of(images) > 0.5).to(images), images.shape[-1]
+    weight = mask / mask.sum((2, 3), True).clamp(min=1)
+    mean = lambda values: (weight * values).sum((1, 2, 3))
+    line = (torch.arange(size).to(images) + 0.5) * 2 / size - 1
+    x, y = line.view(1, 1, 1, -1), line.view(1, 1, -1, 1)
+    place = torch.stack([mean(x), mean(y)], dim=1)
+    x, y = (axis - mean(axis).view(-1, 1, 1, 1) for axis in (x, y))
+    spread = [mean(axis**2).clamp(min=1e-6).sqrt().view(-1, 1, 1, 1) for axis in (x, y)]
+    x, y = x / spread[0], y / spread[1]
+    tips, _, _, turn = torch.tensor(list(SHAPES.values())).to(images)[scenes.shape].T
+    away, around = torch.hypot(x, y) ** 2, torch.atan2(y, x) * tips.view(-1, 1, 1, 1)
+    off = torch.atan2(mean(away * around.sin()), mean(away * around.cos())) - tips * (turn + scenes.angle)
+    angle = scenes.angle + torch.atan2(off.sin(), off.cos()) / tips
+    # Where the arrow from the centre to the tip points: the stretch turns it a little.
+    lean = lambda angle, aspect: torch.atan2(angle.sin() * aspect, angle.cos()).rad2deg()
+    degrees = lean(angle, (spread[0] / spread[1]).flatten()) - lean(scenes.angle, scenes.aspect)
+    pixels = (place - scenes.centre).norm(dim=1) * size / 2
+    return degrees.abs().masked_fill(scenes.shape == list(SHAPES).index("circle"), torch.nan), pixels
+
+
 # %% The picture against its prompt
 
 
 def nearest_colour(images: Tensor) -> Tensor:
-    """The index into COLOURS nearest to each pixel: (n, h, w)."""
-    known = torch.tensor(list(COLOURS.values())).to(images)[None, :, :, None, None]
+    """The index into PAINTS nearest to each pixel: (n, h, w)."""
+    known = PAINTS.to(images)[None, :, :, None, None]
     return (images[:, None] - known).square().sum(2).argmin(1)
 
 
 def colours_right(images: Tensor, prompt: Tensor) -> Tensor:
     """Whether (n,) the two most frequent colours are the prompt's, the ground's at the border."""
     nearest = nearest_colour(images)
-    two = F.one_hot(nearest, len(COLOURS)).sum((1, 2)).topk(2).indices.sort(1).values
-    wanted = prompt[:, [0, 2]] - 1
+    two = F.one_hot(nearest, len(PAINTS)).sum((1, 2)).topk(2).indices.sort(1).values
+    wanted = prompt[:, [0, 2]] - 1 + torch.tensor([0, len(COLOURS)], device=prompt.device)
     ground = _border(nearest).mode(1).values
-    return (two == wanted.sort(1).values).all(1) & (ground == wanted[:, 1])
+    return (two == wanted).all(1) & (ground == wanted[:, 1])
 
 
 def off_palette(images: Tensor, reach: float = 0.2) -> Tensor:
@@ -84,12 +114,15 @@ def off_palette(images: Tensor, reach: float = 0.2) -> Tensor:
 
     Burnt colours count, and so do the mixed pixels of outlines: real pictures are not at 0.
     """
-    known = torch.tensor(list(COLOURS.values())).to(images)[None, :, :, None, None]
+    known = PAINTS.to(images)[None, :, :, None, None]
     return ((images[:, None] - known).norm(dim=2).amin(1) > reach).float().mean((1, 2))
 
 
 class ShapeClassifier(nn.Sequential):
-    """Masks (n, 1, 32, 32) -> scores (n, 4) in the order of SHAPES."""
+    """Masks (n, 1, 64, 64) -> scores (n, 4) in the order of SHAPES.
+
+    Masks are cut at one half, so that faint noise on the ground counts for nothing.
+    """
 
     def __init__(self):
         conv = lambda c_in, c_out: [nn.Conv2d(c_in, c_out, 3, stride=2, padding=1), nn.ReLU()]
@@ -97,20 +130,20 @@ class ShapeClassifier(nn.Sequential):
                          nn.Linear(32 * 16, len(SHAPES)))
 
     def forward(self, mask: Tensor) -> Tensor:
-        return super().forward(_standardise(mask))
+        return super().forward(_standardise((mask > 0.5).float()))
 
     def features(self, mask: Tensor) -> Tensor:
         """The means (n, 32) of the last maps: what a Frechet distance compares."""
-        h = _standardise(mask)
+        h = _standardise((mask > 0.5).float())
         for layer in list(self)[:-2]:
             h = layer(h)
         return h.mean((2, 3))
 
 
-def _standardise(mask: Tensor) -> Tensor:
+def _standardise(mask: Tensor, to: int = 32) -> Tensor:
     """Move, scale and shear each mask so that its mean is the centre and its covariance round.
 
-    What is left to classify is the outline up to a turn: 400 steps of training suffice.
+    What is left to classify, on a grid of 32x32, is the outline up to a turn.
     """
     size = mask.shape[-1]
     line = (torch.arange(size).to(mask) + 0.5) * 2 / size - 1
@@ -123,14 +156,29 @@ def _standardise(mask: Tensor) -> Tensor:
     b, c = xy / a, (yy - (xy / a) ** 2).clamp(min=1e-3).sqrt()
     rows = [[2.8 * a, 0 * a, mx], [2.8 * b, 2.8 * c, my]]
     theta = torch.stack([torch.stack(row, 1) for row in rows], 1)
-    grid = F.affine_grid(theta, list(mask.shape), align_corners=False)
+    grid = F.affine_grid(theta, [len(mask), 1, to, to], align_corners=False)
     return F.grid_sample(mask, grid, align_corners=False)
 
 
+def wobble(images: Tensor, pixels: Tensor, generator: torch.Generator) -> Tensor:
+    """Move the pixels of images (n, c, h, w) smoothly, by up to ``pixels`` (n,): a wobbly circle.
+
+    A random field on a grid of 6x6 is made smooth by bicubic interpolation; its largest vector
+    has the length asked for.
+    """
+    n, _, h, w = images.shape
+    field = F.interpolate(torch.randn(n, 2, 6, 6, generator=generator), (h, w), mode="bicubic")
+    field = field / field.norm(dim=1, keepdim=True).amax((2, 3), keepdim=True)
+    still = F.affine_grid(torch.eye(2, 3).repeat(n, 1, 1), [n, 1, h, w], align_corners=False)
+    moved = still + (field * pixels.view(-1, 1, 1, 1) * 2 / h).movedim(1, -1)
+    return F.grid_sample(images, moved, padding_mode="border", align_corners=False)
+
+
 def classifier_loss(classifier: nn.Module, generator: torch.Generator) -> Tensor:
-    """Cross-entropy on the masks of 64 fresh pictures, found as in generated ones."""
-    batch = draw(64, generator)
-    return F.cross_entropy(classifier(mask_of(to_image(batch.x0))), batch.scenes.shape)
+    """Cross-entropy on the wobbly masks of 64 fresh pictures, found as in generated ones."""
+    batch = random_batch(64, generator)
+    images = wobble(batch.image, 1.5 * torch.rand(64, generator=generator), generator)
+    return F.cross_entropy(classifier(mask_of(images)), batch.scenes.shape)
 
 
 def shapes_right(images: Tensor, prompt: Tensor, classifier: nn.Module) -> Tensor:

@@ -2,15 +2,15 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from types import TracebackType
 
 import torch
 
-from .errors import Problem
+from .files import Problem
 
 
-def number(kind: type, low: float, high: float) -> Callable[[str], float]:
+def in_range(kind: type, low: float, high: float) -> Callable[[str], float]:
     """An argparse type: a number from low to high, said in words where it is not."""
 
     def parse(text: str) -> float:
@@ -37,13 +37,16 @@ def device(text: str) -> torch.device:
     return torch.device(name)
 
 
-@contextmanager
-def problems_in_one_sentence() -> Iterator[None]:
-    """End the program with a sentence, not a traceback, where the user can mend the problem."""
-    try:
-        yield
-    except Problem as problem:
-        sys.exit(f"error: {problem}")
-    except KeyboardInterrupt as interrupt:
-        print(interrupt or "interrupted", file=sys.stderr)
-        sys.exit(130)
+def tell_problems() -> None:
+    """From now on a Problem and Ctrl-C end the program with one sentence, not with a traceback."""
+    usual = sys.excepthook
+
+    def tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if issubclass(kind, Problem):
+            print(f"error: {error}", file=sys.stderr)
+        elif issubclass(kind, KeyboardInterrupt):
+            print(str(error) or "interrupted", file=sys.stderr)
+        else:
+            usual(kind, error, trace)
+
+    sys.excepthook = tell

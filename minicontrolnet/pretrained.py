@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from .conditions import CHANNELS
 from .controlnet import ControlNet, lock
-from .errors import Problem
+from .files import Problem, load_file, save_file
 from .metrics import ShapeClassifier
-from .training import load_file, save_file
 from .unet import UNet
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -28,7 +27,10 @@ def seeded(seed: int, build, *args, **options) -> nn.Module:
 
 
 def fingerprint(tensors: dict[str, Tensor]) -> str:
-    """SHA-256 of the sorted names, dtypes, shapes and bytes; a file's own hash depends on more."""
+    """SHA-256 of the sorted names, dtypes, shapes and bytes of tensors.
+
+    The hash of the file itself would change with its name, which torch.save stores in it.
+    """
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -51,7 +53,7 @@ def load_base(path: Path | None = None, device: str | torch.device = "cpu") -> U
 
 
 def load_control(kind: str, base: UNet, path: Path | None = None) -> ControlNet:
-    """The "edge" or "palette" ControlNet, shipped or from a file, on the base's device."""
+    """The "edge", "palette" or "pose" ControlNet, shipped or from a file, on the base's device."""
     control = ControlNet(base, CHANNELS[kind])
     _load_into(control, kind, path)
     return lock(control)
@@ -68,21 +70,24 @@ def _load_into(network: nn.Module, kind: str, path: Path | None) -> None:
     shipped = path is None
     path = WEIGHTS / f"{kind}.pt" if shipped else path
     content = load_file(path)
-    if not isinstance(content, dict) or content.get("kind") != kind:
-        found = content.get("kind", "something else") if isinstance(content, dict) else "something else"
-        raise Problem(f"{path} holds {found}, not the weights of a {kind}; give another file")
-    if shipped and fingerprint(content["weights"]) != _recorded(path.with_suffix(".txt")):
-        raise Problem(f"{path} is not the file that was shipped: its fingerprint differs from the one"
-                      f" in {path.with_suffix('.txt').name}; restore it from the repository")
+    found = content if isinstance(content, dict) and isinstance(content.get("weights"), dict) else {}
+    if found.get("kind") != kind:
+        raise Problem(f"{path} holds {found.get('kind', 'something else')}, not the weights of a {kind};"
+                      " give another file")
     try:
-        network.load_state_dict(content["weights"])
+        network.load_state_dict(found["weights"])
     except (RuntimeError, AttributeError, TypeError) as error:
         raise Problem(f"{path} belongs to a network of another size; train it again") from error
+    if shipped and fingerprint(found["weights"]) != _recorded(path.with_suffix(".txt")):
+        raise Problem(f"{path} is not the file that was shipped: its fingerprint differs from the one"
+                      f" in {path.with_suffix('.txt').name}; restore it from the repository")
+    if not all(tensor.isfinite().all() for tensor in network.state_dict().values()):
+        raise Problem(f"{path} holds numbers that are not finite; train it again")
 
 
 def _recorded(path: Path) -> str:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        raise Problem(f"{path} is missing, so the weights cannot be checked; restore it") from None
+    except (OSError, UnicodeDecodeError):
+        raise Problem(f"{path} is missing or damaged, so the weights cannot be checked; restore it") from None
     return next((line.split()[-1] for line in lines if line.startswith("fingerprint:")), "")

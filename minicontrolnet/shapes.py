@@ -1,33 +1,34 @@
-"""The toy world: one coloured shape on a plain ground, and its exact answers.
+"""The toy world: one lit shape on a dark ground, and its exact answers.
 
 A picture, its prompt and its mask come from the same draw, so whether a model
 obeyed is measured and not guessed. A prompt names the two colours and the shape.
-Where the shape stands, how large it is, how it is turned and stretched is free
+Where the shape stands, how large it is, how it is tilted and stretched is free
 in the picture and cannot be said: that gap is what ControlNet closes (Sec. 1).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from .errors import Problem
+from .files import Problem
 
-# Okabe-Ito, the colour-blind-safe palette, each channel pulled to [0.1, 0.9]. No colour
-# lies on the cube's faces, so guidance that overshoots shows before it is clipped.
+# Eight hues that look like their words and stay apart for colour-blind eyes (tested). No
+# channel is 0 or 1, so guidance that overshoots shows before it is clipped.
 COLOURS = {
-    "black": (0.10, 0.10, 0.10),
-    "orange": (0.82, 0.60, 0.10),
-    "cyan": (0.37, 0.66, 0.83),
-    "green": (0.10, 0.60, 0.46),
-    "yellow": (0.85, 0.82, 0.31),
-    "blue": (0.10, 0.46, 0.66),
-    "red": (0.77, 0.39, 0.10),
-    "purple": (0.74, 0.48, 0.63),
+    "white": (0.93, 0.93, 0.93),
+    "orange": (0.95, 0.50, 0.09),
+    "cyan": (0.24, 0.83, 0.95),
+    "green": (0.16, 0.66, 0.34),
+    "yellow": (0.95, 0.87, 0.10),
+    "blue": (0.25, 0.42, 0.95),
+    "red": (0.86, 0.24, 0.17),
+    "purple": (0.62, 0.45, 0.83),
 }
+DARK = 0.3  # a ground is its hue in the dark: each shape is brighter than any ground
+SIZE = 64  # a picture is SIZE x SIZE pixels
 
 
 class Outline(NamedTuple):
@@ -36,16 +37,19 @@ class Outline(NamedTuple):
     points: int
     notch: float
     scale: float  # makes the four shapes about equally large
+    turn: float  # radians from a tip pointing right to the shape standing upright
 
 
+UP = -math.pi / 2  # y points down
 SHAPES = {
-    "circle": Outline(64, math.cos(math.pi / 64), 0.76),  # 64 corners: round to 0.1 %
-    "square": Outline(4, math.cos(math.pi / 4), 0.95),
-    "triangle": Outline(3, math.cos(math.pi / 3), 1.18),
-    "star": Outline(5, 0.45, 1.17),
+    "circle": Outline(64, math.cos(math.pi / 64), 0.76, UP),  # 64 corners: round to 0.1 %
+    "square": Outline(4, math.cos(math.pi / 4), 0.95, math.pi / 4),
+    "triangle": Outline(3, math.cos(math.pi / 3), 1.18, UP),
+    "star": Outline(5, 0.45, 1.17, UP),
 }
 EMPTY = 0  # the token of a word that is missing
 VOCABULARY_SIZES = (len(COLOURS) + 1, len(SHAPES) + 1, len(COLOURS) + 1)
+SMALLEST, LARGEST, TILT = 0.5, 0.72, 0.4
 
 
 class Scenes(NamedTuple):
@@ -53,10 +57,10 @@ class Scenes(NamedTuple):
 
     colour: Tensor  # (n,) index into COLOURS
     shape: Tensor  # (n,) index into SHAPES
-    background: Tensor  # (n,) index into COLOURS, never equal to colour
+    background: Tensor  # (n,) index into COLOURS; the ground has this hue in the dark
     centre: Tensor  # (n, 2) x and y in [-1, 1]
-    radius: Tensor  # (n,) 0.5 .. 0.72, before the outline's own scale
-    angle: Tensor  # (n,) radians, 0 .. 2 pi
+    radius: Tensor  # (n,) SMALLEST .. LARGEST, before the outline's own scale
+    angle: Tensor  # (n,) radians from upright, -TILT .. TILT
     aspect: Tensor  # (n,) width over height, exp(-0.2) .. exp(0.2)
 
     @property
@@ -65,7 +69,7 @@ class Scenes(NamedTuple):
         return torch.stack([self.colour, self.shape, self.background], dim=1) + 1
 
 
-def draw_scenes(n: int, generator: torch.Generator) -> Scenes:
+def random_scenes(n: int, generator: torch.Generator) -> Scenes:
     """Draw n scenes at random; every shape lies wholly inside its picture."""
 
     def uniform(low: float, high: float, *size: int) -> Tensor:
@@ -74,17 +78,16 @@ def draw_scenes(n: int, generator: torch.Generator) -> Scenes:
     def choose(count: int) -> Tensor:
         return torch.randint(count, (n,), generator=generator)
 
-    shape, colour = choose(len(SHAPES)), choose(len(COLOURS))
-    background = (colour + 1 + choose(len(COLOURS) - 1)) % len(COLOURS)
-    radius, aspect = uniform(0.5, 0.72, n), uniform(-0.2, 0.2, n).exp()
-    angle = uniform(0, 2 * math.pi, n)
+    shape, colour, background = choose(len(SHAPES)), choose(len(COLOURS)), choose(len(COLOURS))
+    radius, aspect = uniform(SMALLEST, LARGEST, n), uniform(-0.2, 0.2, n).exp()
+    angle = uniform(-TILT, TILT, n)
     scale = torch.tensor([outline.scale for outline in SHAPES.values()])[shape]
     reach = radius * scale * aspect.sqrt().maximum(aspect.rsqrt())
     room = (0.95 - reach).clamp(min=0).unsqueeze(1)
     return Scenes(colour, shape, background, room * uniform(-1, 1, n, 2), radius, angle, aspect)
 
 
-def render(scenes: Scenes, size: int = 64,
+def render(scenes: Scenes, size: int = SIZE,
            outlines: Sequence[Outline] = tuple(SHAPES.values())) -> tuple[Tensor, Tensor]:
     """Paint scenes: pictures (n, 3, size, size) and masks (n, 1, size, size), both in [0, 1].
 
@@ -92,9 +95,9 @@ def render(scenes: Scenes, size: int = 64,
     indices in scenes.shape mean; lesson 10 draws one that is no shape of the toy world.
     """
     outlines = torch.tensor(outlines)[scenes.shape]
-    points, notch, scale = (column.view(-1, 1, 1) for column in outlines.unbind(1))
+    points, notch, scale, turn = (column.view(-1, 1, 1) for column in outlines.unbind(1))
     radius = scenes.radius.view(-1, 1, 1) * scale
-    x, y = _own_frame(scenes, size)
+    x, y = _own_frame(scenes._replace(angle=scenes.angle + turn.flatten()), size)
     # Fold the plane into one sector, from a tip at angle 0 to a notch at pi / points:
     # there the outline is one straight line from (1, 0) to the notch.
     sector = math.pi / points
@@ -106,39 +109,45 @@ def render(scenes: Scenes, size: int = 64,
     distance = (length * turn.cos() - 1) * notch_y + length * turn.sin() * (1 - notch_x)
     pixels = distance / normal * radius * size / 2
     mask = (0.5 - pixels).clamp(0, 1).unsqueeze(1)
-    palette = torch.tensor(list(COLOURS.values()))[:, :, None, None]
-    return torch.lerp(palette[scenes.background], palette[scenes.colour], mask), mask
+    lit = torch.tensor(list(COLOURS.values()))[:, :, None, None]
+    return torch.lerp(DARK * lit[scenes.background], lit[scenes.colour], mask), mask
 
 
-class Draw(NamedTuple):
+def tip_of(scenes: Scenes) -> Tensor:
+    """Where an arrow of length radius from the centre, upright in its shape, ends: (n, 2).
+
+    It tells place, size and tilt, whatever the shape: a circle and a square have it, too.
+    """
+    stretch = scenes.aspect.sqrt()
+    arrow = torch.stack([scenes.angle.sin() * stretch, -scenes.angle.cos() / stretch], dim=1)
+    return scenes.centre + scenes.radius.unsqueeze(1) * arrow
+
+
+class Batch(NamedTuple):
     """n random pictures and all that is true of them."""
 
-    image: Tensor  # (n, 3, 64, 64) in [0, 1]: image space, where conditions are detected
-    x0: Tensor  # (n, 3, 32, 32) in [-1, 1]: the UNet's grid, the image's 2x2 means
-    mask: Tensor  # (n, 1, 32, 32) in [0, 1]
+    image: Tensor  # (n, 3, 64, 64) in [0, 1]
+    x0: Tensor  # the same in [-1, 1], as the UNet sees it
+    mask: Tensor  # (n, 1, 64, 64) in [0, 1]
     prompt: Tensor  # (n, 3) tokens
     scenes: Scenes
 
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        """The batch with every tensor changed, those in the scenes too."""
+        *tensors, scenes = self
+        return Batch(*map(change, tensors), Scenes(*map(change, scenes)))
 
-def draw(n: int, generator: torch.Generator) -> Draw:
-    """Draw n pictures at random; the same generator state gives the same pictures.
 
-    There is no autoencoder here: averaging 2x2 pixels stands for Stable Diffusion's encoder.
-    """
-    scenes = draw_scenes(n, generator)
+def random_batch(n: int, generator: torch.Generator) -> Batch:
+    """Paint n scenes drawn at random; the same generator state gives the same pictures."""
+    scenes = random_scenes(n, generator)
     image, mask = render(scenes)
-    x0 = to_grid(image) * 2 - 1
-    return Draw(image, x0, to_grid(mask), scenes.prompt, scenes)
+    return Batch(image, image * 2 - 1, mask, scenes.prompt, scenes)
 
 
 def to_image(pictures: Tensor) -> Tensor:
     """From the sampler's [-1, 1] to [0, 1]."""
     return ((pictures + 1) / 2).clamp(0, 1)
-
-
-def to_grid(image: Tensor) -> Tensor:
-    """From image space to the UNet's grid: (n, c, 2 h, 2 w) -> (n, c, h, w)."""
-    return F.avg_pool2d(image, 2)
 
 
 def _own_frame(scenes: Scenes, size: int) -> tuple[Tensor, Tensor]:

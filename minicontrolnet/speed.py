@@ -10,11 +10,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
 
 from .conditions import CHANNELS
-from .controlnet import ControlNet, guided, lock, steer
-from .diffusion import ddim
+from .controlnet import ControlNet, lock
 from .pretrained import seeded
+from .sampling import sample
 from .training import Loss, adamw, base_loss, control_loss
 from .unet import UNet
 
@@ -60,11 +61,33 @@ def bytes_for_backward(loss: Callable[[], Tensor], *modules: nn.Module) -> int:
     return sum(size for address, size in storages.items() if address not in weights)
 
 
+def flops(network: nn.Module, loss: Loss) -> int:
+    """The arithmetic of a loss and its backward pass: additions and multiplications, counted."""
+    with FlopCounterMode(display=False) as counter:
+        loss(network, torch.Generator().manual_seed(0)).backward()
+    return counter.get_total_flops()
+
+
 def memory(network: nn.Module, loss: Loss, *locked: nn.Module) -> int:
-    """Bytes of a step: all weights, gradients and AdamW's two moments of the trained, and the graph."""
-    size = lambda module: sum(p.numel() * p.element_size() for p in module.parameters())
+    """Bytes of a step: the weights, the trained ones' gradients and AdamW's two moments, the graph.
+
+    A module in ``locked`` whose weights do ask for gradients has gradients, too: thrown away.
+    """
+    size = lambda module: sum(p.numel() * p.element_size() * (1 + (p.requires_grad and module in locked))
+                              for p in module.parameters())
     graph = bytes_for_backward(lambda: loss(network, torch.Generator().manual_seed(0)), network, *locked)
     return 4 * size(network) + sum(size(module) for module in locked) + graph
+
+
+def relative_costs(arms: dict[str, tuple[nn.Module, Loss, *tuple[nn.Module, ...]]], rounds: int
+                   ) -> dict[str, list[float]]:
+    """Arithmetic, time and memory of a training step of each arm, over those of the first.
+
+    An arm is a network, its loss, and the modules that the loss uses beside it.
+    """
+    times = seconds(*(one_step(network, loss) for network, loss, *_ in arms.values()), rounds=rounds)
+    costs = [(flops(*arm[:2]), statistics.median(own), memory(*arm)) for arm, own in zip(arms.values(), times)]
+    return {name: [a / b for a, b in zip(cost, costs[0])] for name, cost in zip(arms, costs)}
 
 
 def share_in_kernels(step: Callable[[], None], rounds: int = 5) -> float:
@@ -72,9 +95,9 @@ def share_in_kernels(step: Callable[[], None], rounds: int = 5) -> float:
     with profile(activities=[ProfilerActivity.CPU]) as profiled:
         for _ in range(rounds):
             step()
-    rows = [row for row in profiled.key_averages() if row.key.startswith("aten::")]
-    every = sum(row.self_cpu_time_total for row in profiled.key_averages())
-    return sum(row.self_cpu_time_total for row in rows if any(k in row.key for k in KERNELS)) / every
+    rows = profiled.key_averages()  # takes longer than the steps
+    heavy = [row for row in rows if row.key.startswith("aten::") and any(k in row.key for k in KERNELS)]
+    return sum(row.self_cpu_time_total for row in heavy) / sum(row.self_cpu_time_total for row in rows)
 
 
 def import_seconds() -> float:
@@ -107,7 +130,7 @@ def show_speed() -> None:
           f" ratio {bytes_control / bytes_base:.2f} (the paper: 1.23)")
     print(f"share of time in convolutions and matrix products: base {share_in_kernels(steps[0]):.0%},"
           f" ControlNet {share_in_kernels(steps[1]):.0%}")
-    noise, prompt = torch.randn(16, 3, 32, 32), torch.ones(16, 3, dtype=torch.long)
-    model = guided(locked, prompt, 2.0, steer(control, torch.zeros(16, 1, 64, 64)))
-    row("16 pictures, 25 DDIM steps, guidance, control", seconds(lambda: ddim(model, noise), rounds=5)[0], "s ", 1)
+    noise, edges = torch.randn(16, 3, 64, 64), torch.zeros(16, 1, 64, 64)
+    draw = lambda: sample(locked, "red star on blue", noise, [(control, edges)])
+    row("16 pictures, 25 DDIM steps, guidance, control", seconds(draw, rounds=5)[0], "s ", 1)
     print(f"import minicontrolnet, beyond torch and torchvision: {import_seconds():.2f} s")

@@ -3,9 +3,8 @@
 import math
 import os
 import signal
-import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,66 +15,74 @@ from tqdm import tqdm
 
 from .conditions import condition_of
 from .controlnet import ControlNet
-from .diffusion import STEPS, noise_loss
-from .errors import Problem
-from .shapes import EMPTY, Draw, draw
+from .diffusion import TIMESTEPS, noise_loss
+from .files import Problem, load_file, save_file
+from .shapes import EMPTY, Batch, random_batch
 from .unet import UNet
 
-BATCH = 16
-Loss = Callable[[nn.Module, torch.Generator], Tensor]
-Pictures = Callable[[torch.Generator], Draw]
+BATCH_SIZE = 16
+Loss = Callable[[nn.Module, torch.Generator], Tensor]  # a network, randomness -> a scalar
+NextBatch = Callable[[torch.Generator], Batch]
 
 
 # %% What is learned: Eq. 5, for the base and for a ControlNet
 
 
 def drop_words(prompt: Tensor, generator: torch.Generator, whole: float, each: float) -> Tensor:
-    """Replace words of prompts (n, 3) by EMPTY: all three with chance ``whole``, else each."""
+    """Replace words of prompts (n, 3) by EMPTY, the token of a missing word.
+
+    With probability ``whole`` a prompt loses all its words; every word of the others is lost
+    with probability ``each``.
+    """
     n = len(prompt)
     keep = torch.rand(n, 1, generator=generator) >= whole
     keep = keep & (torch.rand(n, 3, generator=generator) >= each)
     return torch.where(keep, prompt, EMPTY)
 
 
-def draw_noise(x0: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Times t (n,), one from each n-th of [0, STEPS), and noise eps like x0."""
+def random_times_and_noise(x0: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Times t (n,) and noise eps, shaped like x0 (n, c, h, w).
+
+    [0, TIMESTEPS) is cut into n equal parts, and one time is drawn from each: over many batches
+    that is uniform, and a single batch holds early and late times alike.
+    """
     n = len(x0)
-    t = (torch.arange(n) + torch.rand(n, generator=generator)) * STEPS / n
-    t = t.long().clamp(max=STEPS - 1)  # float32 may round n - 1 + 0.99999998 up to n
+    t = (torch.arange(n) + torch.rand(n, generator=generator)) * TIMESTEPS / n
+    t = t.long().clamp(max=TIMESTEPS - 1)  # float32 may round n - 1 + 0.99999998 up to n
     return t, torch.randn(x0.shape, generator=generator)
 
 
-def fresh(generator: torch.Generator) -> Draw:
+def fresh_batch(generator: torch.Generator) -> Batch:
     """A batch that no training saw before; lessons 09 and 10 train on other pictures."""
-    return draw(BATCH, generator)
+    return random_batch(BATCH_SIZE, generator)
 
 
-def base_loss(unet: UNet, generator: torch.Generator, pictures: Pictures = fresh) -> Tensor:
+def base_loss(unet: UNet, generator: torch.Generator, next_batch: NextBatch = fresh_batch) -> Tensor:
     """Eq. 5 for the base. Words are dropped singly too, so that "star" alone is known."""
-    batch = pictures(generator)
-    prompt = drop_words(batch.prompt, generator, whole=0.1, each=0.1)
-    t, eps = draw_noise(batch.x0, generator)
+    batch = next_batch(generator)
+    prompt = drop_words(batch.prompt, generator, whole=0.1, each=0.03)
+    t, eps = random_times_and_noise(batch.x0, generator)
     x0, t, eps, prompt = to_device_of(unet, batch.x0, t, eps, prompt)
-    return noise_loss(lambda xt, t: unet(xt, t, prompt), x0, t, eps, unet.predicts)
+    return noise_loss(lambda xt, t: unet(xt, t, prompt), x0, t, eps, unet.prediction_type)
 
 
 def condition_loss(model: Callable[..., Tensor], unet: nn.Module, kind: str, generator: torch.Generator,
-                   drop: float = 0.5, pictures: Pictures = fresh) -> Tensor:
+                   drop: float = 0.5, next_batch: NextBatch = fresh_batch) -> Tensor:
     """Eq. 5 for a model(xt, t, prompt, condition) -> eps; ``unet`` tells the device and what is predicted."""
-    batch = pictures(generator)
-    condition = condition_of(kind, batch.image, generator)
+    batch = next_batch(generator)
+    condition = condition_of(kind, batch, generator)
     prompt = drop_words(batch.prompt, generator, whole=drop, each=0.0)
-    t, eps = draw_noise(batch.x0, generator)
+    t, eps = random_times_and_noise(batch.x0, generator)
     x0, t, eps, prompt, c = to_device_of(unet, batch.x0, t, eps, prompt, condition)
-    return noise_loss(lambda xt, t: model(xt, t, prompt, c), x0, t, eps, unet.predicts)
+    return noise_loss(lambda xt, t: model(xt, t, prompt, c), x0, t, eps, unet.prediction_type)
 
 
-def control_loss(base: UNet, kind: str, drop: float = 0.5, pictures: Pictures = fresh) -> Loss:
+def control_loss(base: UNet, kind: str, drop: float = 0.5, next_batch: NextBatch = fresh_batch) -> Loss:
     """Eq. 5 through the locked base. Half of the prompts are empty (Sec. 3.3)."""
 
     def loss(control: ControlNet, generator: torch.Generator) -> Tensor:
         model = lambda xt, t, prompt, condition: base(xt, t, prompt, control(xt, t, prompt, condition))
-        return condition_loss(model, base, kind, generator, drop, pictures)
+        return condition_loss(model, base, kind, generator, drop, next_batch)
 
     return loss
 
@@ -138,8 +145,13 @@ def adamw(network: nn.Module, lr: float) -> torch.optim.AdamW:
 
 
 def learning_rate(step: int, steps: int) -> float:
-    """The share of the full rate at a step: up over 50 steps (a tenth of a short run), then a cosine."""
-    return min(1, (step + 1) / min(50, steps / 10)) * (1 + math.cos(math.pi * step / steps)) / 2
+    """The share of the full rate at a step: a warm-up of 50 steps, and a cosine down to 0.
+
+    A run of less than 500 steps warms up during its first tenth.
+    """
+    warm_up = min(50, steps / 10)
+    cosine = (1 + math.cos(math.pi * step / steps)) / 2
+    return min(1, (step + 1) / warm_up) * cosine
 
 
 def moving_average(averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
@@ -195,7 +207,8 @@ class State:
     def load(self, path: Path) -> int:
         """Take up the state in a file; returns how many steps were done."""
         state = load_file(path)
-        if not isinstance(state, dict) or not {*self.parts, "generator", "step", "steps"} <= {*state}:
+        if not (isinstance(state, dict) and {*self.parts, "generator", "step", "steps"} <= {*state}
+                and isinstance(state["step"], int)):
             raise Problem(f"{path} is no training checkpoint; give the file that training wrote")
         if state["steps"] != self.steps:
             raise Problem(f"{path} belongs to a run of {state['steps']} steps, not {self.steps};"
@@ -203,48 +216,11 @@ class State:
         try:
             for name, part in self.parts.items():
                 part.load_state_dict(state[name])
+            for weight, moments in self.parts["optimiser"].state.items():
+                if any(moment.shape not in ((), weight.shape) for moment in moments.values()):
+                    raise ValueError("moments of another shape, with which AdamW crashes")
             self.generator.set_state(state["generator"])
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
             raise Problem(f"{path} holds another network than the one to be trained;"
                           " resume with the command that began it") from error
         return state["step"]
-
-
-def save_file(content: Any, path: Path) -> None:
-    """torch.save, all or nothing: a crash or a full disk leaves what was there before."""
-    with write_atomically(path) as file:
-        torch.save(content, file)
-
-
-@contextmanager
-def write_atomically(path: Path) -> Iterator[Any]:
-    """Open a temporary file beside ``path`` that takes its place only once it is complete."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
-        raise Problem(f"cannot write {path} ({error}); what was there before is untouched;"
-                      " free some space or name another place") from error
-    finally:
-        with suppress(OSError):  # it is gone, or never came to be
-            temporary.unlink()
-
-
-def load_file(path: Path) -> Any:
-    """torch.load of tensors and plain values only, onto the CPU; no code in the file runs."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if archive.testzip():  # torch.load itself would take a flipped bit for a weight
-                raise zipfile.BadZipFile("wrong checksum")
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise Problem(f"{path} does not exist; check the name, or train it first") from None
-    except Exception as error:  # damaged bytes can raise almost anything
-        raise Problem(f"{path} cannot be read as weights ({type(error).__name__}): it is damaged"
-                      " or something else; restore it, or train it again") from error

@@ -3,6 +3,9 @@
 UNet = Embedding + Encoder (with the middle block) + Decoder. The encoder hands over
 12 skips and the middle, the 13 places where control comes in later; this file does
 not know how. Shapes: b pictures, c channels, a grid of h x w.
+
+The network works on a grid of 16x16 patches of 4x4 pixels, 48 numbers each. Stable
+Diffusion has a trained autoencoder in this place; patches need no training and lose nothing.
 """
 
 import math
@@ -14,6 +17,8 @@ from torch import Tensor, nn
 
 from .diffusion import to_eps
 from .shapes import VOCABULARY_SIZES
+
+PATCH = 4  # pixels
 
 
 class Embedding(nn.Module):
@@ -41,7 +46,7 @@ def group_norm(c: int, affine: bool = True) -> nn.GroupNorm:
 
 
 class ResBlock(nn.Module):
-    """Two convs with a shortcut; the embedding shifts the channels in between."""
+    """Two convs with a shortcut; the embedding scales and shifts the channels in between."""
 
     def __init__(self, c_in: int, c_out: int, c_emb: int):
         super().__init__()
@@ -63,7 +68,7 @@ class ResBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention over the grid's h w places, with a shortcut."""
+    """Self-attention over the grid's h w places, in heads of 32 channels, with a shortcut."""
 
     def __init__(self, c: int):
         super().__init__()
@@ -75,9 +80,9 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h, w = x.shape[2:]
-        q, k, v = rearrange(self.qkv(self.norm(x)), "b (n c) h w -> n b 1 (h w) c", n=3)
+        q, k, v = rearrange(self.qkv(self.norm(x)), "b (n k c) h w -> n b k (h w) c", n=3, c=32)
         y = F.scaled_dot_product_attention(q, k, v)
-        return x + self.out(rearrange(y, "b 1 (h w) c -> b c h w", h=h, w=w))
+        return x + self.out(rearrange(y, "b k (h w) c -> b (k c) h w", h=h, w=w))
 
 
 class Downsample(nn.Conv2d):
@@ -122,19 +127,23 @@ class Encoder(nn.Module):
 
     def __init__(self, widths: tuple[int, ...], c_in: int, c_emb: int):
         super().__init__()
-        self.conv_in = nn.Conv2d(c_in, widths[0], 3, padding=1)
-        self.channels, blocks, c = [widths[0]], [], widths[0]
+        c = widths[0]
+        self.conv_in = nn.Conv2d(c_in * PATCH**2, c, 3, padding=1)
+        self.channels = [c]  # of the 13 maps
+        self.blocks = nn.ModuleList()
         for level, width in enumerate(widths):
-            blocks += [Downsample(c)] if level else []
-            blocks += [ResBlock(c, width, c_emb), ResBlock(width, width, c_emb)]
-            self.channels += [c] * bool(level) + [width, width]
+            if level > 0:
+                self.blocks.append(Downsample(c))
+                self.channels.append(c)
+            self.blocks.append(ResBlock(c, width, c_emb))
+            self.blocks.append(ResBlock(width, width, c_emb))
+            self.channels += [width, width]
             c = width
-        self.blocks = nn.ModuleList(blocks)
         self.middle = Middle(c, c_emb)
-        self.channels += [c]
+        self.channels.append(c)
 
     def forward(self, xt: Tensor, emb: Tensor, features: Tensor | None = None) -> list[Tensor]:
-        h = self.conv_in(xt)  # (b, widths[0], h, w)
+        h = self.conv_in(F.pixel_unshuffle(xt, PATCH))  # (b, widths[0], 16, 16)
         if features is not None:
             h = h + features  # ControlNet's condition, added here and nowhere else
         maps = [h]
@@ -163,7 +172,7 @@ class Decoder(nn.Module):
                 c = widths[level - 1]
         self.upsamples.append(nn.Identity())
         self.norm = group_norm(c)
-        self.conv_out = nn.Conv2d(c, c_out, 3, padding=1)
+        self.conv_out = nn.Conv2d(c, c_out * PATCH**2, 3, padding=1)
 
     def forward(self, middle: Tensor, skips: list[Tensor], emb: Tensor) -> Tensor:
         h, deep_to_shallow = middle, iter(reversed(skips))
@@ -171,32 +180,38 @@ class Decoder(nn.Module):
             for block in blocks:
                 h = block(torch.cat([h, next(deep_to_shallow)], dim=1), emb)
             h = upsample(h)
-        return self.conv_out(F.silu(self.norm(h)))  # (b, c_out, h, w)
+        patches = self.conv_out(F.silu(self.norm(h)))  # (b, 48, 16, 16)
+        return F.pixel_shuffle(patches, PATCH)  # (b, 3, 64, 64)
 
 
 class UNet(nn.Module):
-    """The base: forward(xt, t, prompt, controls) -> eps, all (b, c, h, w).
+    """The base: forward(xt, t, prompt, controls) -> eps, where xt and eps are (b, 3, 64, 64).
 
-    ``widths``: channels of the levels (32, 16, 8 and 4 places wide for a 32x32 grid).
-    ``predicts``: what the layers put out ("x0", "v" or "eps"); forward reads it as eps.
-    ``controls``: 13 maps to be added to the 12 skips and the middle, or None.
+    ``widths``: channels of the levels, whose grids are 16, 8, 4 and 2 patches wide.
+    ``prediction_type``: what the layers put out ("x0", "v" or "eps"); forward reads it as eps.
     """
 
-    def __init__(self, widths: tuple[int, ...] = (16, 32, 64, 64), c: int = 3, c_emb: int = 128,
-                 predicts: str = "x0"):
+    def __init__(self, widths: tuple[int, ...] = (32, 64, 96, 96), c: int = 3, c_emb: int = 128,
+                 prediction_type: str = "x0"):
         super().__init__()
-        self.predicts = predicts
+        self.prediction_type = prediction_type
         self.embedding = Embedding(c_emb)
         self.encoder = Encoder(widths, c, c_emb)
         self.decoder = Decoder(widths, self.encoder.channels[:-1], c, c_emb)
         self.to(memory_format=torch.channels_last)  # convs of this layout are faster on a CPU
 
     def forward(self, xt: Tensor, t: Tensor, prompt: Tensor,
-                controls: tuple[Tensor, ...] | None = None) -> Tensor:
-        """Encode, add the controls to the 13 maps, decode; what comes out is read as eps."""
-        emb = self.embedding(t, prompt)  # (b, c_emb)
-        maps = self.encoder(xt, emb)
+                controls: tuple[Tensor, ...] | None = None,
+                features: Tensor | None = None) -> Tensor:
+        """Encode, add the 13 controls to the 12 skips and the middle, decode; read as eps.
+
+        ``features`` (b, 32, 16, 16) are added after the first conv: for a UNet that takes the
+        condition itself, which ControlNet is measured against.
+        """
+        emb = self.embedding(t, prompt)           # (b, 128)
+        maps = self.encoder(xt, emb, features)    # 12 skips and the middle
         if controls is not None:
             maps = [h + control for h, control in zip(maps, controls, strict=True)]
         *skips, middle = maps
-        return to_eps(self.decoder(middle, skips, emb), xt, t, self.predicts)
+        output = self.decoder(middle, skips, emb)  # (b, 3, 64, 64)
+        return to_eps(output, xt, t, self.prediction_type)

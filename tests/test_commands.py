@@ -1,5 +1,6 @@
 """The commands as a person types them: right results, and one sentence where something is wrong."""
 
+import argparse
 import subprocess
 import sys
 from pathlib import Path
@@ -8,19 +9,28 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from minicontrolnet import load_base, load_control
+from minicontrolnet import Problem, __main__, load_base, load_control
 from minicontrolnet.__main__ import main
-from minicontrolnet.training import load_file
+from minicontrolnet.options import device, in_range, tell_problems
 
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.fixture(autouse=True)
+def usual_excepthook(monkeypatch):
+    """Commands install their own for the rest of the program; here that is one test."""
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+
+
 def error_of(capsys, *words: object) -> str:
-    """What a failing command says: no traceback, no exit code 0."""
-    with pytest.raises(SystemExit) as end:
+    """What a failing command says: the one sentence of a Problem, or argparse's."""
+    with pytest.raises((SystemExit, Problem)) as end:
         main([str(word) for word in words])
+    if isinstance(end.value, Problem):
+        assert "\n" not in str(end.value)
+        return str(end.value)
     assert end.value.code not in (0, None)
-    return end.value.code if isinstance(end.value.code, str) else capsys.readouterr().err
+    return capsys.readouterr().err
 
 
 @pytest.fixture
@@ -57,6 +67,10 @@ def test_sample_writes_the_same_picture_for_the_same_seed(tmp_path, drawing):
     (["sample", "--guidance-scale", "nan"], "is not a number from"),
     (["sample", "--device", "tpu"], "is not a device"),
     (["sample", "--colour", "red"], "unrecognized arguments"),
+    (["sample", "--grid", "scale"], "there is no condition"),
+    (["sample", "--pose", "32", "32", "32", "65"], "is not a number from 0 to 64"),
+    (["sample", "--control-start", "0.5", "--control-end", "0.5"], "must be less than"),
+    (["sample", "--base-weights", "nowhere.pt"], "nowhere.pt does not exist"),
     (["train", "depth"], "invalid choice"),
     (["evaluate", "--base-weights", "nowhere.pt"], "nowhere.pt does not exist"),
     (["evaluate", "--base-weights", "README.md"], "cannot be read as weights"),
@@ -73,11 +87,55 @@ def test_a_problem_is_one_line_on_stderr_and_an_exit_code():
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
 
 
+def test_problems_and_ctrl_c_are_told_and_other_errors_keep_their_traceback(capsys):
+    """A mistake of ours must not be hidden as if the user had made it."""
+    tell_problems()
+    told = []
+    for error in (Problem("no such colour"), KeyboardInterrupt("stopped after step 3"),
+                  KeyboardInterrupt(), ZeroDivisionError("ours")):
+        sys.excepthook(type(error), error, None)
+        told.append(capsys.readouterr().err)
+    assert told[:3] == ["error: no such colour\n", "stopped after step 3\n", "interrupted\n"]
+    assert "ZeroDivisionError: ours" in told[3] and "error: " not in told[3]
+
+
+@pytest.mark.parametrize("text", ["0", "6", "2.5", "nan", "inf", "two", ""])
+def test_a_number_out_of_range_is_told_in_words(text):
+    """What was given, and what may be."""
+    with pytest.raises(argparse.ArgumentTypeError, match="is not a whole number from 1 to 5"):
+        in_range(int, 1, 5)(text)
+    assert [in_range(int, 1, 5)(good) for good in ("1", "5")] == [1, 5]
+    assert in_range(float, -1, 1)("-0.5") == -0.5
+
+
+def test_a_device_that_is_not_there_is_told():
+    """auto is always something, tpu is nothing, and mps and cuda are not in one machine."""
+    assert device("cpu") == torch.device("cpu") and device("auto").type in ("cpu", "cuda")
+    with pytest.raises(argparse.ArgumentTypeError, match="give auto, cpu, cuda or mps"):
+        device("tpu")
+    with pytest.raises(argparse.ArgumentTypeError, match="this machine has no"):
+        [device(name) for name in ("mps", "cuda")]
+
+
 def test_sample_does_not_touch_what_it_cannot_replace(tmp_path, capsys):
     (tmp_path / "folder.png").mkdir()
     said = error_of(capsys, "sample", "--count", 1, "--steps", 1, "--out", tmp_path / "folder.png")
     assert "cannot write" in said and (tmp_path / "folder.png").is_dir()
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_what_you_trained_can_be_drawn_with(tmp_path, drawing):
+    """Weights of one's own, a drawing, a pose, two prompts, and a strip of strengths."""
+    files = {kind: str(tmp_path / f"{kind}.pt") for kind in ("base", "edge", "pose")}
+    main(["train", "base", "--steps", "1", "--out", files["base"]])
+    for kind in ("edge", "pose"):
+        main(["train", kind, "--steps", "1", "--base-weights", files["base"], "--out", files[kind]])
+    mine = [word for kind, file in files.items() for word in (f"--{kind}-weights", file)]
+    out = tmp_path / "out.png"
+    main(["sample", *mine, "--edge", str(drawing), "--pose", "32", "36", "36", "16", "--steps", "1",
+          "--prompt", "red star", "--prompt", "", "--grid", "scale", "--in-both",
+          "--control-end", "0.5", "--out", str(out)])
+    assert min(Image.open(out).size) > 300
 
 
 def test_train_writes_weights_that_load_and_never_overwrites_a_run(tmp_path, capsys):
@@ -94,22 +152,25 @@ def test_train_writes_weights_that_load_and_never_overwrites_a_run(tmp_path, cap
     main([*train_edge, "--resume"])
 
 
-def test_shipped_weights_are_locked_and_match_their_records():
-    base = load_base()
-    for kind in ("edge", "palette"):
-        control = load_control(kind, base)
-        assert not any(p.requires_grad for p in [*base.parameters(), *control.parameters()])
-        assert all(conv.weight.abs().max() > 0 for conv in control.zero_convs)
-    assert base.decoder.conv_out.weight.abs().max() > 0
+@pytest.mark.parametrize("pressed, said", [
+    (KeyboardInterrupt("stopped after step 7 of 9"), "step 7 of 9; saved in .*--resume goes on"),
+    (KeyboardInterrupt(), "^$")])
+def test_ctrl_c_says_saved_only_if_it_was(pressed, said, tmp_path, monkeypatch):
+    """The first Ctrl-C saves; the second one does not wait for that."""
+
+    def interrupted(*given, **options):
+        raise pressed
+
+    monkeypatch.setattr(__main__, "train", interrupted)
+    with pytest.raises(KeyboardInterrupt, match=said):
+        main(["train", "shapes", "--out", str(tmp_path / "shapes.pt")])
 
 
-def test_a_changed_weight_file_is_noticed(tmp_path, monkeypatch):
-    from minicontrolnet import Problem, pretrained
-
-    content = load_file(pretrained.WEIGHTS / "base.pt")
-    content["weights"]["encoder.conv_in.bias"][0] += 1
-    torch.save(content, tmp_path / "base.pt")
-    (tmp_path / "base.txt").write_bytes((pretrained.WEIGHTS / "base.txt").read_bytes())
-    monkeypatch.setattr(pretrained, "WEIGHTS", tmp_path)
-    with pytest.raises(Problem, match="not the file that was shipped"):
-        load_base()
+def test_evaluate_prints_finite_numbers(capsys):
+    """The base alone, on two pictures."""
+    main(["evaluate", "--count", "2", "--only"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("   ")[0] for line in lines] == [
+        "prompt: real pictures (ceiling)", "prompt: base", "prompt: base, shape accuracy of each",
+        "prompt: shuffled prompts (floor)"]
+    assert "1.000" in lines[0] and not any("nan" in line or "inf" in line for line in lines)

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw
 
-from minicontrolnet.conditions import condition_of, detect_edges, palette, roughen
+from minicontrolnet.conditions import condition_of, detect_edges, palette, roughen, stick_figure
 from minicontrolnet.drawings import edges_from_drawing, edges_from_picture, palette_from_picture
-from minicontrolnet.errors import Problem
-from minicontrolnet.shapes import COLOURS, SHAPES, draw, draw_scenes, render
+from minicontrolnet.files import Problem
+from minicontrolnet.shapes import COLOURS, SHAPES, random_batch, random_scenes, render, tip_of
 
 # %% Detectors
 
@@ -54,7 +54,7 @@ def test_edges_of_colours_of_like_luminance(front, ground):
 
 
 def test_edges_do_not_depend_on_the_other_pictures():
-    images = draw(4, torch.Generator().manual_seed(0)).image
+    images = random_batch(4, torch.Generator().manual_seed(0)).image
     assert torch.equal(detect_edges(images), torch.cat([detect_edges(i[None]) for i in images]))
 
 
@@ -71,7 +71,7 @@ def test_palette_of_two_halves():
 
 
 def test_roughen_keeps_its_promises():
-    edges = detect_edges(draw(200, torch.Generator().manual_seed(0)).image)
+    edges = detect_edges(random_batch(200, torch.Generator().manual_seed(0)).image)
     rough = roughen(edges, torch.Generator().manual_seed(1))
     assert torch.equal(rough, roughen(edges, torch.Generator().manual_seed(1)))
     assert not torch.equal(rough, roughen(edges, torch.Generator().manual_seed(2)))
@@ -84,11 +84,13 @@ def test_roughen_keeps_its_promises():
 
 
 def test_condition_of_is_the_detector_of_its_kind():
-    images = draw(2, torch.Generator().manual_seed(0)).image
-    assert torch.equal(condition_of("edge", images), detect_edges(images))
-    assert torch.equal(condition_of("palette", images), palette(images))
-    rough = roughen(detect_edges(images), torch.Generator().manual_seed(1))
-    assert torch.equal(condition_of("edge", images, torch.Generator().manual_seed(1)), rough)
+    batch = random_batch(2, torch.Generator().manual_seed(0))
+    assert torch.equal(condition_of("edge", batch), detect_edges(batch.image))
+    assert torch.equal(condition_of("palette", batch), palette(batch.image))
+    rough = roughen(detect_edges(batch.image), torch.Generator().manual_seed(1))
+    assert torch.equal(condition_of("edge", batch, torch.Generator().manual_seed(1)), rough)
+    pose = stick_figure(batch.scenes.centre, tip_of(batch.scenes))
+    assert torch.equal(condition_of("pose", batch), pose)
 
 
 # %% Drawings
@@ -96,14 +98,14 @@ def test_condition_of_is_the_detector_of_its_kind():
 
 def scene(shape: str):
     """One scene with this shape, and its outline's corners (n, 2) in [-1, 1]."""
-    scenes = draw_scenes(64, torch.Generator().manual_seed(0))
+    scenes = random_scenes(64, torch.Generator().manual_seed(0))
     first = (scenes.shape == list(SHAPES).index(shape)).nonzero()[0]
     one = type(scenes)(*(field[first] for field in scenes))
     one = one._replace(colour=torch.tensor([0]), background=torch.tensor([4]))
     outline = SHAPES[shape]
     turn = torch.arange(2 * outline.points) * math.pi / outline.points
     reach = one.radius * outline.scale * torch.tensor([1, outline.notch]).repeat(outline.points)
-    turn = torch.polar(reach, turn + one.angle)
+    turn = torch.polar(reach, turn + one.angle + outline.turn)
     stretch = one.aspect.sqrt()
     return one, (one.centre + torch.stack([turn.real * stretch, turn.imag / stretch], 1)).numpy()
 
@@ -197,7 +199,7 @@ def saved(picture: Image.Image, folder, **options):
 
 
 def f1(found: torch.Tensor, wanted: torch.Tensor) -> float:
-    """F1 of two edge maps on the UNet's grid; an edge counts if the other has one within a pixel."""
+    """F1 of two edge maps at half their size; an edge counts if the other has one within a pixel."""
     near = lambda e: F.max_pool2d(e, 3, stride=1, padding=1)
     found, wanted = F.max_pool2d(found, 2), F.max_pool2d(wanted, 2)
     precision = (found * near(wanted)).sum() / found.sum().clamp(min=1)
@@ -240,10 +242,10 @@ def test_an_animation_is_its_first_frame(tmp_path):
 def test_letterboxing_keeps_proportions(size, tmp_path):
     picture = Image.new("L", size, 255)
     x, y = size[0] / 2, size[1] / 2
-    ImageDraw.Draw(picture).ellipse([x - 80, y - 80, x + 80, y + 80], outline=0, width=4)
+    ImageDraw.Draw(picture).ellipse([x - 84, y - 84, x + 84, y + 84], outline=0, width=4)
     at = edges_from_drawing(saved(picture, tmp_path))[0, 0].nonzero() + 0.5
     radius = (at - 32).norm(dim=1)
-    assert (radius - 78 * 64 / max(size)).abs().max() < 1
+    assert (radius - 82 * 64 / max(size)).abs().max() < 1
 
 
 # %% Pictures
@@ -255,7 +257,7 @@ def picture_file(folder, image: torch.Tensor, mode: str = "RGB"):
 
 
 def test_a_toy_picture_gives_its_own_edges_and_palette(tmp_path):
-    image = draw(1, torch.Generator().manual_seed(3)).image
+    image = random_batch(1, torch.Generator().manual_seed(3)).image
     path = picture_file(tmp_path, image)
     assert f1(edges_from_picture(path), detect_edges(image)) == 1
     assert torch.allclose(palette_from_picture(path), palette(image), atol=1 / 255)

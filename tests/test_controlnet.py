@@ -3,24 +3,14 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import pixel_unshuffle
 
 from conftest import fill_zeros
-from minicontrolnet.controlnet import (ConditionedUNet, ControlNet, compose, guided, lock, paper_weights, predictor,
-                                       released_weights, steer, weigh, zero_conv)
-from minicontrolnet.diffusion import ddim, guide, to_eps
+from minicontrolnet.controlnet import ConditionedUNet, ControlNet, lock, zero_conv, zero_conv_gradients
+from minicontrolnet.diffusion import to_eps
+from minicontrolnet.sampling import sample
 from minicontrolnet.training import control_loss, train
-
-
-@pytest.fixture
-def control(base):
-    """An untrained ControlNet: its copy is full of random numbers, its zero convs are 0."""
-    return ControlNet(base).double()
-
-
-@pytest.fixture
-def trained(control):
-    """A ControlNet whose zero convs hold random numbers, as after a training."""
-    return fill_zeros(control, seed=5)
+from minicontrolnet.unet import PATCH
 
 
 def loss_of(base, control, inputs, condition):
@@ -52,12 +42,13 @@ def test_untrained_prediction_is_the_bases_own(base, control, inputs, condition)
 
 
 @pytest.mark.parametrize("scale", [1.0, 7.5])
-def test_untrained_sample_is_the_bases_own(base, control, inputs, condition, scale):
-    """Five DDIM steps, with and without guidance, draw the base's picture to the last bit."""
-    xt, _, prompt = inputs
-    draw = lambda *steered: ddim(guide(predictor(base, torch.zeros_like(prompt), *steered),
-                                       predictor(base, prompt, *steered), scale), xt, 5)
-    assert torch.equal(draw(steer(control, condition)), draw())
+@pytest.mark.parametrize("in_both", [False, True])
+def test_untrained_sample_is_the_bases_own(base, control, inputs, condition, scale, in_both):
+    """Five DDIM steps, with and without guidance, give the base's picture to the last bit."""
+    noise, _, prompt = inputs
+    free = sample(base, prompt, noise, (), scale, steps=5)
+    controlled = sample(base, prompt, noise, [(control, condition)], scale, 5, in_both=in_both)
+    assert torch.equal(controlled, free) and 0.05 < free.mean() < 0.95
 
 
 def test_untrained_condition_encoder_gives_zeros_from_live_layers(control, condition):
@@ -65,7 +56,7 @@ def test_untrained_condition_encoder_gives_zeros_from_live_layers(control, condi
     *before, last = control.condition_encoder.layers
     assert nn.Sequential(*before)(condition).any()
     assert not last.weight.any() and not last.bias.any()
-    assert control.condition_encoder(condition).shape == (2, 8, 16, 16)
+    assert control.condition_encoder(condition).shape == (2, 8, 8, 8)
 
 
 # %% The copy and the lock: Fig. 2
@@ -123,8 +114,8 @@ def test_gradients_reach_all_13_controls_through_the_locked_decoder(base, traine
 
 
 def test_training_leaves_the_base_byte_for_byte(make_base):
-    """After three steps of training every tensor of the base is as before, and the ControlNet is not."""
-    base = lock(make_base((8, 8, 8, 8), torch.float32))
+    """After three steps every tensor of the base is as before, and the ControlNet is not."""
+    base = lock(make_base((8, 8, 8, 32), torch.float32))
     before = {name: tensor.clone() for name, tensor in base.state_dict().items()}
     control = ControlNet(base)
     train(control, control_loss(base, "edge"), 3, lr=1e-3)
@@ -154,6 +145,23 @@ def test_gradients_of_a_zero_conv_by_hand():
     torch.testing.assert_close(conv.weight.grad[:, :, 0, 0], by_hand)
     torch.testing.assert_close(conv.bias.grad, upstream.sum((0, 2, 3)))
     assert torch.equal(x.grad, torch.zeros_like(x))
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_gradients_in_closed_form_are_those_of_autograd(weight):
+    """zero_conv_gradients is right for any weight; only at 0 does no gradient pass to the input."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 3, 5, 6, generator=generator, dtype=torch.float64).requires_grad_()
+    upstream = torch.randn(2, 4, 5, 6, generator=generator, dtype=torch.float64)
+    conv = nn.Conv2d(3, 4, 1).double()
+    with torch.no_grad():
+        conv.weight.copy_(weight * torch.randn(4, 3, 1, 1, generator=generator))
+    conv(x).backward(upstream)
+    dw, db, dx = zero_conv_gradients(x.detach(), conv.weight.detach()[:, :, 0, 0], upstream)
+    torch.testing.assert_close(conv.weight.grad[:, :, 0, 0], dw)
+    torch.testing.assert_close(conv.bias.grad, db)
+    torch.testing.assert_close(x.grad, dx)
+    assert dw.all() and dx.any() == (weight != 0)
 
 
 def test_zero_convs_grow_from_the_first_step(base, control, inputs, condition):
@@ -216,7 +224,7 @@ def test_condition_is_added_after_the_first_conv_and_nowhere_else(trained, input
     """The copy of a condition c is the encoder fed with conv_in(xt) + E(c)."""
     xt, t, prompt = inputs
     emb, e = trained.embedding(t, prompt), trained.condition_encoder(condition)
-    h = trained.encoder.conv_in(xt) + e
+    h = trained.encoder.conv_in(pixel_unshuffle(xt, PATCH)) + e
     maps = [h]
     for block in trained.encoder.blocks:
         maps.append(block(maps[-1], emb))
@@ -234,97 +242,30 @@ def test_a_palette_has_three_channels(base, inputs):
         control(*inputs, torch.rand(2, 1, 32, 32, dtype=torch.float64))
 
 
-# %% Using it: Sec. 3.4
-
-
-def test_conditioning_scale_0_is_the_base_and_1_the_plain_sum(base, trained, inputs, condition):
-    """Strength 0 equals the base to the last bit; strength 1 equals the controls as they are."""
-    xt, t, prompt = inputs
-    run = lambda scale: predictor(base, prompt, steer(trained, condition, scale))(xt, t)
-    assert torch.equal(run(0.0), base(xt, t, prompt)) and torch.equal(run(0), run(0.0))
-    plain = base(xt, t, prompt, trained(xt, t, prompt, condition))
-    assert torch.equal(run(1.0), plain) and torch.equal(run([1.0] * 13), plain)
-    assert not torch.isclose(run(0.5), plain).all() and not torch.isclose(plain, run(0.0)).all()
-
-
-def test_weigh_scales_each_control_by_its_own_number(trained, inputs, condition):
-    """One number is 13 equal ones, and weights multiply."""
-    controls = trained(*inputs, condition)
-    weights = [i / 4 for i in range(13)]
-    assert equal(weigh(controls, weights), [c * w for c, w in zip(controls, weights)])
-    assert equal(weigh(controls, 0.5), weigh(controls, [0.5] * 13))
-    assert equal(weigh(weigh(controls, 0.5), 2.0), controls)
-    assert equal(weigh(controls, 1), controls)
-
-
-def test_compose_adds_and_nothing_more(base, trained, inputs, condition):
-    """One alone stays as it is, the order is free, and c + c is 2 c."""
-    xt, t, prompt = inputs
-    a, b = trained(xt, t, prompt, condition), trained(xt, t, prompt, 1 - condition)
-    assert equal(compose(a), a)
-    assert equal(compose(a, b), [x + y for x, y in zip(a, b)]) and equal(compose(a, b), compose(b, a))
-    assert equal(compose(a, a), weigh(a, 2.0))
-    together = predictor(base, prompt, steer(trained, condition), steer(trained, 1 - condition))
-    assert torch.equal(together(xt, t), base(xt, t, prompt, compose(a, b)))
-
-
-def test_predictor_without_a_controlnet_is_the_base(base, inputs):
-    """With a prompt alone, the model is the base."""
-    xt, t, prompt = inputs
-    assert torch.equal(predictor(base, prompt)(xt, t), base(xt, t, prompt))
-
-
-@pytest.mark.parametrize("scale", [0.0, 1.0, 2.0])
-def test_guided_has_control_in_the_conditional_branch(base, trained, inputs, condition, scale):
-    """It is Ho and Salimans' formula, also where a branch is spared: at scale 1, and without words and control."""
-    xt, t, prompt = inputs
-    empty = torch.zeros_like(prompt)
-    uncond = predictor(base, empty)(xt, t)
-    for words, steered in ((prompt, [steer(trained, condition)]), (empty, [steer(trained, condition)]), (empty, [])):
-        cond = predictor(base, words, *steered)(xt, t)
-        model = guided(base, words, scale, *steered)
-        torch.testing.assert_close(model(xt, t), uncond + scale * (cond - uncond))
+# %% What ControlNet is measured against, and where it lives
 
 
 def test_a_conditioned_unet_is_one_with_a_concatenated_input(make_base, inputs, condition):
-    """A first conv of xt and features stacked, weights side by side, gives the same eps; the base stays as it is."""
-    base, (xt, t, prompt) = make_base(), inputs
+    """A first conv of patches and features stacked gives the same eps; the base stays as it is."""
+    base, (xt, t, prompt) = lock(make_base()), inputs
     network = fill_zeros(ConditionedUNet(base).double())
     assert all(p.requires_grad for p in network.parameters())
     features, encoder = network.condition_encoder(condition), network.base.encoder
-    wide = nn.Conv2d(3 + features.shape[1], features.shape[1], 3, padding=1).double()
+    c, patches = features.shape[1], pixel_unshuffle(xt, PATCH)
+    wide = nn.Conv2d(patches.shape[1] + c, c, 3, padding=1).double()
     with torch.no_grad():
-        unit = torch.zeros(features.shape[1], features.shape[1], 3, 3, dtype=torch.float64)
-        unit[:, :, 1, 1] = torch.eye(features.shape[1])
+        unit = torch.zeros(c, c, 3, 3, dtype=torch.float64)
+        unit[:, :, 1, 1] = torch.eye(c)
         wide.weight.copy_(torch.cat([encoder.conv_in.weight, unit], 1))
         wide.bias.copy_(encoder.conv_in.bias)
-        torch.testing.assert_close(encoder.conv_in(xt) + features, wide(torch.cat([xt, features], 1)))
+        emb, maps = network.base.embedding(t, prompt), [wide(torch.cat([patches, features], 1))]
+        for block in [*encoder.blocks, encoder.middle]:
+            maps.append(block(maps[-1], emb))
+        *skips, middle = maps
+        output = network.base.decoder(middle, skips, emb)
         ours = network(xt, t, prompt, condition)
-        encoder.conv_in = wide
-        h, emb = torch.cat([xt, features], 1), network.base.embedding(t, prompt)
-        *skips, middle = encoder(h, emb)
-        torch.testing.assert_close(ours, to_eps(network.base.decoder(middle, skips, emb), xt, t, base.predicts))
-        assert not torch.equal(ours, base(xt, t, prompt))
-
-
-def test_resolution_weights(base, inputs):
-    """The paper's weights double from grid to grid; the released ones grow evenly up to 1."""
-    xt, t, prompt = inputs
-    grids = [h.shape[-1] for h in base.encoder(xt, base.embedding(t, prompt))]
-    assert paper_weights() == [grids[0] / h for h in grids] and paper_weights()[-1] == 8
-    released = torch.tensor(released_weights(), dtype=torch.float64)
-    assert len(released) == 13 and released[-1] == 1
-    torch.testing.assert_close(released[1:] * 0.825, released[:-1])
-
-
-@pytest.mark.parametrize("count", [1, 12, 14])
-def test_wrong_numbers_of_weights_or_controls_raise(trained, inputs, condition, count):
-    """Neither weigh nor compose drops or invents a control."""
-    controls = trained(*inputs, condition)
-    with pytest.raises(ValueError):
-        weigh(controls, [1.0] * count)
-    with pytest.raises(ValueError):
-        compose(controls, (controls * 2)[:count])
+    torch.testing.assert_close(ours, to_eps(output, xt, t, base.prediction_type))
+    assert not torch.isclose(ours, base(xt, t, prompt)).all()
 
 
 def test_a_controlnet_lives_where_its_base_lives(make_base):

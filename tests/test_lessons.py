@@ -1,7 +1,5 @@
-"""Every lesson runs from a plain clone in quick mode, says what it must, and leaves its figure."""
+"""Every lesson runs from a plain clone in quick mode, and leaves what it must."""
 
-import importlib.util
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,136 +8,151 @@ import pytest
 import torch
 from PIL import Image
 
-from minicontrolnet import (ControlNet, UNet, detect_edges, fingerprint, fresh, held_out, load_base, load_control, lock, seeded,
-                            to_grid)
+from minicontrolnet import Problem, figures
 
 ROOT = Path(__file__).parents[1]
-LESSONS = sorted((ROOT / "lessons").glob("[0-9][0-9]_*.py"))
+LESSONS = sorted(path.stem for path in (ROOT / "lessons").glob("[0-9][0-9]_*.py"))
 
 
-def run(lesson: Path, *words: object, cwd: Path) -> subprocess.CompletedProcess:
-    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "DISPLAY")}
-    return subprocess.run([sys.executable, str(lesson), *map(str, words)], cwd=cwd, text=True,
-                          capture_output=True, timeout=120, env=environment)
-
-
-@pytest.mark.parametrize("lesson", LESSONS, ids=lambda path: path.stem)
-def test_lesson_runs_in_quick_mode(lesson, lesson_run):
-    done, folder = lesson_run(lesson.stem)
+@pytest.mark.parametrize("script", LESSONS)
+def test_lesson_runs_in_quick_mode(script, lesson_run):
+    """It asks, answers, gives no verdict, and leaves a figure marked as quick."""
+    done, folder = lesson_run(script)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.isascii()
-    for part in ("PREDICT", "RESULT", "--quick is a smoke run", "the answer is"):
-        assert part in done.stdout
-    with Image.open(folder / "outputs" / f"{lesson.stem}.png") as figure:
-        assert min(figure.size) > 500
+    assert done.stdout.isascii() and "Traceback" not in done.stderr
+    assert done.stdout.index("\nPREDICT  ") < done.stdout.index("\nANSWER   ")
+    assert "\nVERDICT  none: --quick is a smoke run" in done.stdout
+    assert done.stdout.count("VERDICT") == done.stdout.count("VERDICT  none: --quick")
+    assert [path.name for path in folder.iterdir()] == ["outputs"]
+    left = {path.name for path in (folder / "outputs").iterdir()}
+    assert f"{script}_quick.png" in left and all("_quick" in name for name in left)
+    with Image.open(folder / "outputs" / f"{script}_quick.png") as figure:
+        assert figure.width >= 1280 and figure.height >= 500
+
+
+@pytest.mark.parametrize("script", LESSONS)
+def test_a_lesson_names_its_own_file(script):
+    """Its results and figures bear the name that it gives to options()."""
+    source = (ROOT / "lessons" / f"{script}.py").read_text(encoding="utf-8")
+    assert f'options("{script}"' in source
 
 
 @pytest.mark.parametrize("words, said", [
     (["--steps", "0"], "whole number from 1"), (["--device", "tpu"], "is not a device"),
-    (["--quick", "--full"], "not allowed with"), (["--out", "file/below"], "cannot write")])
-def test_bad_options_get_one_sentence(words, said, tmp_path):
+    (["--full"], "unrecognized arguments"), (["--answer", "maybe"], "invalid choice"),
+    (["--out", "file/below"], "cannot write")])
+def test_bad_options_get_one_sentence(words, said, tools, tmp_path, capsys):
+    """No traceback, and nothing is written."""
     (tmp_path / "file").write_text("mine")
-    done = run(LESSONS[0], *words, cwd=tmp_path)
-    assert done.returncode != 0 and "Traceback" not in done.stderr and said in done.stderr
-    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("file", "mine")]
+    with pytest.raises((SystemExit, Problem)) as end:
+        tools(*words)
+    by_argparse = isinstance(end.value, SystemExit)
+    told = capsys.readouterr().err if by_argparse else str(end.value)
+    assert said in told
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_text() == "mine"
 
 
-# %% What the lessons define themselves, and the map names
+def test_a_problem_ends_a_lesson_with_its_sentence(tmp_path):
+    """In the process of its own that a lesson is."""
+    (tmp_path / "file").write_text("mine")
+    script = ROOT / "lessons" / f"{LESSONS[0]}.py"
+    done = subprocess.run([sys.executable, str(script), "--out", "file/below"],
+                          cwd=tmp_path, text=True, capture_output=True, timeout=120)
+    assert done.returncode != 0 and "Traceback" not in done.stderr
+    assert done.stderr.startswith("error: cannot write")
+    assert done.stderr.count("\n") == 1
 
 
-@pytest.fixture
-def lesson_module(tmp_path, monkeypatch):
-    """A function from a lesson's name to its module; nothing but its options is run."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(ROOT / "lessons"))
-
-    def load(name):
-        monkeypatch.setattr(sys, "argv", [f"{name}.py", "--quick"])
-        spec = importlib.util.spec_from_file_location(f"lesson_{name}", ROOT / "lessons" / f"{name}.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
-
-    return load
+# %% What the lessons share
 
 
-def test_the_arms_of_the_ablation_start_as_they_say(lesson_module):
-    """All give 13 controls of the base's shapes; only the Gaussian ones change the base at step 0."""
-    lesson, base = lesson_module("08_ablations"), load_base()
-    truth, noise = held_out(2)
-    wanted = [h.shape for h in base.encoder(noise, base.embedding(torch.tensor([5, 5]), truth.prompt))]
-    arms = {name: seeded(3, build, base) for name, build in lesson.ARMS.items()}
-    for name, arm in arms.items():
-        controls = arm(noise, torch.tensor([500, 500]), truth.prompt, detect_edges(truth.image))
-        assert [c.shape for c in controls] == wanted, name
-        assert (lesson.change_at_step_0(base, arm, truth, noise) == 0) == (not name.startswith("N(0")), name
-    deepest = lambda name: arms[name].zero_convs[-1].weight.std().item()
-    assert deepest("N(0, 1/fan_in)") == pytest.approx(64**-0.5, rel=0.05)
-    assert deepest("N(0, 0.02^2)") == pytest.approx(0.02, rel=0.05)
-    same = lambda name: torch.equal(arms[name].encoder.blocks[0].conv1.weight, base.encoder.blocks[0].conv1.weight)
-    assert same("zero convs") and same("N(0, 0.02^2)") and not same("random copy")
-    convs = [module for module in arms["lite"].convs if isinstance(module, torch.nn.Conv2d)]
-    assert len(convs) == len(arms["lite"].convs) == 13  # one conv layer in place of each copied block
+def test_steps_are_the_lessons_own_or_those_asked_for(tools):
+    """200, in quick mode 4, and 7 if somebody says so."""
+    steps = lambda *words: tools(*words).args.steps
+    assert steps() == 200 and steps("--quick") == 4
+    assert steps("--steps", "7") == steps("--quick", "--steps", "7") == 7
 
 
-def test_conflicting_prompts_name_another_shape(lesson_module):
-    """Fig. 8's four kinds: only the shape's word is wrong in a conflicting prompt, only the ground is said in an insufficient."""
-    full = held_out(64)[0].prompt
-    kinds = lesson_module("08_ablations").prompts(full)
-    assert torch.equal(kinds["perfect"], full) and not kinds["none"].any()
-    assert torch.equal(kinds["conflicting"][:, [0, 2]], full[:, [0, 2]])
-    assert (kinds["conflicting"][:, 1] != full[:, 1]).all() and set(kinds["conflicting"][:, 1].tolist()) == {1, 2, 3, 4}
-    assert torch.equal(kinds["insufficient"][:, 2], full[:, 2]) and not kinds["insufficient"][:, :2].any()
+@pytest.mark.parametrize("typed, letter", [("b", "b"), (" C) it fails", "c"), ("", "")])
+def test_a_prediction_waits_in_a_terminal(typed, letter, tools, monkeypatch, capsys):
+    """The first letter counts; Enter skips."""
+    lesson = tools()
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", lambda question: typed)
+    guess = lesson.predict("What falls?", a="the apple", b="the loss", c="the mask")
+    assert guess == letter
+    assert "PREDICT  What falls?\n   a) the apple\n" in capsys.readouterr().out
 
 
-def test_an_ablation_is_decided_only_if_its_seeds_agree(lesson_module):
-    """Two seeds of four pictures: both ahead, both behind, one of each, and too wide to tell."""
-    against = lesson_module("08_ablations").against
-    base = [0.5, 0.6, 0.7, 0.8] * 2
-    arm = lambda *shifts: {"none": [b - shift for b, shift in zip(base, shifts)], "runs": [{}, {}]}
-    numbers = {"zero convs": {"none": base, "runs": [{}, {}]},
-               "behind": arm(*[0.1, 0.11, 0.09, 0.1] * 2), "ahead": arm(*[-0.1, -0.11, -0.09, -0.1] * 2),
-               "mixed": arm(0.1, 0.11, 0.09, 0.1, -0.1, -0.11, -0.09, -0.1), "wide": arm(0.3, -0.3, 0.2, -0.2, 0.1, 0.1, 0.1, 0.11)}
-    said = {name: against(numbers, name, "none")[0] for name in list(numbers)[1:]}
-    assert said == {"behind": "confirmed", "ahead": "contradicted", "mixed": "undecided", "wide": "undecided"}
-    assert against(numbers, "mixed", "none")[1] == pytest.approx([0.1, -0.1])
+def test_a_prediction_may_be_an_option_or_missing(tools, monkeypatch, capsys):
+    """--answer is told again; without a terminal, or any input, nobody waits."""
+    monkeypatch.setattr("builtins.input", lambda question: pytest.fail("it waited"))
+    assert tools("--answer", "a").predict("Why?", a="so", b="thus") == "a"
+    assert "your answer: a" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "stdin", None)
+    assert tools().predict("Why?", a="so", b="thus") == ""
 
 
-def test_the_rise_of_a_curve(lesson_module):
-    """Of a straight line it is at 10, 50 and 90 % of the way; of a jump all three lie in one interval."""
-    rise = lesson_module("09_evaluation").rise
-    steps = list(range(0, 101, 10))
-    assert rise({"step": steps, "IoU": [s / 200 + 0.3 for s in steps]}) == pytest.approx((10, 50, 90))
-    low, half, high = rise({"step": steps, "IoU": [0.3] * 6 + [0.8] * 5})
-    assert 50 < low < half < high < 60
+def test_a_wrong_guess_is_answered_on_its_own(tools, capsys):
+    """The right answer is told to all, the mistake to those who made it."""
+    lesson = tools()
+    for guess in ("a", "b", ""):
+        lesson.reveal(guess, "b", because="it is so.", a="not so, since ...")
+    said = capsys.readouterr().out
+    mistaken, right, skipped = said.split("ANSWER   b) it is so.\n")[:3]
+    assert "You said a): not so, since ..." in mistaken and right == skipped == ""
 
 
-def test_few_pictures_are_always_the_same(lesson_module):
-    """A batch comes from the n pictures alone, image, x0 and prompt together."""
-    pictures = lesson_module("09_evaluation").only(3)
-    generator, seen = torch.Generator().manual_seed(0), set()
-    for _ in range(6):
-        batch = pictures(generator)
-        assert torch.equal(to_grid(batch.image) * 2 - 1, batch.x0)
-        seen |= {(x0.sum().item(), *words.tolist()) for x0, words in zip(batch.x0, batch.prompt)}
-    assert len(seen) == 3
+def test_a_smoke_run_has_no_verdict(tools, capsys):
+    """Whatever the sentences say."""
+    tools().verdict("confirmed: it helps;", "n = 3.")
+    said = capsys.readouterr().out
+    assert said == "\nVERDICT  confirmed: it helps;\n         n = 3.\n"
+    tools("--quick").verdict("confirmed: it helps")
+    assert "confirmed" not in capsys.readouterr().out
 
 
-def test_the_difference_of_two_bases_moves_a_copy(lesson_module):
-    """An untrained copy of A, moved from A to B, is a copy of B; what training added stays; A = B moves nothing."""
-    lesson, a, b = lesson_module("10_transfer"), load_base(), lock(seeded(1, UNet))
-    control = load_control("edge", a)
-    copied = lesson.moved(ControlNet(a), a, b)
-    for name, weight in b.encoder.state_dict().items():
-        torch.testing.assert_close(copied.encoder.state_dict()[name], weight, atol=1e-5, rtol=0)
-    moved = lesson.moved(control, a, b)
-    learned = lambda network, base: network.encoder.conv_in.weight - base.encoder.conv_in.weight
-    torch.testing.assert_close(learned(moved, b), learned(control, a), atol=1e-5, rtol=0)
-    assert fingerprint(lesson.moved(control, a, a).state_dict()) == fingerprint(control.state_dict())
+def test_a_table_has_columns(tools, capsys):
+    """Each as wide as its widest cell; no blanks at the end of a line."""
+    tools().table([["what", "IoU"], ["ControlNet", 0.9], ["no", ""]])
+    said = capsys.readouterr().out
+    assert said == "\n   what        IoU\n   ControlNet  0.9\n   no\n"
 
 
-def test_pale_pictures_are_half_way_to_white(lesson_module):
-    """x0 of a pale picture is half as far from 1 as it was."""
-    lesson = lesson_module("10_transfer")
-    seed = lambda: torch.Generator().manual_seed(4)
-    torch.testing.assert_close(1 - lesson.pale(seed()).x0, (1 - fresh(seed()).x0) / 2)
+def test_results_and_pictures_are_saved_and_read_again(tools, monkeypatch):
+    """Numbers as they were, tensors as lists, pictures to 1/255; how they were made."""
+    lesson = tools("--seed", "3")
+    pictures = torch.rand(6, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    numbers = {"IoU": 0.5, "steps": torch.tensor([1, 2])}
+    lesson.save_results(numbers, pictures, columns=3)
+    monkeypatch.setattr(lesson, "RESULTS", lesson.args.out)
+    content = lesson.load_results("05_edge_control")
+    assert content["numbers"] == {"IoU": 0.5, "steps": [1, 2]}
+    assert (content["seed"], content["steps"]) == (3, 200)
+    assert content["command"] == "python 05_edge_control.py --seed 3"
+    assert (lesson.load_pictures("05_edge_control") - pictures).abs().max() < 1 / 255
+
+
+@pytest.mark.parametrize("damaged", [
+    None, b"", b"{", b"[]", b"null", b"7", b"\xff\xfe", b"{}",
+    b'{"numbers": [], "command": "", "steps": 1}', b'{"numbers": {}, "command": ""}'])
+def test_a_damaged_result_file_is_a_problem(damaged, tools, monkeypatch, tmp_path):
+    """Missing, cut off, or something else: one sentence says how to get it back."""
+    lesson = tools()
+    monkeypatch.setattr(lesson, "RESULTS", tmp_path)
+    if damaged is not None:
+        (tmp_path / "04.json").write_bytes(damaged)
+    with pytest.raises(Problem, match="04.json is missing or damaged; restore it"):
+        lesson.load_results("04")
+
+
+@pytest.mark.parametrize("words, name", [([], "05_edge_control.png"),
+                                         (["--quick"], "05_edge_control_quick.png")])
+def test_a_figure_of_a_smoke_run_is_marked(words, name, tools):
+    """By its name and by words across it; a true one has neither."""
+    lesson, figure = tools(*words), figures.plt.figure()
+    lesson.save_figure(figure)
+    assert (lesson.args.out / name).is_file()
+    marks = [text.get_text() for text in figure.texts]
+    assert marks == ["--quick: no evidence"] * len(words)

@@ -1,111 +1,119 @@
 """The measures are right on real pictures, and on cases whose answer is known by hand."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
 
 from minicontrolnet.conditions import detect_edges, palette
-from minicontrolnet.metrics import (ShapeClassifier, _standardise, colours_right, edge_f1, frechet_distance, mask_iou,
-                                    mask_of, nearest_colour, off_palette, palette_error, shapes_right, shuffle_gap)
+from minicontrolnet.metrics import (PAINTS, ShapeClassifier, _standardise, classifier_loss,
+                                    colours_right, edge_f1, frechet_distance, mask_iou, mask_of,
+                                    nearest_colour, off_palette, palette_error, shapes_right,
+                                    shuffle_gap, wobble)
 from minicontrolnet.pretrained import load_classifier
-from minicontrolnet.shapes import COLOURS, Scenes, draw, render, to_grid, to_image
+from minicontrolnet.shapes import COLOURS, DARK, SHAPES, Scenes, random_batch, render
 
 
 @pytest.fixture(scope="module")
 def real():
     """256 real pictures."""
-    return draw(256, torch.Generator().manual_seed(0))
+    return random_batch(256, torch.Generator().manual_seed(0))
 
 
-def pictures(batch):
-    return to_image(batch.x0)
-
-
-def square(top, left, side=12, size=32):
+def square(top, left, side=24, size=64):
     """A mask (1, 1, size, size) of one square."""
     mask = torch.zeros(1, 1, size, size)
     mask[..., top : top + side, left : left + side] = 1
     return mask
 
 
-def paint(mask, colour="blue", ground="yellow"):
+def paint(mask, colour="blue", ground="yellow", dark=DARK):
     """A mask as a picture of two colours."""
     colour, ground = (torch.tensor(COLOURS[name])[:, None, None] for name in (colour, ground))
-    return torch.lerp(ground.expand(len(mask), 3, 1, 1), colour, mask)
+    return torch.lerp((dark * ground).expand(len(mask), 3, 1, 1), colour, mask)
 
 
 # %% Masks
 
 
 def test_mask_of_recovers_the_drawn_mask(real):
-    """Without being told the colours: IoU 0.98 on average, soft edges right to a hundredth."""
-    found = mask_of(pictures(real))
-    assert mask_iou(found, real.mask).mean() >= 0.98
+    """Without being told the colours: IoU 0.99 on average, soft edges right to a hundredth."""
+    found = mask_of(real.image)
+    assert mask_iou(found, real.mask).mean() >= 0.99
     assert (found - real.mask).abs().mean() < 0.01
     assert found.min() >= 0 and found.max() <= 1
 
 
 def test_mask_of_is_exact_on_two_plain_colours():
     """Every pixel of one colour is 1, every pixel of the other 0, whichever is the lighter."""
-    mask = square(10, 8)
-    for colours in (("blue", "yellow"), ("yellow", "blue"), ("red", "orange")):
-        torch.testing.assert_close(mask_of(paint(mask, *colours)), mask, rtol=0, atol=1e-5)
+    mask = square(20, 16)
+    for colour, ground, dark in (("blue", "yellow", DARK), ("yellow", "blue", 1.0),
+                                 ("red", "red", DARK), ("red", "orange", 1.0)):
+        picture = paint(mask, colour, ground, dark)
+        torch.testing.assert_close(mask_of(picture), mask, rtol=0, atol=1e-5)
+        torch.testing.assert_close(mask_of(picture.flip(1)), mask, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("value", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("noise", [0.0, 0.01])
 def test_a_picture_of_one_colour_has_no_mask(value, noise):
     """No shape, no NaN: the mask is 0 everywhere, with a little noise too."""
-    images = torch.full((2, 3, 32, 32), value)
+    images = torch.full((2, 3, 64, 64), value)
     images += noise * torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(mask_of(images), torch.zeros(2, 1, 32, 32))
+    assert torch.equal(mask_of(images), torch.zeros(2, 1, 64, 64))
 
 
 def test_iou_by_hand(real):
     """A mask with itself has 1, with a disjoint one 0, with its half-overlapping copy 1/3."""
     assert torch.equal(mask_iou(real.mask, real.mask), torch.ones(256))
-    assert mask_iou(square(2, 2), square(18, 18)) == 0
-    assert mask_iou(square(4, 4), square(4, 10)).item() == pytest.approx(72 / 216)
+    assert mask_iou(square(2, 2), square(36, 36)) == 0
+    assert mask_iou(square(4, 4), square(4, 16)).item() == pytest.approx(1 / 3)
+    assert mask_iou(0.6 * square(4, 4), 0.51 * square(4, 4)) == 1  # cut at one half
     assert mask_iou(torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 8, 8)) == 0  # no NaN
-    assert torch.equal(mask_iou(real.mask, real.mask.roll(1, 0)), mask_iou(real.mask.roll(1, 0), real.mask))
+    other = real.mask.roll(1, 0)
+    assert torch.equal(mask_iou(real.mask, other), mask_iou(other, real.mask))
 
 
 # %% Edges and palettes
 
 
-def edge_map(images):
-    """The edges of images, twice as large, as a condition."""
-    return detect_edges(images).repeat_interleave(2, 2).repeat_interleave(2, 3)
-
-
 def test_edges_agree_with_themselves_and_not_with_others():
     """A picture's own edges have F1 = 1, edges elsewhere and no edges 0, without NaN."""
-    here, there = paint(square(2, 2)), paint(square(18, 18))
-    assert edge_f1(here, edge_map(here)) == 1
-    assert edge_f1(here, edge_map(there)) == 0
+    here, there = paint(square(4, 4)), paint(square(36, 36))
+    assert edge_f1(here, detect_edges(here)) == 1
+    assert edge_f1(here, detect_edges(there)) == 0
     assert edge_f1(here, torch.zeros(1, 1, 64, 64)) == 0
-    assert edge_f1(torch.zeros(1, 3, 32, 32), torch.zeros(1, 1, 64, 64)) == 0
+    assert edge_f1(torch.zeros(1, 3, 64, 64), torch.zeros(1, 1, 64, 64)) == 0
+
+
+def test_edges_by_hand():
+    """Half of the outlines wanted are found, and all found are wanted: F1 is 2/3."""
+    one, both = paint(square(4, 4, 16)), paint(square(4, 4, 16) + square(4, 40, 16))
+    assert edge_f1(one, detect_edges(both)).item() == pytest.approx(2 / 3, abs=0.01)
+    assert edge_f1(both, detect_edges(one)).item() == pytest.approx(2 / 3, abs=0.01)
 
 
 def test_real_pictures_have_the_edges_of_their_condition(real):
-    """Edges detected in image space and on the UNet's grid are the same outline: the ceiling is near 1."""
-    assert edge_f1(pictures(real), detect_edges(real.image)).mean() > 0.97
-    assert edge_f1(pictures(real), detect_edges(real.image).roll(1, 0)).mean() < 0.5
+    """The ceiling of edge F1 is 1, and shuffled conditions are far below it."""
+    assert (edge_f1(real.image, detect_edges(real.image)) == 1).all()
+    assert edge_f1(real.image, detect_edges(real.image).roll(1, 0)).mean() < 0.5
 
 
 @pytest.mark.parametrize("shift", [(1, 0), (0, 1), (1, 1), (-1, 1)])
 def test_a_shift_of_one_pixel_costs_iou_and_no_edge(shift):
     """F1 forgives one pixel, two it does not; IoU forgives nothing."""
-    mask = square(8, 10)
+    mask = square(16, 20)
     moved, far = mask.roll(shift, (2, 3)), mask.roll([2 * s for s in shift], (2, 3))
-    assert edge_f1(paint(moved), edge_map(paint(mask))) == 1
-    assert edge_f1(paint(far), edge_map(paint(mask))) < 1
+    edges = detect_edges(paint(mask))
+    assert edge_f1(paint(moved), edges) == 1
+    assert edge_f1(paint(far), edges) < 1
     assert mask_iou(far, mask) < mask_iou(moved, mask) < 1
 
 
 def test_palette_error_by_hand(real):
     """A picture has error 0 with its own palette, and the mean difference with a lighter one."""
-    images = pictures(real)
+    images = real.image
     assert palette_error(images, palette(images)).max() < 1e-6
     torch.testing.assert_close(palette_error(images, palette(images) + 0.25), torch.full((256,), 0.25))
     assert palette_error(images, palette(images).roll(1, 0)).mean() > 0.05
@@ -115,9 +123,20 @@ def test_palette_error_by_hand(real):
 
 
 def test_colours_are_right_on_every_real_picture(real):
-    """The ceiling is 1, and two swapped colours are wrong on every picture."""
-    assert colours_right(pictures(real), real.prompt).all()
-    assert not colours_right(pictures(real), real.prompt.flip(1)).any()
+    """The ceiling is 1; two swapped colours are wrong, unless they are the same hue."""
+    assert colours_right(real.image, real.prompt).all()
+    same_hue = real.prompt[:, 0] == real.prompt[:, 2]
+    assert same_hue.any()
+    assert torch.equal(colours_right(real.image, real.prompt.flip(1)), same_hue)
+
+
+def test_a_shape_is_lit_and_its_ground_is_dark():
+    """A lit ground is as wrong as a dark shape, though the hues are right."""
+    mask, prompt = square(16, 16), torch.tensor([[6, 2, 5]])  # blue on yellow
+    assert colours_right(paint(mask), prompt).all()
+    assert not colours_right(paint(mask, dark=1.0), prompt).any()
+    assert not colours_right(DARK * paint(mask, dark=1.0), prompt).any()
+    assert not colours_right(paint(1 - mask, "yellow", "blue"), prompt).any()
 
 
 @pytest.mark.parametrize("word", [0, 2])
@@ -126,23 +145,23 @@ def test_one_wrong_colour_is_wrong(real, word):
     prompt = real.prompt.clone()
     for row in prompt:
         row[word] = next(c for c in range(1, 9) if c not in (row[0], row[2]))
-    assert not colours_right(pictures(real), prompt).any()
+    assert not colours_right(real.image, prompt).any()
 
 
-def test_nearest_colour_names_each_colour_of_the_palette():
-    """Every colour is nearest to itself, also when it is a little off."""
-    plain = torch.tensor(list(COLOURS.values())).T[None, :, None]  # (1, 3, 1, 8)
-    for off in (-0.05, 0.0, 0.05):
-        assert nearest_colour(plain + off).flatten().tolist() == list(range(8))
+def test_nearest_colour_names_each_of_the_16_paints():
+    """Each lit and each dark colour is nearest to itself, also when it is a little off."""
+    plain = PAINTS.T[None, :, None]  # (1, 3, 1, 16)
+    for off in (-0.02, 0.0, 0.02):
+        assert nearest_colour(plain + off).flatten().tolist() == list(range(16))
 
 
 def test_off_palette_is_the_share_of_burnt_pixels(real):
-    """Plain colours are at 0, a square of white counts its pixels, and real pictures are near 0."""
-    picture = paint(square(8, 8, side=16))
+    """Plain colours are at 0, a square of magenta counts its pixels, real pictures are near 0."""
+    picture = paint(square(16, 16, side=32))
     assert off_palette(picture) == 0
-    picture[..., 8:12, 8:12] = 1.0
-    assert off_palette(picture) == 16 / 1024
-    assert off_palette(pictures(real)).mean() < 0.05
+    picture[..., 20:28, 20:28] = torch.tensor([1.0, 0.0, 1.0])[:, None, None]
+    assert off_palette(picture) == 64 / 64**2
+    assert 0 < off_palette(real.image[:64]).mean() < 0.05
 
 
 def test_shapes_are_right_if_the_classifier_says_so(real):
@@ -153,36 +172,37 @@ def test_shapes_are_right_if_the_classifier_says_so(real):
         seen.append(mask)
         return torch.eye(4)[real.scenes.shape]
 
-    assert shapes_right(pictures(real), real.prompt, knows).all()
-    assert torch.equal(seen[0], mask_of(pictures(real)))
+    assert shapes_right(real.image, real.prompt, knows).all()
+    assert torch.equal(seen[0], mask_of(real.image))
     other = real.prompt.clone()
     other[:, 1] = other[:, 1] % 4 + 1
-    assert not shapes_right(pictures(real), other, knows).any()
+    assert not shapes_right(real.image, other, knows).any()
 
 
-def masks(shape, centre, radius, aspect=1.0, angle=0.5):
-    """The mask (1, 1, 32, 32) of one shape, placed by hand."""
+def masks(shape, centre, radius, aspect=1.0, angle=0.3):
+    """The mask (1, 1, 64, 64) of one shape, placed by hand."""
     number = lambda value: torch.tensor([value])
     scenes = Scenes(number(0), number(shape), number(1), torch.tensor([centre]), number(radius),
                     number(angle), number(aspect))
-    return to_grid(render(scenes)[1])
+    return render(scenes)[1]
 
 
 @pytest.mark.parametrize("shape", range(4))
 def test_standard_masks_do_not_depend_on_place_size_and_aspect(shape):
-    """Moved, scaled and stretched, a shape has almost the same standard mask; other shapes have not."""
+    """Moved, scaled or stretched, a shape keeps its standard mask; another shape has another."""
     difference = lambda a, b: (_standardise(a) - _standardise(b)).abs().mean().item()
     mask = masks(shape, (0.0, 0.0), 0.6)
     same = [masks(shape, (0.2, -0.1), 0.6), masks(shape, (-0.1, 0.25), 0.45),
             masks(shape, (0.0, 0.0), 0.6, aspect=1.3)]
     other = [masks(other, (0.0, 0.0), 0.6) for other in range(4) if other != shape]
-    furthest, nearest = max(difference(mask, m) for m in same), min(difference(mask, m) for m in other)
+    furthest = max(difference(mask, m) for m in same)
+    nearest = min(difference(mask, m) for m in other)
     assert furthest < 0.03 and nearest > 3 * furthest
 
 
 def test_standard_masks_are_centred_and_round(real):
     """Their mean is the centre, and their covariance the same in all directions."""
-    slanted = square(8, 8, 16) * torch.ones(32, 32).tril()  # a right-angled triangle
+    slanted = square(16, 16, 32) * torch.ones(64, 64).tril()  # a right-angled triangle
     mask = _standardise(torch.cat([real.mask, slanted]))
     line = (torch.arange(32) + 0.5) / 16 - 1
     weight = mask / mask.sum((2, 3), True)
@@ -192,23 +212,82 @@ def test_standard_masks_are_centred_and_round(real):
         assert values.abs().max() < 0.01
 
 
-def test_the_classifier_sees_standard_masks(real):
-    """Its layers are given the standardised mask, not the mask itself."""
+def test_the_classifier_sees_standard_masks_cut_at_one_half(real):
+    """Its layers are given the standardised mask; faint noise on it makes no difference at all."""
     classifier = ShapeClassifier()
-    expected = nn.Sequential(*classifier)(_standardise(real.mask))
+    cut = (real.mask > 0.5).float()
+    expected = nn.Sequential(*classifier)(_standardise(cut))
     assert expected.shape == (256, 4) and torch.equal(classifier(real.mask), expected)
+    noisy = cut + torch.rand(cut.shape, generator=torch.Generator().manual_seed(0)) - 0.5
+    assert torch.equal(classifier(noisy), expected)
+    assert torch.equal(classifier.features(noisy), classifier.features(cut))
 
 
 def test_an_empty_mask_gives_scores_without_nan():
     """A picture without a shape is classified as something, not as NaN."""
-    assert ShapeClassifier()(torch.zeros(2, 1, 32, 32)).isfinite().all()
+    assert ShapeClassifier()(torch.zeros(2, 1, 64, 64)).isfinite().all()
 
 
-# %% The shuffle gap
+# %% The classifier that ships
+
+
+def accuracy(images, truth):
+    """The share of pictures whose shape the shipped classifier names."""
+    return shapes_right(images, truth.prompt, load_classifier()).float().mean().item()
+
+
+@pytest.fixture(scope="module")
+def many():
+    """512 real pictures that no training saw."""
+    return random_batch(512, torch.Generator().manual_seed(20_000))
+
+
+def test_the_classifier_knows_every_real_picture(many):
+    """Its ceiling is 1.00, and each of the four shapes is named."""
+    assert accuracy(many.image, many) == 1
+    assert (many.scenes.shape.bincount() > 100).all() and len(SHAPES) == 4
+
+
+@pytest.mark.parametrize("std", [0.01, 0.02, 0.03])
+def test_noise_that_is_hardly_seen_does_not_fool_the_classifier(many, std):
+    """With noise of a standard deviation up to 0.03 on real pictures: at least 0.99."""
+    noise = torch.randn(many.image.shape, generator=torch.Generator().manual_seed(1))
+    assert accuracy(many.image + std * noise, many) >= 0.99
+
+
+def test_a_wobbly_circle_is_a_circle(many):
+    """Real pictures warped smoothly by 1.2 pixels: at least 0.95."""
+    warped = wobble(many.image, torch.full((512,), 1.2), torch.Generator().manual_seed(2))
+    assert (warped - many.image).abs().amax((1, 2, 3)).min() > 0.05  # each one is changed
+    assert accuracy(warped, many) >= 0.95
+
+
+def test_wobble_moves_pixels_smoothly_and_as_far_as_it_says():
+    """On a picture of x and y, the values tell how far each pixel came: up to 0, 1 and 3 pixels."""
+    line = torch.arange(64.0)
+    y, x = torch.meshgrid(line, line, indexing="ij")
+    place = torch.stack([x, y]).expand(3, 2, 64, 64)
+    moved = wobble(place, torch.tensor([0.0, 1.0, 3.0]), torch.Generator().manual_seed(0)) - place
+    inside = moved[..., 4:-4, 4:-4]  # at the border a pixel may come from nowhere
+    farthest = inside.norm(dim=1).amax((1, 2))
+    assert farthest[0] < 1e-4 and 0.5 < farthest[1] < 1.01 and 1.5 < farthest[2] < 3.01
+    assert inside[2].diff(dim=1).norm(dim=0).max() < 1  # neighbours stay neighbours
+
+
+def test_the_classifier_is_trained_on_wobbly_masks_of_fresh_pictures():
+    """Its loss is the cross-entropy, ln 4 for equal scores, and differs from batch to batch."""
+    flat, generator = lambda mask: torch.zeros(len(mask), 4), torch.Generator().manual_seed(0)
+    assert classifier_loss(flat, generator).item() == pytest.approx(math.log(4))
+    classifier = load_classifier()
+    first, second = (classifier_loss(classifier, generator).item() for _ in range(2))
+    assert first != second and max(first, second) < 0.3
+
+
+# %% Sets of pictures, and the shuffle gap# %% The shuffle gap
 
 
 def test_frechet_distance_of_known_gaussians():
-    """Sets with known means and covariances: |m|^2 + sum (sqrt(var_a) - sqrt(var_b))^2 if axes agree; 0 with itself."""
+    """|m|^2 + sum (sqrt(var_a) - sqrt(var_b))^2 if the axes agree; 0 for a set with itself."""
     corners = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * 3).double()
     corners = corners / corners.T.cov().diagonal().sqrt()  # mean 0, covariance the identity
     other = corners * torch.tensor([2.0, 3.0, 0.5]) + torch.tensor([1.0, 0.0, -2.0])
@@ -216,7 +295,8 @@ def test_frechet_distance_of_known_gaussians():
     assert frechet_distance(corners, other) == pytest.approx(expected, abs=1e-9)
     assert frechet_distance(other, corners) == pytest.approx(expected, abs=1e-9)
     assert frechet_distance(other, other) == pytest.approx(0, abs=1e-9)
-    turn = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))[0]
+    generator = torch.Generator().manual_seed(0)
+    turn = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64, generator=generator))[0]
     assert frechet_distance(corners @ turn, other @ turn) == pytest.approx(expected, abs=1e-9)
 
 
@@ -247,5 +327,6 @@ def test_shuffle_gap_is_the_price_of_a_wrong_condition():
 def test_shuffle_gap_builds_no_graph():
     """It is a measurement: no gradient is kept."""
     weight, graphs = torch.ones(1, requires_grad=True), []
-    shuffle_gap(lambda given: graphs.append((given * weight).mean()) or graphs[-1], torch.ones(2, 1, 1, 1))
+    loss = lambda given: graphs.append((given * weight).mean()) or graphs[-1]
+    shuffle_gap(loss, torch.ones(2, 1, 1, 1))
     assert not any(loss.requires_grad for loss in graphs)

@@ -6,8 +6,13 @@ import pytest
 import torch
 from matplotlib.path import Path as Polygon
 
-from minicontrolnet.errors import Problem
-from minicontrolnet.shapes import COLOURS, SHAPES, Outline, describe, draw, draw_scenes, render, tokenize
+from minicontrolnet.files import Problem
+from minicontrolnet.shapes import (COLOURS, DARK, LARGEST, SHAPES, SMALLEST, TILT, Outline, Scenes,
+                                   describe, random_batch, random_scenes, render, to_image,
+                                   tokenize)
+
+LIT = torch.tensor(list(COLOURS.values()), dtype=torch.float64)
+REC_601 = torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64)  # what luma weighs RGB by
 
 
 def seeded(seed=0):
@@ -21,7 +26,7 @@ def corners(scenes, i):
     corners = []
     for k in range(2 * outline.points):
         r = radius * (outline.notch if k % 2 else 1)
-        angle = scenes.angle[i].item() + k * math.pi / outline.points
+        angle = scenes.angle[i].item() + outline.turn + k * math.pi / outline.points
         corners.append([r * math.cos(angle) * aspect**0.5, r * math.sin(angle) / aspect**0.5])
     return torch.tensor(corners, dtype=torch.float64) + scenes.centre[i]
 
@@ -36,47 +41,55 @@ def same(a, b):
     return all(torch.equal(x, y) for x, y in zip(a, b))
 
 
-def test_draw_depends_on_its_generator_alone():
+def standing(shape, colour=0, background=1, n=1):
+    """n scenes with upright shapes in the middle; what is given is a number or a tensor (n,)."""
+    index = lambda value: torch.as_tensor(value).expand(n)
+    return Scenes(index(colour), index(shape), index(background), torch.zeros(n, 2),
+                  torch.full((n,), 0.6), torch.zeros(n), torch.ones(n))
+
+
+# %% A picture and what is true of it
+
+
+def test_a_batch_depends_on_its_generator_alone():
     """Equal seeds draw equal pictures whatever the global generator does; other seeds, others."""
     torch.manual_seed(1)
     before = torch.random.get_rng_state()
-    first = draw(8, seeded())
+    first = random_batch(8, seeded())
     assert torch.equal(before, torch.random.get_rng_state())
     torch.manual_seed(2)
-    again, other = draw(8, seeded()), draw(8, seeded(1))
+    again, other = random_batch(8, seeded()), random_batch(8, seeded(1))
     assert same(first[:4], again[:4]) and same(first.scenes, again.scenes)
     assert not torch.equal(first.image, other.image)
 
 
-def test_ranges_and_shapes_of_a_draw():
-    """Images and masks are in [0, 1], x0 is the image's 2x2 means in [-1, 1]."""
-    batch = draw(32, seeded())
-    assert batch.image.shape == (32, 3, 64, 64) and batch.x0.shape == (32, 3, 32, 32)
-    assert batch.mask.shape == (32, 1, 32, 32) and batch.prompt.shape == (32, 3)
-    assert 0.1 <= batch.image.min() and batch.image.max() <= 0.9
+def test_ranges_and_shapes_of_a_batch():
+    """Images and masks are in [0, 1], x0 is the image in [-1, 1], and to_image leads back."""
+    batch = random_batch(32, seeded())
+    assert batch.image.shape == batch.x0.shape == (32, 3, 64, 64)
+    assert batch.mask.shape == (32, 1, 64, 64) and batch.prompt.shape == (32, 3)
+    assert 0 < batch.image.min() and batch.image.max() < 1
     assert 0 == batch.mask.min() and batch.mask.max() == 1
-    means = sum(batch.image[..., i::2, j::2] for i in (0, 1) for j in (0, 1)) / 4
-    torch.testing.assert_close(batch.x0, means * 2 - 1)
+    assert torch.equal(batch.x0, 2 * batch.image - 1)
+    torch.testing.assert_close(to_image(batch.x0), batch.image)
+    assert to_image(torch.tensor([-3.0, 3.0])).tolist() == [0, 1]
 
 
-@pytest.mark.parametrize("grid", ["image", "x0"])
-def test_picture_prompt_and_mask_agree(grid):
-    """Inside the mask every pixel has the prompt's colour, outside that of its ground."""
-    batch = draw(64, seeded())
-    picture, mask = (batch.image, render(batch.scenes)[1]) if grid == "image" else (
-        (batch.x0 + 1) / 2, batch.mask)
+def test_picture_prompt_and_mask_agree():
+    """Inside the mask all pixels have the prompt's colour; outside its ground's, in the dark."""
+    batch = random_batch(64, seeded())
     for i, words in enumerate(describe(batch.prompt)):
         colour, shape, _, ground = words.split()
         assert shape == list(SHAPES)[batch.scenes.shape[i]]
-        for name, where in ((colour, mask[i, 0] == 1), (ground, mask[i, 0] == 0)):
-            pixels = picture[i][:, where]
+        for name, light, share in ((colour, 1.0, 1), (ground, DARK, 0)):
+            pixels = batch.image[i][:, batch.mask[i, 0] == share]
             assert pixels.numel() > 0
-            assert (pixels - torch.tensor(COLOURS[name])[:, None]).abs().max() < 1e-6
+            assert (pixels - light * torch.tensor(COLOURS[name])[:, None]).abs().max() < 1e-6
 
 
 def test_mask_is_the_polygon():
     """A pixel is more than half covered exactly where its centre lies inside the polygon."""
-    scenes = draw_scenes(48, seeded())
+    scenes = random_scenes(48, seeded())
     mask = render(scenes)[1]
     line = ((torch.arange(64) + 0.5) / 32 - 1).double()
     centres = torch.cartesian_prod(line, line).flip(1)  # x and y of each pixel, row by row
@@ -88,8 +101,8 @@ def test_mask_is_the_polygon():
 
 
 def test_mask_has_the_area_of_the_polygon():
-    """The mask sums to the polygon's exact area, for every shape, turn, size and aspect."""
-    scenes = draw_scenes(256, seeded())
+    """The mask sums to the polygon's exact area, for every shape, tilt, size and aspect."""
+    scenes = random_scenes(256, seeded())
     area = render(scenes)[1].double().sum((1, 2, 3)) * (2 / 64) ** 2
     exact = torch.tensor([shoelace(corners(scenes, i)) for i in range(256)])
     assert scenes.shape.unique().numel() == 4 and scenes.aspect.max() / scenes.aspect.min() > 1.4
@@ -99,30 +112,49 @@ def test_mask_has_the_area_of_the_polygon():
 
 def test_other_outlines_are_drawn_as_they_are():
     """A regular hexagon of radius r has the area 3 sqrt(3) / 2 r^2."""
-    scenes = draw_scenes(8, seeded())._replace(shape=torch.zeros(8, dtype=torch.long), aspect=torch.ones(8), centre=torch.zeros(8, 2))
-    area = render(scenes, outlines=[Outline(6, math.cos(math.pi / 6), 1.0)])[1].double().sum((1, 2, 3)) * (2 / 64) ** 2
-    torch.testing.assert_close(area, 1.5 * 3**0.5 * scenes.radius.double() ** 2, rtol=0.01, atol=0)
+    scenes = standing(0, n=8)._replace(radius=torch.linspace(SMALLEST, LARGEST, 8),
+                                       angle=torch.linspace(-TILT, TILT, 8))
+    mask = render(scenes, outlines=[Outline(6, math.cos(math.pi / 6), 1.0, 0.0)])[1].double()
+    area = mask.sum((1, 2, 3)) * (2 / 64) ** 2
+    exact = 1.5 * 3**0.5 * scenes.radius.double() ** 2
+    torch.testing.assert_close(area, exact, rtol=0.01, atol=0)
+
+
+def test_shapes_stand_upright():
+    """Without a tilt, left mirrors right; triangle and star have one tip up, and feet below."""
+    mask = render(standing(torch.arange(4), n=4))[1]
+    assert (mask - mask.flip(3)).abs().max() < 1e-4
+    rows = mask[:, 0].sum(2)  # how wide each row of pixels is
+    circle, square, triangle, star = rows
+    assert (circle - circle.flip(0)).abs().max() < 1e-3
+    assert square[square > 0].min() > 0.9 * square.max()  # flat sides above and below
+    for tip in (triangle, star):
+        filled = tip[tip > 0]
+        assert filled[0] < 3 and filled[-3] > 2 * filled[2]
 
 
 def test_every_shape_lies_wholly_inside_its_picture():
     """No corner of 2048 shapes reaches the picture's border, and no mask touches it."""
-    scenes = draw_scenes(2048, seeded())
+    scenes = random_scenes(2048, seeded())
     assert max(corners(scenes, i).abs().max() for i in range(2048)) < 0.97
-    mask = draw(256, seeded()).mask
+    mask = random_batch(256, seeded()).mask
     border = torch.cat([mask[..., 0, :], mask[..., -1, :], mask[..., 0], mask[..., -1]], -1)
     assert border.max() < 0.5
 
 
-def test_ground_never_has_the_colour_of_the_shape():
-    """Of 8 x 4 x 8 prompts exactly the 8 x 4 x 7 with two colours occur."""
-    prompt = draw_scenes(8192, seeded()).prompt
-    assert (prompt[:, 0] != prompt[:, 2]).all()
-    assert len(prompt.unique(dim=0)) == 8 * 4 * 7
+def test_all_prompts_occur_and_shapes_tilt_no_farther_than_they_may():
+    """All 8 x 4 x 8 prompts, also of one hue; sizes and tilts fill their ranges."""
+    scenes = random_scenes(8192, seeded())
+    assert len(scenes.prompt.unique(dim=0)) == 8 * 4 * 8
+    assert TILT <= 0.4 and 0.99 * TILT < scenes.angle.abs().max() <= TILT
+    assert abs(scenes.angle.mean()) < 0.02
+    assert SMALLEST <= scenes.radius.min() < 1.01 * SMALLEST
+    assert 0.99 * LARGEST < scenes.radius.max() <= LARGEST
 
 
-def test_prompt_tells_nothing_of_place_size_turn_and_aspect():
+def test_prompt_tells_nothing_of_place_size_tilt_and_aspect():
     """New geometry leaves the tokens as they are, and new colours leave the mask as it is."""
-    scenes, others = draw_scenes(16, seeded()), draw_scenes(16, seeded(1))
+    scenes, others = random_scenes(16, seeded()), random_scenes(16, seeded(1))
     moved = scenes._replace(centre=others.centre, radius=others.radius, angle=others.angle,
                             aspect=others.aspect)
     assert torch.equal(moved.prompt, scenes.prompt)
@@ -133,21 +165,88 @@ def test_prompt_tells_nothing_of_place_size_turn_and_aspect():
 
 
 @pytest.mark.parametrize("word", [0, 1, 2])
-def test_geometry_is_drawn_independently_of_the_prompt(word):
-    """For each word, the mean place, size, turn and aspect equal the overall means."""
-    scenes = draw_scenes(16384, seeded())
-    angle = scenes.angle[:, None]
-    values = torch.cat([scenes.centre, scenes.radius[:, None], angle.cos(), angle.sin(),
-                        scenes.aspect[:, None]], dim=1)
+def test_geometry_does_not_depend_on_the_prompt(word):
+    """For each word, the mean place, size, tilt and aspect equal the overall means."""
+    scenes = random_scenes(16384, seeded())
+    values = torch.cat([scenes.centre, torch.stack([scenes.radius, scenes.angle, scenes.angle**2,
+                                                    scenes.aspect], 1)], dim=1)
     values = (values - values.mean(0)) / values.std(0)
     for token in scenes.prompt[:, word].unique():
         group = values[scenes.prompt[:, word] == token]
         assert (group.mean(0) * len(group) ** 0.5).abs().max() < 5  # standard errors
 
 
-def test_tokenize_and_describe_invert_each_other_on_every_draw():
-    """All full prompts survive the round trip."""
-    prompt = draw_scenes(2048, seeded()).prompt
+# %% Colours that can be told apart
+
+
+def test_luminance_tells_shape_from_ground_for_all_64_pairs():
+    """By Rec. 601's luma, each shape is brighter than any ground by 0.13 of white's luma.
+
+    The darkest lit hue, red, has 0.417 and the brightest ground, of white, 0.279.
+    """
+    pair = torch.arange(64)
+    image, mask = render(standing(pair % 4, pair // 8, pair % 8, n=64))
+    luma = torch.einsum("c, nchw -> nhw", REC_601, image.double())
+    for picture, share in zip(luma, mask[:, 0]):
+        assert picture[share == 1].min() > 0.41 and picture[share == 0].max() < 0.28
+
+
+def test_lit_and_dark_colours_never_meet():
+    """In RGB, where each channel has length 1, a lit hue is at least 0.4 from each ground."""
+    assert torch.cdist(LIT, DARK * LIT).min() > 0.4
+    assert torch.cdist(DARK * LIT, DARK * LIT)[~torch.eye(8, dtype=torch.bool)].min() > 0.08
+    assert 0 < LIT.min() and LIT.max() < 1  # overshooting guidance shows before it is clipped
+
+
+# What people see to whom one kind of cone is missing: Machado, Oliveira and Fernandes, "A
+# Physiologically-based Model for Simulation of Color Vision Deficiency" (2009), severity 1.
+VIEWERS = {
+    "usual": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
+    "protan": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216],
+               [-0.003882, -0.048116, 1.051998]],
+    "deutan": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413],
+               [-0.011820, 0.042940, 0.968881]],
+    "tritan": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602],
+               [0.004733, 0.691367, 0.303900]],
+}
+SRGB_TO_XYZ = torch.tensor([[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750],
+                            [0.0193339, 0.1191920, 0.9503041]], dtype=torch.float64)  # D65
+
+
+def to_linear(srgb):
+    """sRGB (n, 3) in [0, 1] as amounts of light."""
+    return torch.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+
+
+def to_cielab(linear):
+    """Amounts of light (n, 3) as L*, a*, b*, where a distance of 2 is just seen."""
+    xyz = linear @ SRGB_TO_XYZ.T / SRGB_TO_XYZ.sum(1)
+    f = torch.where(xyz > (6 / 29) ** 3, xyz ** (1 / 3), xyz * (29 / 6) ** 2 / 3 + 4 / 29)
+    return torch.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], 1)
+
+
+def test_cielab_by_known_answers():
+    """White is 100, 0, 0 and black 0, 0, 0; sRGB's red is 53.24, 80.09, 67.20."""
+    known = to_cielab(to_linear(torch.tensor([[1, 1, 1], [0, 0, 0], [1, 0, 0]]).double()))
+    wanted = torch.tensor([[100, 0, 0], [0, 0, 0], [53.24, 80.09, 67.20]]).double()
+    assert (known - wanted).abs().max() < 0.01
+
+
+@pytest.mark.parametrize("viewer, distance", [("usual", 29), ("protan", 22), ("deutan", 22),
+                                              ("tritan", 22)])
+def test_lit_colours_stay_apart_for_colour_blind_viewers(viewer, distance):
+    """The least CIELAB distance of any two: 29.7 as usual, 23.0, 22.4 and 22.4 for the others."""
+    seen = to_linear(LIT) @ torch.tensor(VIEWERS[viewer], dtype=torch.float64).T
+    apart = torch.cdist(*[to_cielab(seen.clamp(0, 1))] * 2)[~torch.eye(8, dtype=torch.bool)]
+    assert distance < apart.min() < distance + 1
+
+
+# %% Prompts
+
+
+def test_tokenize_and_describe_invert_each_other_on_every_prompt():
+    """All 9 x 5 x 9 survive the round trip, those with missing words, too."""
+    prompt = torch.cartesian_prod(torch.arange(9), torch.arange(5), torch.arange(9))
     assert torch.equal(tokenize(describe(prompt)), prompt)
 
 
@@ -162,7 +261,7 @@ def test_every_part_of_a_prompt_may_be_missing(words):
 
 def test_tokens_stand_in_the_order_of_the_tables():
     """Token k is the k-th word of its table, counted from 1."""
-    assert tokenize("black circle on orange").tolist() == [[1, 1, 2]]
+    assert tokenize("white circle on orange").tolist() == [[1, 1, 2]]
     assert tokenize(["purple star", "on purple"]).tolist() == [[8, 4, 0], [0, 0, 8]]
 
 

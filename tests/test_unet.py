@@ -1,10 +1,13 @@
-"""The base: its 13 maps, the seam where controls come in, and what it predicts."""
+"""The base: patches, its 13 maps, the seam where controls come in, and what it predicts."""
 
 import pytest
 import torch
+from torch import nn
+from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
+from conftest import fill_zeros
 from minicontrolnet.diffusion import eps_from_v, eps_from_x0
-from minicontrolnet.unet import UNet
+from minicontrolnet.unet import PATCH, Attention, UNet
 
 WIDTHS = (8, 16, 24, 32)
 
@@ -15,24 +18,57 @@ def maps_of(net, inputs):
     return net.encoder(xt, emb), emb
 
 
+# %% Patches: the picture as a grid, and back
+
+
+def test_patches_lose_nothing(inputs):
+    """pixel_shuffle after pixel_unshuffle is the picture; a patch is 4 x 4 pixels of 3 colours."""
+    xt = inputs[0]
+    patches = pixel_unshuffle(xt, PATCH)
+    assert PATCH == 4 and patches.shape == (2, 48, 8, 8)
+    assert torch.equal(pixel_shuffle(patches, PATCH), xt)
+    assert torch.equal(patches[1, :, 2, 5].view(3, 4, 4), xt[1, :, 8:12, 20:24])
+
+
+def test_encoder_and_decoder_use_patches_so(make_base, inputs):
+    """A first conv that copies the 48 numbers and a last one that copies them back: the picture.
+
+    In between are the true layers of encoder and decoder, as far as the first conv's map and
+    from the last norm on.
+    """
+    net, (xt, t, prompt) = make_base((48, 48, 48, 64)), inputs
+    for conv in (net.encoder.conv_in, net.decoder.conv_out):
+        nn.init.dirac_(conv.weight)
+        nn.init.zeros_(conv.bias)
+    maps, emb = maps_of(net, inputs)
+    assert torch.equal(pixel_shuffle(maps[0], PATCH), xt)
+    last = []
+    net.decoder.conv_out.register_forward_pre_hook(lambda module, given: last.extend(given))
+    output = net.decoder(maps[-1], maps[:-1], emb)
+    assert torch.equal(pixel_unshuffle(output, PATCH), last[0]) and output.shape == xt.shape
+
+
+# %% The 13 maps and the seam
+
+
 def test_encoder_gives_13_maps_three_per_level_and_the_middle(make_base):
-    """Grids of 32, 16, 8, 4 with three maps each, shallow to deep, then the middle."""
+    """Grids of 16, 8, 4, 2 patches with three maps each, shallow to deep, then the middle."""
     net = make_base(WIDTHS)
-    inputs = torch.zeros(2, 3, 32, 32).double(), torch.zeros(2).long(), torch.zeros(2, 3).long()
+    inputs = torch.zeros(2, 3, 64, 64).double(), torch.zeros(2).long(), torch.zeros(2, 3).long()
     maps, _ = maps_of(net, inputs)
     channels = [8, 8, 8, 8, 16, 16, 16, 24, 24, 24, 32, 32, 32]
-    sizes = [32] * 3 + [16] * 3 + [8] * 3 + [4] * 4
+    sizes = [16] * 3 + [8] * 3 + [4] * 3 + [2] * 4
     assert [tuple(h.shape) for h in maps] == [(2, c, s, s) for c, s in zip(channels, sizes)]
     assert net.encoder.channels == channels
 
 
 def test_the_default_base_has_the_shape_that_the_lessons_tell():
-    """32x32 pictures in and out, and 13 maps down to 64 channels of 4x4."""
+    """64x64 pictures in and out, and 13 maps from 32 channels of 16x16 to 96 channels of 2x2."""
     net = UNet()
-    inputs = torch.zeros(1, 3, 32, 32), torch.zeros(1).long(), torch.zeros(1, 3).long()
+    inputs = torch.zeros(1, 3, 64, 64), torch.zeros(1).long(), torch.zeros(1, 3).long()
     maps, _ = maps_of(net, inputs)
-    assert len(maps) == 13 and maps[0].shape == (1, 16, 32, 32) and maps[-1].shape == (1, 64, 4, 4)
-    assert net(*inputs).shape == (1, 3, 32, 32)
+    assert len(maps) == 13 and maps[0].shape == (1, 32, 16, 16) and maps[-1].shape == (1, 96, 2, 2)
+    assert net(*inputs).shape == (1, 3, 64, 64)
 
 
 def test_no_controls_equal_zero_controls(base, inputs):
@@ -79,41 +115,69 @@ def test_decoder_and_controls_change_no_map_in_place(base, inputs):
         assert torch.equal(h, expected) and torch.equal(control, expected)
 
 
+def test_features_are_added_after_the_first_conv_and_nowhere_else(base, inputs):
+    """They reach the output as if the first conv had put them out, and zeros change no bit."""
+    features = 0.5 * torch.ones_like(maps_of(base, inputs)[0][0])
+    with_features = base(*inputs, features=features)
+    assert not torch.isclose(with_features, base(*inputs)).all()
+    assert torch.equal(base(*inputs, features=0 * features), base(*inputs))
+    base.encoder.conv_in.bias.data += 0.5
+    torch.testing.assert_close(base(*inputs), with_features, rtol=1e-9, atol=1e-9)
+
+
+# %% The layers
+
+
 def test_every_parameter_gets_a_gradient(make_base, inputs):
-    """No layer is built and then forgotten in forward."""
-    net = make_base()
-    net(*inputs).square().sum().backward()
+    """No layer is built and then forgotten in forward; on 2x2 places attention has a choice."""
+    net, (_, t, prompt) = make_base(), inputs
+    xt = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(3)).double()
+    net(xt, t, prompt).square().sum().backward()
     assert [name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
 def test_a_fresh_unet_starts_as_its_shortcuts():
     """Untrained residual blocks and attention pass their input on unchanged."""
-    middle = UNet((8, 16, 16, 16), c_emb=16).encoder.middle
-    x = torch.randn(2, 16, 4, 4, generator=torch.Generator().manual_seed(0))
+    middle = UNet((8, 16, 16, 32), c_emb=16).encoder.middle
+    x = torch.randn(2, 32, 4, 4, generator=torch.Generator().manual_seed(0))
     assert torch.equal(middle(x, torch.ones(2, 16)), x)
+
+
+def test_attention_mixes_places_in_heads_of_32_channels():
+    """Each place is the mean of all places' values, weighed by softmax(q k / sqrt(32))."""
+    layer = fill_zeros(Attention(64)).double()
+    x = torch.randn(2, 64, 2, 3, generator=torch.Generator().manual_seed(0)).double()
+    q, k, v = layer.qkv(layer.norm(x)).flatten(2).chunk(3, dim=1)  # (2, 64, 6) each
+    heads = []
+    for part in (slice(0, 32), slice(32, 64)):
+        weights = (q[:, part].mT @ k[:, part] / 32**0.5).softmax(-1)
+        heads.append(v[:, part] @ weights.mT)
+    expected = x + layer.out(torch.cat(heads, 1).view_as(x))
+    torch.testing.assert_close(layer(x), expected)
+    assert not torch.isclose(expected, x).any()
 
 
 def test_raw_output_is_read_as_the_network_predicts(make_base, inputs):
     """The same layers, read as eps, v or x0, differ by the conversions alone."""
     xt, t, _ = inputs
-    raw = make_base(predicts="eps")(*inputs)
-    assert torch.equal(make_base(predicts="v")(*inputs), eps_from_v(raw, xt, t))
-    assert torch.equal(make_base(predicts="x0")(*inputs), eps_from_x0(raw, xt, t))
-    assert UNet((8, 8, 8, 8)).predicts == "x0"
+    raw = make_base(prediction_type="eps")(*inputs)
+    assert torch.equal(make_base(prediction_type="v")(*inputs), eps_from_v(raw, xt, t))
+    assert torch.equal(make_base(prediction_type="x0")(*inputs), eps_from_x0(raw, xt, t))
+    assert UNet((8, 8, 8, 32)).prediction_type == "x0"
 
 
 def test_float64_forward_agrees_with_float32(make_base, inputs):
     """A network in float64 stays in float64, and float32 is its rounding."""
     xt, t, prompt = inputs
-    fine = make_base(predicts="eps")(xt, t, prompt)
-    coarse = make_base(predicts="eps", dtype=torch.float32)(xt.float(), t, prompt)
+    fine = make_base(prediction_type="eps")(xt, t, prompt)
+    coarse = make_base(prediction_type="eps", dtype=torch.float32)(xt.float(), t, prompt)
     assert fine.dtype == torch.float64 and coarse.dtype == torch.float32
     assert (fine - coarse).abs().max() < 1e-3 * fine.abs().max()
 
 
 def test_time_and_each_word_matter(make_base, inputs):
     """Another time, or another word at any of the three places, gives another output."""
-    net, (xt, t, prompt) = make_base(predicts="eps"), inputs
+    net, (xt, t, prompt) = make_base(prediction_type="eps"), inputs
     output = net(xt, t, prompt)
     assert not torch.isclose(net(xt, t + 100, prompt), output).all()
     for word in range(3):

@@ -1,157 +1,139 @@
-"""python lessons/exercises [check | hint | solution | reset] 03a, or grade FOLDER --json FILE
+"""python lessons/exercises [check | hint | solution | reset] 03a, or grade FOLDER
 
-Without a word it shows your progress and the next file to open. Answers are written in answers/,
-which git ignores; only "reset" ever replaces a file there, and it keeps a backup.
+Without a word it shows your progress and the next file to open. Answers are written in
+answers/, which git ignores; only "reset" replaces a file there, and it keeps a backup.
 """
 
 import argparse
-import inspect
 import json
 import sys
+import time
+from itertools import count
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
+sys.path[:0] = map(str, Path(__file__).resolve().parents[1:3])
 
-from exercises.catalogue import EXERCISES, Exercise  # noqa: E402
-from exercises.checking import (ANSWERS, COMMAND, check, copy_stubs, grade, lesson_of, reference_of, reset,  # noqa: E402
-                                stub_of)
-from minicontrolnet import Problem  # noqa: E402
-from minicontrolnet.options import number, problems_in_one_sentence  # noqa: E402
-from minicontrolnet.training import write_atomically  # noqa: E402
+from exercises.checking import (ANSWERS, COMMAND, EXERCISES, FILES,  # noqa: E402
+                                copy_stubs, verdicts)
+from minicontrolnet.files import Problem, write_atomically  # noqa: E402
+from minicontrolnet.options import in_range, tell_problems  # noqa: E402
 
 
-class Progress:
-    """What was passed and how many hints were read, kept in answers/progress.json."""
-
-    def __init__(self, answers: Path):
-        self.path = answers / "progress.json"
-        try:
-            kept = json.loads(self.path.read_text(encoding="utf-8"))
-            self.passed = set(kept["passed"]) & {exercise.id for exercise in EXERCISES}
-            self.hints = {id: int(read) for id, read in dict(kept["hints"]).items()}
-        except (OSError, ValueError, KeyError, TypeError):  # none yet, or damaged: checks bring it back
-            self.passed, self.hints = set(), {}
-
-    def save(self) -> None:
-        with write_atomically(self.path) as file:
-            file.write(json.dumps({"passed": sorted(self.passed), "hints": self.hints}).encode())
-
-
-def find(text: str) -> Exercise:
-    """An argparse type: an exercise by its id."""
-    for exercise in EXERCISES:
-        if exercise.id == text.lower():
-            return exercise
-    raise argparse.ArgumentTypeError(f"{text!r} is not an exercise; give one of {', '.join(e.id for e in EXERCISES)}")
-
-
-def show(args: argparse.Namespace, progress: Progress) -> None:
+def show(args: argparse.Namespace) -> None:
     """The list, and what to do next."""
-    for exercise in EXERCISES:
-        mark = "x" if exercise.id in progress.passed else " "
-        print(f"[{mark}] {exercise.id}  {exercise.task:58} {exercise.minutes:2} min  {exercise.paper}")
-    print(f"\n{len(progress.passed)} of {len(EXERCISES)} passed")
-    after(progress, args.answers)
+    for id, exercise in EXERCISES.items():
+        print(f"[{'x' if id in args.passed else ' '}] {id}  {exercise.task:48}"
+              f" {exercise.minutes:2} min  {exercise.paper}")
+    print(f"\n{len(args.passed)} of {len(EXERCISES)} passed")
+    todo = next((e for id, e in EXERCISES.items() if id not in args.passed), None)
+    print(f"next: {todo.id}, write {todo.name} in {args.answers / todo.file}\n"
+          f"then: {COMMAND} check {todo.id}" if todo else "all done: --mine is next")
 
 
-def after(progress: Progress, answers: Path) -> None:
-    todo = next((exercise for exercise in EXERCISES if exercise.id not in progress.passed), None)
-    if todo is None:
-        print("all done; every lesson takes --mine now")
-        return
-    print(f"next: {todo.id}, write {todo.name} in {answers / stub_of(todo).name}\n"
-          f"then: {COMMAND} check {todo.id}")
+def check(args: argparse.Namespace) -> None:
+    """Check one exercise, or all; the status is 1 unless everything passes."""
+    ids = [args.what] if args.what else EXERCISES
+    for id, said in verdicts(ids, args.answers, args.seed):
+        right = said.startswith("passed")
+        (args.passed.add if right else args.passed.discard)(id)
+        print(f"{id} {EXERCISES[id].name}: {said}", flush=True)
+        if args.what and right:
+            print(f"see it work: python lessons/{EXERCISES[id].file[2:]} --mine")
+    sys.exit(int(not args.passed.issuperset(ids)))
 
 
-def check_command(args: argparse.Namespace, progress: Progress) -> None:
-    wanted = [args.exercise] if args.exercise else EXERCISES
-    failed = False
-    for exercise in wanted:
-        verdict = check(exercise, args.answers, args.seed)
-        failed |= not verdict.passed
-        (progress.passed.add if verdict.passed else progress.passed.discard)(exercise.id)
-        print(f"{exercise.id} {exercise.name}: {verdict.message}")
-        if verdict.passed and args.exercise:
-            print(f"   see it work: python lessons/{lesson_of(exercise).name} --mine")
-    progress.save()
-    if args.exercise and not failed:
-        after(progress, args.answers)
-    sys.exit(int(failed))
-
-
-def hint_command(args: argparse.Namespace, progress: Progress) -> None:
+def hint(args: argparse.Namespace) -> None:
     """The first hint, then the second; from then on the second again."""
-    given = progress.hints.get(args.exercise.id, 0)
-    print(args.exercise.hints[min(given, 1)])
-    print(f"   another hint: {COMMAND} hint {args.exercise.id}" if given == 0 else
-          f"   the answer: {COMMAND} solution {args.exercise.id} --show")
-    progress.hints[args.exercise.id] = given + 1
-    progress.save()
+    again = args.what in args.hints
+    print(EXERCISES[args.what].hints[again])
+    more = f"solution {args.what} --show" if again else f"hint {args.what}"
+    print(f"   more: {COMMAND} {more}")
+    args.hints.add(args.what)
 
 
-def solution_command(args: argparse.Namespace, progress: Progress) -> None:
+def solution(args: argparse.Namespace) -> None:
     """The package's own source, after passing or with --show."""
-    if args.exercise.id not in progress.passed and not args.show:
-        raise Problem(f"{args.exercise.id} is not passed yet; try {COMMAND} hint {args.exercise.id},"
+    if args.what not in args.passed and not args.show:
+        raise Problem(f"{args.what} is not passed yet; try {COMMAND} hint {args.what},"
                       " or give --show to see the solution all the same")
-    print(f"# minicontrolnet.{args.exercise.reference}\n{inspect.getsource(reference_of(args.exercise)[2])}")
+    print("# minicontrolnet." + EXERCISES[args.what].solution)
+    print(EXERCISES[args.what].source())
 
 
-def reset_command(args: argparse.Namespace, progress: Progress) -> None:
-    backup = reset(args.exercise, args.answers)
-    same_file = {e.id for e in EXERCISES if e.id[:2] == args.exercise.id[:2]}
-    progress.passed -= same_file
-    progress.save()
-    print(f"{stub_of(args.exercise).name} is as it came (exercises {', '.join(sorted(same_file))});"
-          f" what you wrote is in {backup or 'no file: there was none'}")
+def reset(args: argparse.Namespace) -> None:
+    """Begin a file again; what was written goes to a backup."""
+    mine = args.answers / EXERCISES[args.what].file
+    ids = [id for id, exercise in EXERCISES.items() if exercise.file == mine.name]
+    if len(ids) > 1 and not args.yes:
+        raise Problem(f"{mine.name} holds {', '.join(ids)}: all of them are reset, a"
+                      f" backup is kept; go on with {COMMAND} reset {args.what} --yes")
+    backups = (mine.with_suffix(f".backup{i}.py") for i in count(1))
+    backup = mine.rename(next(path for path in backups if not path.exists()))
+    copy_stubs(args.answers)
+    args.passed.difference_update(ids)
+    print(f"{mine.name} is as it came; what you wrote is in {backup}")
 
 
-def grade_command(args: argparse.Namespace, progress: None) -> None:
+def grade(args: argparse.Namespace) -> None:
     """Check a folder of answers; nothing in it is changed. This runs the code in it."""
-    if not args.folder.is_dir():
-        raise Problem(f"{args.folder} is not a folder; give the one with the answers")
-    marks = grade(args.folder.resolve(), args.seed)
+    folder, first = Path(args.what or ".").resolve(), FILES[0].name
+    if not any((folder / path.name).exists() for path in FILES):
+        below = ", ".join(sorted(p.parent.name for p in folder.glob(f"*/{first}")))
+        raise Problem(f"{folder} holds no answers (no {first} and so on); grade another"
+                      f" folder{f', such as {below} in it' if below else ''}")
+    marks = {}
+    for id, said in verdicts(EXERCISES, folder, args.seed):
+        marks[id] = {"passed": said.startswith("passed"), "message": said}
+        print(f"{id}  {'passed' if marks[id]['passed'] else 'not passed'}", flush=True)
+    passed = sum(mark["passed"] for mark in marks.values())
+    print(f"{passed} of {len(marks)} passed (seed {args.seed})")
     if args.json:
+        content = {"answers": str(folder), "date": time.strftime("%Y-%m-%d"), "seed":
+                   args.seed, "passed": passed, "of": len(marks), "exercises": marks}
         with write_atomically(args.json) as file:
-            file.write(json.dumps(marks, indent=1).encode())
-    for id, verdict in marks["exercises"].items():
-        print(f"{id}  {'passed' if verdict['passed'] else 'not passed'}")
-    print(f"{marks['passed']} of {marks['of']} passed (seed {args.seed})")
+            file.write(json.dumps(content, indent=1).encode())
 
 
-def parser() -> argparse.ArgumentParser:
-    whole = argparse.ArgumentParser(prog=COMMAND, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    whole.add_argument("--answers", type=Path, default=ANSWERS, metavar="DIR", help="where your answers are; default: answers/")
-    commands = whole.add_subparsers(metavar="check | hint | solution | reset | grade")
-    whole.set_defaults(run=show)
-    for name, run in {"check": check_command, "hint": hint_command, "solution": solution_command, "reset": reset_command}.items():
-        command = commands.add_parser(name, help=(run.__doc__ or "").splitlines()[0] if run.__doc__ else None)
-        command.add_argument("exercise", type=find, nargs="?" if name == "check" else None, metavar="ID", help="such as 03a")
-        command.set_defaults(run=run)
-        if name == "check":
-            command.add_argument("--seed", type=number(int, 0, 2**31), default=0, help="other inputs")
-        if name == "solution":
-            command.add_argument("--show", action="store_true", help="even if it is not passed")
-    command = commands.add_parser("grade", help=grade_command.__doc__.splitlines()[0])
-    command.add_argument("folder", type=Path)
-    command.add_argument("--json", type=Path, metavar="FILE")
-    command.add_argument("--seed", type=number(int, 0, 2**31), default=0)
-    command.set_defaults(run=grade_command)
-    return whole
+def read_options(words: list[str] | None) -> argparse.Namespace:
+    runs = {run.__name__: run for run in (show, check, hint, solution, reset, grade)}
+    parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__,
+                                     formatter_class=argparse.RawTextHelpFormatter)
+    text = "\n".join(f"{name}: {run.__doc__}" for name, run in runs.items())
+    parser.add_argument("command", choices=runs, nargs="?", default="show", help=text)
+    parser.add_argument("what", nargs="?", help="an exercise; for grade a folder")
+    parser.add_argument("--answers", type=Path, default=ANSWERS, metavar="DIR")
+    parser.add_argument("--seed", type=in_range(int, 0, 2**31), default=0)
+    parser.add_argument("--show", action="store_true", help="solution: unpassed, too")
+    parser.add_argument("--yes", action="store_true", help="reset: the whole file")
+    parser.add_argument("--json", type=Path, help="grade: where marks go")
+    args = parser.parse_args(words, argparse.Namespace(passed=set(), hints=set()))
+    args.run, args.answers = runs[args.command], args.answers.resolve()
+    args.what = args.what if args.run == grade else args.what and args.what.lower()
+    known = [*EXERCISES, None] if args.run in (show, check) else EXERCISES
+    if args.run != grade and args.what not in known:
+        parser.error(f"{args.what!r} is no exercise; there are {', '.join(EXERCISES)}")
+    return args
 
 
 def main(words: list[str] | None = None) -> None:
-    args = parser().parse_args(words)
-    with problems_in_one_sentence():
-        if args.run is grade_command:
-            grade_command(args, None)
-            return
-        args.answers = args.answers.resolve()
-        try:
-            copy_stubs(args.answers)
-        except OSError as error:
-            raise Problem(f"cannot write to {args.answers} ({error}); give another folder with --answers") from error
-        args.run(args, Progress(args.answers))
+    tell_problems()
+    for stream in sys.stdout, sys.stderr:  # a terminal may lack letters that a file has
+        getattr(stream, "reconfigure", dict)(errors="backslashreplace")
+    args = read_options(words)
+    if args.run == grade:
+        return grade(args)
+    copy_stubs(args.answers)
+    path, keys = args.answers / "progress.json", ("passed", "hints")
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        args.passed, args.hints = (set(EXERCISES).intersection(kept[k]) for k in keys)
+    except Exception:  # none yet, or damaged in any way: checks bring it back
+        pass
+    try:
+        args.run(args)
+    finally:
+        with write_atomically(path) as file:
+            file.write(json.dumps({k: sorted(vars(args)[k]) for k in keys}).encode())
 
 
 if __name__ == "__main__":

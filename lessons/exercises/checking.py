@@ -1,259 +1,246 @@
-"""Load a learner's answers, check them, and put them in the place of the package's own functions.
+"""Check a learner's answers, and put them in place of the package's own functions.
 
 Checking runs the code in the answers: give it only files that you would run yourself.
 """
 
-import importlib
+import faulthandler
 import importlib.util
 import inspect
-import linecache
+import json
 import math
-import shutil
+import os
+import subprocess
 import sys
-import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from .catalogue import EXERCISES, Exercise, Mistake
+from exercises.probing import Exercise, Mistake, Observed
+from minicontrolnet.files import Problem, write_atomically
 
 HERE = Path(__file__).parent
 ANSWERS = HERE.parents[1] / "answers"
 COMMAND = "python lessons/exercises"
-
-
-class Verdict(NamedTuple):
-    passed: bool
-    message: str  # without the exercise's name
-
-
-# %% Files
-
-
-def stub_of(exercise: Exercise) -> Path:
-    """The file that an exercise is written in, as it ships."""
-    return next(HERE.glob(f"ex{exercise.id[:2]}_*.py"))
-
-
-def lesson_of(exercise: Exercise) -> Path:
-    return next(HERE.parent.glob(f"{exercise.id[:2]}_*.py"))
+SECONDS = 60  # that one exercise may take
+FILES = sorted(HERE.glob("ex[0-9][0-9]_*.py"))
+EXERCISES = {value.id: value for path in FILES for value in
+             vars(importlib.import_module(f"exercises.{path.stem}")).values()
+             if isinstance(value, Exercise)}
 
 
 def copy_stubs(answers: Path) -> None:
-    """Copy the files that the learner does not have yet; what is there is never touched."""
-    answers.mkdir(parents=True, exist_ok=True)
-    for stub in sorted(HERE.glob("ex[0-9][0-9]_*.py")):
-        if not (answers / stub.name).exists():
-            shutil.copyfile(stub, answers / stub.name)
+    """Write the files that the learner does not have yet; no other is touched."""
+    for path in FILES:
+        if not (answers / path.name).exists():
+            head = path.read_text(encoding="utf-8").split("\nfrom exercises.probing")[0]
+            stubs = [e.stub() for e in EXERCISES.values() if e.file == path.name]
+            with write_atomically(answers / path.name) as file:
+                file.write("\n\n".join([head, *stubs]).encode())
 
 
-def reset(exercise: Exercise, answers: Path) -> Path | None:
-    """Put the stub back in place of the exercise's file; returns the backup of what was there."""
-    stub, backup = stub_of(exercise), None
-    mine = answers / stub.name
-    if mine.exists():
-        number = 1
-        while (backup := mine.with_suffix(f".backup{number}.py")).exists():
-            number += 1
-        mine.rename(backup)
-    copy_stubs(answers)
-    return backup
-
-
-def load(path: Path) -> ModuleType:
+def load(path: Path) -> Any:
     """Import a learner's file under a name of its own, afresh."""
-    linecache.checkcache(str(path))
     spec = importlib.util.spec_from_file_location(f"answers_{path.stem}", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-def reference_of(exercise: Exercise) -> tuple[Any, str, Any]:
-    """Where the reference stands (a module or a class), its name there, and itself."""
-    module, *names = exercise.reference.split(".")
-    owner = importlib.import_module(f"minicontrolnet.{module}")
-    for name in names[:-1]:
-        owner = getattr(owner, name)
-    return owner, names[-1], getattr(owner, names[-1])
-
-
-# %% Checking
-
-
-def observe(exercise: Exercise, answer: Any, seed: int) -> dict[str, Any]:
+def observe(exercise: Exercise, answer: Any, seed: int) -> Observed:
+    """What the check sees of an answer; an exception is an observation, too."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)  # an answer that draws from the global generator draws the same each time
-        return exercise.probe(answer, torch.Generator().manual_seed(seed))
+        torch.manual_seed(seed + 1)  # other numbers than those that the check draws
+        try:
+            return exercise.check(answer, torch.Generator().manual_seed(seed))
+        except (Exception, SystemExit) as error:
+            return {"raised": error}
 
 
-@lru_cache
-def expected(exercise: Exercise, seed: int) -> dict[str, Any]:
-    """What is observed of the reference."""
-    return observe(exercise, reference_of(exercise)[2], seed)
-
-
-@lru_cache
-def mistakes(exercise: Exercise, seed: int) -> list[tuple[dict[str, Any], str]]:
-    """What is observed of each known wrong answer, and the words for it."""
-    return [(observe(exercise, wrong.answer, seed), wrong.words) for wrong in exercise.wrongs]
+@lru_cache(None)
+def known(id: str, seed: int, words: str = "") -> Observed:
+    """What is seen of the solution, or of the mistake with these words."""
+    exercise = EXERCISES[id]
+    answer = exercise.wrong(words) if words else exercise.find()[1]
+    return observe(exercise, answer, seed)
 
 
 def equal(a: Any, b: Any) -> bool:
-    """Whether two observations agree: tensors in shape, dtype and to 1e-9 (float32: 1e-6)."""
+    """Whether two observations agree: numbers to 1e-9, those of float32 to 1e-6."""
     if isinstance(a, Tensor) and isinstance(b, Tensor):
         near = 1e-9 if a.dtype == torch.float64 else 1e-6
-        return a.shape == b.shape and a.dtype == b.dtype and torch.allclose(a, b, near, near, equal_nan=True)
-    if isinstance(a, Sequence) and isinstance(b, Sequence) and not isinstance(a, str):
+        alike = a.shape == b.shape and a.dtype == b.dtype
+        return alike and torch.allclose(a, b, near, near, equal_nan=True)
+    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
         return len(a) == len(b) and all(map(equal, a, b))
-    if type(a) is float and type(b) is float:
+    if isinstance(a, float) and isinstance(b, float):
         return math.isclose(a, b, abs_tol=1e-9)
+    if isinstance(a, BaseException):
+        return type(a) is type(b) and str(a) == str(b)
     return type(a) is type(b) and bool(a == b)
 
 
 def say(value: Any) -> str:
     if isinstance(value, Tensor):
-        numbers = f", from {value.min():.3g} to {value.max():.3g}" if value.numel() else ""
-        return f"{str(value.dtype)[6:]} of shape {tuple(value.shape)}{numbers}"
-    if isinstance(value, Sequence) and value and all(isinstance(x, float) for x in value):
+        ends = f", from {value.min():.3g} to {value.max():.3g}" if value.numel() else ""
+        return f"{str(value.dtype)[6:]} of shape {tuple(value.shape)}{ends}"
+    if isinstance(value, list) and all(isinstance(x, float) for x in value):
         return ", ".join(f"{x:.3g}" for x in value)
     text = f"{value:.4g}" if isinstance(value, float) else str(value)
     return text if len(text) < 200 else text[:200] + " ..."
 
 
-def first_difference(name: str, yours: Any, wanted: Any) -> tuple[str, Any, Any]:
-    """Of two lists of tensors or shapes, the first pair that differs; else both as they are."""
-    for i, (a, b) in enumerate(zip(yours, wanted) if isinstance(wanted, list) else ()):
-        if isinstance(b, (Tensor, tuple)) and len(yours) == len(wanted) and not equal(a, b):
-            return f"{name}, number {i + 1} of {len(wanted)}", a, b
-    return name, yours, wanted
-
-
-def generic(yours: Any, wanted: Any) -> str:
-    """What a difference shows when no known mistake explains it."""
+def compare(name: str, yours: Any, wanted: Any) -> tuple[str, str]:
+    """Two observations that differ, and what their difference shows by itself."""
+    if type(yours) is type(wanted) is list and len(yours) == len(wanted):
+        i = next(i for i, pair in enumerate(zip(yours, wanted)) if not equal(*pair))
+        if not isinstance(wanted[i], float):
+            return compare(f"{name}, number {i + 1}", yours[i], wanted[i])
+    shows = "no mistake that is known here: compare with the docstring, word by word"
     if isinstance(yours, Tensor) and isinstance(wanted, Tensor):
-        if yours.shape != wanted.shape:
-            return "the shape is another one: look at the shapes in the docstring"
-        if yours.dtype != wanted.dtype:
-            return "the dtype is another one: make new numbers from the inputs, as in x.new_zeros or torch.zeros_like"
-        if yours.isnan().any():
-            return "there are nan's in it: something was divided by 0, or a root was taken of a negative number"
-        return f"the shape is right, the values are not; the largest difference is {(yours - wanted).abs().max():.3g}"
-    return "not one of the mistakes that this check knows; compare with the docstring, one sentence at a time"
-
-
-def check(exercise: Exercise, answers: Path, seed: int = 0) -> Verdict:
-    """Check one answer: what it returned, which misconception that shows, the paper, what to do next."""
-    path = answers / stub_of(exercise).name
-    found, shows = "", ""
-    try:
-        if not path.exists():
-            raise Mistake(f"no file {path}", f"{COMMAND} makes it")
-        module = load(path)
-        if not hasattr(module, exercise.name):
-            raise Mistake(f"no {exercise.name} in {path.name}", "keep the name that the file came with")
-        yours = observe(exercise, getattr(module, exercise.name), seed)
-    except Mistake as mistake:
-        found, shows = mistake.args
-    except (Exception, SystemExit) as error:
-        if isinstance(error, NotImplementedError) and str(error) == "write me":
-            return Verdict(False, f"not begun: write {exercise.name} in {path}\n{advice(exercise)}")
-        found, shows = blame(error, path)
-    else:
-        wanted = expected(exercise, seed)
-        name = next((name for name in wanted if not equal(yours.get(name), wanted[name])), None)
-        if name is None:
-            return Verdict(True, "passed")
-        what, a, b = first_difference(name, yours[name], wanted[name])
-        found = f"{what}: {say(a)}; expected: {say(b)}"
-        shows = diagnose(exercise, yours, name, seed) or generic(a, b)
-    return Verdict(False, f"not yet\n   it gave:    {found}\n   that shows: {shows}\n{advice(exercise)}")
-
-
-def diagnose(exercise: Exercise, yours: dict[str, Any], first: str, seed: int) -> str | None:
-    """The words of the known wrong answer that makes the same observations, if there is one.
-
-    Second best is one that agrees up to the first observation that is wrong: mistakes come in pairs.
-    """
-    names = list(yours)
-    for looked_at in (names, names[: names.index(first) + 1]):
-        for same, words in mistakes(exercise, seed):
-            if all(equal(yours[name], same[name]) for name in looked_at):
-                return words
-    return None
-
-
-def advice(exercise: Exercise) -> str:
-    return f"   paper:      {exercise.paper}\n   next:       {COMMAND} hint {exercise.id}"
+        shows = "another shape or dtype: see the docstring, and torch.zeros_like(x)"
+        if yours.shape == wanted.shape and yours.dtype == wanted.dtype:
+            largest = (yours - wanted).abs().max()
+            shows = f"the shape is right, the values are not, by up to {largest:.3g}"
+    return f"{name}: {say(yours)}; expected: {say(wanted)}", shows
 
 
 def blame(error: BaseException, path: Path) -> tuple[str, str]:
     """An exception, told by the learner's own line where there is one."""
+    if isinstance(error, Mistake):
+        return error.args
+    said, where = str(error) or "an exception without a message", "the check"
     if isinstance(error, SyntaxError):
-        line = f"line {error.lineno} of {path.name}: {(error.text or '').strip()}" if error.lineno else path.name
-        return f"{type(error).__name__} in {line}", str(error.msg)
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == path]
-    where = f"line {frames[-1].lineno} of {path.name}: {frames[-1].line}" if frames else "the check: in the call, or with what came back"
+        line = f"line {error.lineno} of " if error.lineno else ""
+        said, where = error.msg, f"{line}{path.name}: {(error.text or '').strip()}"
+    for frame in traceback.extract_tb(error.__traceback__):
+        if Path(frame.filename) == path:
+            where = f"line {frame.lineno} of {path.name}: {frame.line}"
     if isinstance(error, SystemExit):
-        return f"SystemExit in {where}", "your code ends the whole program: leave exit() out"
-    if "modified by an inplace operation" in str(error):
-        return f"no backward pass: {type(error).__name__}", "you changed a tensor in place (+=) that backward still needs; make a new tensor"
-    said = str(error).splitlines()[0] if str(error) else ""
-    return f"{type(error).__name__} in {where}", said or "an exception without a message"
+        said = "your code ends the whole program: leave exit() out"
+    if "modified by an inplace operation" in said:
+        said = "backward needs a tensor that was changed in place (+=): make a new one"
+    return f"{type(error).__name__} in {where}", said.splitlines()[0]
 
 
-# %% --mine: the learner's functions in place of the package's
+def diagnose(exercise: Exercise, yours: Observed, first: str, seed: int) -> str | None:
+    """The mistake of which the same is seen, if only up to the first difference."""
+    names = list(yours)
+    for seen in names, names[: names.index(first) + 1] if first in names else names:
+        for words in exercise.mistakes:
+            same = known(exercise.id, seed, words)
+            if all(name in same and equal(yours[name], same[name]) for name in seen):
+                return words
+    return None
+
+
+def failed(exercise: Exercise, found: str, shows: str) -> str:
+    """What it gave, which misconception that shows, the paper, what to do next."""
+    return (f"not yet\n   it gave:    {found}\n   that shows: {shows}\n   paper:      "
+            f"{exercise.paper}\n   next:       {COMMAND} hint {exercise.id}")
+
+
+def check(exercise: Exercise, answers: Path, seed: int = 0) -> str:
+    """Check one answer in this process; a right one's words begin with "passed"."""
+    path = answers / exercise.file
+    try:
+        if not path.exists():
+            raise Mistake(f"no file {path}", f"{COMMAND} makes it")
+        answer = getattr(load(path), exercise.name, None)
+        if answer is None:
+            raise Mistake(f"no {exercise.name} in {path.name}", "keep the name it has")
+        yours = observe(exercise, answer, seed)
+    except (Exception, SystemExit) as error:
+        yours = {"raised": error}
+    error, wanted = yours.get("raised"), known(exercise.id, seed)
+    if isinstance(error, NotImplementedError) and str(error) == "write me":
+        return failed(exercise, "the stub", f"not begun: write {exercise.name}")
+    differ = [name for name in wanted if not equal(yours.get(name), wanted[name])]
+    first = next((name for name in differ if name not in exercise.remarks), None)
+    if first is None:
+        remarks = [exercise.remarks[name] for name in differ]
+        return "; a remark: ".join(["passed", *remarks])
+    found, shows = (blame(error, path) if error else
+                    compare(first, yours.get(first), wanted[first]))
+    return failed(exercise, found, diagnose(exercise, yours, first, seed) or shows)
+
+
+def verdicts(ids: Iterable[str], answers: Path, seed: int = 0) -> Iterator[tuple]:
+    """Each (id, what check says), from a process that an answer may hang or end."""
+    ids, paths = list(ids), os.pathsep.join(map(str, HERE.parents[:2]))
+    while ids:
+        words = ["-m", "exercises.checking", answers, seed, SECONDS, *ids]
+        process = subprocess.Popen([sys.executable, *map(str, words)], text=True,
+                                   env={**os.environ, "PYTHONPATH": paths},
+                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                   start_new_session=True)
+        stack = ""
+        try:
+            for line in process.stdout:
+                if line.startswith('"'):
+                    yield ids.pop(0), json.loads(line)
+                else:
+                    stack += line
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"interrupted while {ids[0]} was checked") from None
+        finally:
+            process.kill()
+            process.wait()
+        if ids:  # it ended before its time; go on behind the exercise that did it
+            yield ids[0], stopped(EXERCISES[ids.pop(0)], stack)
+
+
+def stopped(exercise: Exercise, stack: str) -> str:
+    """An answer that ended the process, or did not come to an end."""
+    if "Timeout" not in stack:
+        return failed(exercise, "the program ended", "leave os._exit() and such out")
+    lines = [line.strip() for line in stack.splitlines() if exercise.file in line]
+    return failed(exercise, f"no end after {SECONDS} seconds: {''.join(lines[:1])}",
+                  "a loop there never ends, or there is far too much to do")
+
+
+def work(answers: str, seed: str, seconds: str, *ids: str) -> None:
+    """Print each verdict as a line of JSON; where time is up, the stack, and end."""
+    results = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what answers print is no result
+    for id in ids:
+        faulthandler.dump_traceback_later(int(seconds), exit=True, file=results)
+        said = check(EXERCISES[id], Path(answers), int(seed))
+        faulthandler.cancel_dump_traceback_later()
+        print(json.dumps(said), file=results, flush=True)
 
 
 def use_mine(answers: Path = ANSWERS) -> list[str]:
-    """Put every answer that passes into the running program; returns what is whose, in lines to print."""
-    mine, theirs, misfits = [], [], []
-    for exercise in sorted(EXERCISES, key=lambda e: e.reference.count(".")):  # classes before their methods
-        if not check(exercise, answers).passed:
-            theirs.append(exercise.id)
-            continue
-        yours = getattr(sys.modules[f"answers_{stub_of(exercise).stem}"], exercise.name)
-        if fits(exercise, yours) or lesson_of(exercise).name == Path(sys.argv[0]).name:
-            replace(exercise, yours)
-            mine.append(f"{exercise.id} {exercise.name}")
-        else:
-            misfits.append(exercise.id)
-    return [f"--mine: yours are {', '.join(sorted(mine)) or 'none yet'}",
-            *(f"        {id} passed, but the shipped weights have other layers: here the package's own runs" for id in misfits),
-            f"        the package's own, because not passed: {', '.join(sorted(theirs)) or 'none'}"]
-
-
-def fits(exercise: Exercise, yours: Any) -> bool:
-    """Whether the shipped weights fit; only the condition encoder's layers are the learner's choice."""
-    if exercise.reference != "controlnet.ConditionEncoder":
-        return True
-    shapes = lambda build: {name: p.shape for name, p in build(1, 16).state_dict().items()}
-    return shapes(yours) == shapes(reference_of(exercise)[2])
+    """Put every answer that passes without a remark in place; returns what to print."""
+    if not answers.is_dir():
+        raise Problem(f"{answers} is no folder; give --mine the one with your answers")
+    said = dict(verdicts(EXERCISES, answers))
+    mine = [EXERCISES[id] for id in said if said[id] == "passed"]
+    modules = {name: load(answers / name) for name in {e.file for e in mine}}
+    for exercise in sorted(mine, key=lambda e: e.solution.count(".")):  # classes first
+        replace(exercise, getattr(modules[exercise.file], exercise.name))
+    yours = ", ".join(f"{exercise.id} {exercise.name}" for exercise in mine)
+    others = ", ".join(id for id, words in said.items() if words != "passed")
+    return [f"--mine: yours are {yours or 'none yet'}",
+            f"        the package's (not passed, or with a remark): {others or 'none'}"]
 
 
 def replace(exercise: Exercise, yours: Any) -> None:
-    """Give the reference's name another meaning, wherever it was imported to."""
-    owner, name, reference = reference_of(exercise)
+    """Give the solution's name another meaning, wherever it was imported to."""
+    owner, solution = exercise.find()
     if inspect.isclass(owner):
-        setattr(owner, name, yours)
+        setattr(owner, exercise.solution.split(".")[-1], yours)
         return
-    for module_name, module in list(sys.modules.items()):
-        if module_name.split(".")[0] in ("minicontrolnet", "__main__") or module_name.startswith("answers_"):
+    for name, module in list(sys.modules.items()):
+        if name == "__main__" or name.startswith(("minicontrolnet", "answers_")):
             for key, value in list(vars(module).items()):
-                if value is reference:
+                if value is solution:
                     setattr(module, key, yours)
 
 
-def grade(answers: Path, seed: int) -> dict[str, Any]:
-    """Every exercise with passed and message, for a teacher's list."""
-    verdicts = {exercise.id: check(exercise, answers, seed) for exercise in EXERCISES}
-    return {"answers": str(answers), "seed": seed, "date": time.strftime("%Y-%m-%d"),
-            "passed": sum(v.passed for v in verdicts.values()), "of": len(verdicts),
-            "exercises": {id: verdict._asdict() for id, verdict in verdicts.items()}}
+if __name__ == "__main__":
+    work(*sys.argv[1:])

@@ -1,7 +1,4 @@
-"""Exercises of lesson 02_locking: write each function, then
-
-    python lessons/exercises check 02a
-"""
+"""Exercises of lesson 02. Write the functions; then: python lessons/exercises check"""
 
 import copy
 
@@ -11,36 +8,56 @@ from torch import Tensor, nn
 from minicontrolnet.controlnet import ConditionEncoder, Controls, zero_conv
 from minicontrolnet.unet import UNet
 
-
-# 02a (5 min, Sec. 3.1, Fig. 2): Lock a module for good.
-def lock(module: nn.Module) -> nn.Module:
-    """Lock every parameter, for good (Fig. 2's padlock); returns the module.
-
-    Locked is not detached: gradients still flow through the module to its inputs.
-    """
-    raise NotImplementedError("write me")
+from exercises.probing import Observed, call, exercise, normal, tiny
 
 
-# 02b (10 min, Sec. 3.1, Fig. 2-3): Bug hunt: this copy trains the base as well.
-class ControlNet(nn.Module):
-    """The trainable copy and its zero convs: forward(xt, t, prompt, condition) -> controls.
+@exercise("02a", 5, "Sec. 3.1, Fig. 2", "Lock a module for good.",
+          "controlnet.lock", hints=(
+    "nn.Module has one method for this, and it reaches all inner modules.",
+    "Do not stop gradients in forward: the controls behind it need them."), mistakes={
+    "not locked: eval() does not, nor module.requires_grad = False": "module.eval()",
+    "still in training mode: dropout would make it noisy": (".eval()", ""),
+    "a copy was locked, not the module": ("module.ev", "copy.deepcopy(module).ev"),
+    "locked is not detached: no gradient flows through, so no control would learn":
+        ("return", "module.forward = torch.no_grad()(module.forward); return")})
+def locking(lock, generator: torch.Generator) -> Observed:
+    module = nn.Sequential(nn.Sequential(nn.Linear(3, 3)), nn.Linear(3, 2))
+    module.own = nn.Parameter(torch.ones(2))  # not in a child
+    x, locked = normal(generator, 4, 3).float().requires_grad_(), call(lock, module)
+    return {"parameters not locked": sum(p.requires_grad for p in module.parameters()),
+            "the module itself comes back": locked is module,
+            "a gradient flows through it to its input": module(x).requires_grad,
+            "in training mode": module.training or module[0].training}
 
-    ``base`` is copied, never changed. ``controls`` are 13 maps with the shapes of the base's
-    skips and middle, shallow to deep, middle last; all are 0 before training (Eq. 3).
-    """
 
-    def __init__(self, base: UNet, c_condition: int = 1):
-        super().__init__()
-        self.embedding = base.embedding
-        self.encoder = base.encoder
-        self.requires_grad_(True)  # the base that was copied may be locked
-        channels = self.encoder.channels
-        self.condition_encoder = ConditionEncoder(c_condition, channels[0])
-        self.zero_convs = nn.ModuleList(zero_conv(c) for c in channels)
-        like = next(base.parameters())
-        self.to(like.device, like.dtype, memory_format=torch.channels_last)
-
-    def forward(self, xt: Tensor, t: Tensor, prompt: Tensor, condition: Tensor) -> Controls:
-        emb = self.embedding(t, prompt)
-        maps = self.encoder(xt, emb, self.condition_encoder(condition))
-        return tuple(zero(h) for zero, h in zip(self.zero_convs, maps, strict=True))
+@exercise("02b", 10, "Sec. 3.1, Fig. 2-3", "Bug hunt: this copy trains the base, too.",
+          "controlnet.ControlNet", bugs=(
+    "copy.deepcopy(base.embedding)", "base.embedding",
+    "copy.deepcopy(base.encoder)", "base.encoder"), hints=(
+    "What does = do with a module, and what does copy.deepcopy do?",
+    "A deep copy of something locked is locked, too."), mistakes={
+    "both are the base's own, so the base is trained: copy": ("copy.deepcopy", ""),
+    "the embedding is the base's own: copy it": ("copy.deepcopy(base.em", "(base.em"),
+    "the encoder is the base's own: copy it": ("copy.deepcopy(base.en", "(base.en"),
+    "maps leave without zero convs: they disturb the base": ("zero(h) for", "h for"),
+    "the copy is locked like the base: it must learn": ("self.requires_grad_", "bool"),
+    "the middle's output is missing: 12 skips and 1 middle are 13": "RIGHT[:-1]",
+    "zero convs and maps are paired in reversed order": ("_convs, ", "_convs[::-1], "),
+    "the prompt does not reach the copy": ("(t, prompt)", "(t, prompt * 0)"),
+    "the noisy picture xt does not reach the copy": ("(xt, emb", "(xt * 0, emb"),
+    "the condition does not reach the copy": ("emb, features)", "emb)")})
+def copying(build, generator: torch.Generator) -> Observed:
+    base, solution, inputs, condition = tiny(generator)
+    control = call(build, base, 1)
+    before = call(control, *inputs, condition)
+    theirs, own = list(base.parameters()), list(control.parameters())
+    shared = {p.data_ptr() for p in theirs} & {p.data_ptr() for p in own}
+    same = map(torch.equal, control.encoder.parameters(), base.encoder.parameters())
+    seen = {"parameters shared with the base": len(shared),
+            "parameters of the base not locked": sum(p.requires_grad for p in theirs),
+            "parameters of the copy locked": sum(not p.requires_grad for p in own),
+            "the copy starts with the base's weights": all(same),
+            "shapes of the controls": [tuple(c.shape) for c in before],
+            "controls before training are 0": not any(c.any() for c in before)}
+    control.load_state_dict(solution.state_dict())
+    return seen | {"controls, other weights": list(call(control, *inputs, condition))}

@@ -1,0 +1,149 @@
+"""Sudden or gradual, how many pictures, and from scratch? The record of lesson 09.
+
+    python lessons/experiments/09_evaluation.py   (one core, about 22 minutes)
+
+It writes outputs/09_evaluation.json and _pictures.png after each arm, and goes on where
+it was cut off; lessons/results holds the copies that ship.
+
+Written down before any number was seen:
+1. Sudden convergence (Sec. 3.3, Fig. 4). The paper: a condition is not learned gradually
+   but followed abruptly, and pictures are good throughout. It would show here if the
+   shuffle gap waits long and then rises fast: the steps to its first tenth, over those
+   from there to its half, are .18 for 1 - exp(-step / tau) and more for a jump. Refuted
+   by .18 or less. "Good throughout": at no measured step .02 fewer clean pixels than the
+   base has; refuted by more.
+2. Few pictures (Sec. 4.5, Fig. 10). The paper: 1k pictures do not make the training
+   collapse, 50k and 3M give better results. Here 50, 500, endless. No collapse shows if
+   with 50 pictures new outlines are followed better than without control (IoU), and
+   pixels are as clean; refuted if not. That more is better shows in IoU and F1.
+3. From scratch (Sec. 4.3). The paper: with a fraction of the data and the computing,
+   ControlNet is close to an industrial model of depth. Here a UNet takes the condition
+   itself and knows nothing, at equal steps and at four times as many. It would show if
+   ControlNet is ahead at equal steps in fidelity and colours; refuted if the UNet is.
+A ControlNet learns at 1e-3, a UNet from scratch at 2e-3, as the weights that ship did.
+All arms are tested with the same pictures and noise, at guidance 2.5. For 3. guidance has
+the condition in both of its branches, since a UNet from scratch has none without it. The
+unit is the training seed.
+"""
+
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import torch  # noqa: E402
+from _lesson import args, options  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
+
+from experiments.measured import Arm, Test, reached, suddenness  # noqa: E402
+from experiments.onset import look  # noqa: E402
+from experiments.record import Record, Scores  # noqa: E402
+from minicontrolnet import (GUIDANCE, Batch, ConditionedUNet, ControlNet,  # noqa: E402
+                            UNet, cfg, condition_loss, control_loss, ddim, fresh_batch,
+                            load_base, random_batch, sample, seeded, to_image, train)
+from minicontrolnet.training import BATCH_SIZE, NextBatch  # noqa: E402
+
+SEEDS, EVERY, LONGER = 3, 20, 4  # training seeds; steps between two looks; 3.'s long run
+
+
+def only(n: int) -> NextBatch:
+    """Batches drawn from n pictures, always the same."""
+    pictures = random_batch(n, torch.Generator().manual_seed(777))
+
+    def next_batch(generator: torch.Generator) -> Batch:
+        pick = torch.randint(n, (BATCH_SIZE,), generator=generator)
+        return pictures.map(lambda tensor: tensor[pick])
+
+    return next_batch
+
+
+# %% A ControlNet, and its curves
+
+
+def draw(base: UNet, control: ControlNet | None, test: Test, prompt: Tensor,
+         in_both: bool = False) -> Tensor:
+    controls = [] if control is None else [(control, test.edges)]
+    return sample(base, prompt, test.noise, controls, steps=test.steps, in_both=in_both)
+
+
+def train_control(base: UNet, pictures: NextBatch, seed: int, test: Test,
+                  small: Test | None, name: str) -> Arm:
+    """With ``small``, pictures are drawn on the way, too: how good are they throughout?"""
+    begin, curves, on_the_way = time.process_time(), {}, {}
+
+    def on_step(step: int, loss: float, control: nn.Module) -> None:
+        if step == 1 or step % EVERY == 0 or step == args.steps:
+            look(curves, step, base, control, n=4 if args.quick else 48)
+            if small:
+                images = draw(base, control, small, small.truth.prompt)
+                for what, value in (small.follows(images) | small.obeys(images)).items():
+                    on_the_way.setdefault(what, {})[str(step)] = value
+
+    loss = control_loss(base, "edge", next_batch=pictures)
+    control = train(seeded(seed, ControlNet, base), loss, args.steps, lr=1e-3, seed=seed,
+                    on_step=on_step, progress=f"{name}, seed {seed}")
+    scores, row = test.scores(partial(draw, base, control, test))
+    if small:  # this arm is also compared with a UNet from scratch
+        both, _ = test.scores(partial(draw, base, control, test, in_both=True))
+        curves |= {"on the way": on_the_way, "in both branches": both}
+    gap = curves["gap"]
+    more: Scores = {**curves, "wait": reached(gap, 0.1), "half": reached(gap, 0.5),
+                    "suddenness": suddenness(gap),
+                    "seconds of one core": time.process_time() - begin}
+    return {**scores, **more}, row
+
+
+# %% A UNet from scratch
+
+
+def scratch_loss(network: ConditionedUNet, generator: torch.Generator) -> Tensor:
+    """Eq. 5 with the condition as an input; half of the prompts are empty, as for ControlNet."""
+    return condition_loss(network, network, "edge", generator)
+
+
+def draw_from_scratch(network: ConditionedUNet, test: Test, prompt: Tensor) -> Tensor:
+    said = lambda xt, t: network(xt, t, prompt, test.edges)
+    unsaid = lambda xt, t: network(xt, t, torch.zeros_like(prompt), test.edges)
+    model = cfg(unsaid, said, GUIDANCE) if prompt.any() else said
+    return to_image(ddim(model, test.noise, test.steps))
+
+
+def train_from_scratch(steps: int, seed: int, test: Test, name: str) -> Arm:
+    begin = time.process_time()
+    network = seeded(seed, lambda: ConditionedUNet(UNet())).to(args.device)
+    network = train(network, scratch_loss, steps, lr=2e-3, seed=seed,
+                    progress=f"{name}, seed {seed}")
+    scores, row = test.scores(partial(draw_from_scratch, network, test))
+    return {**scores, "seconds of one core": time.process_time() - begin}, row
+
+
+# %% All arms
+
+
+def main() -> None:
+    options("09_evaluation", steps=360, quick_steps=2)
+    base, record = load_base(device=args.device), Record(columns=4)
+    test, small = (Test(4, 2), Test(4, 2)) if args.quick else (Test(48, 12), Test(16, 10))
+    seeds = range(args.seed, args.seed + (2 if args.quick else SEEDS))
+
+    def add(name: str, runs: list[Arm]) -> None:
+        record.add(name, [scores for scores, _ in runs], runs[0][1])
+
+    if "no control" not in record.numbers:
+        image = test.truth.image
+        add("real pictures", [(test.follows(image) | test.obeys(image), test.row(image))])
+        add("no control", [test.scores(partial(draw, base, None, test))])
+    for name, pictures in {"endless": fresh_batch, "500": only(500), "50": only(50)}.items():
+        if name not in record.numbers:
+            look = small if name == "endless" else None
+            add(name, [train_control(base, pictures, seed, test, look, name)
+                       for seed in seeds])
+    for name, steps, own in (("scratch", args.steps, seeds),
+                             ("scratch, longer", LONGER * args.steps, seeds[:1])):
+        if name not in record.numbers:  # of the longer one there is one seed
+            add(name, [train_from_scratch(steps, seed, test, name) for seed in own])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""Does a ControlNet work on a base that it has never seen? The record of lesson 10.
+
+    python lessons/experiments/10_transfer.py   (one core, about 14 minutes)
+
+It writes outputs/10_transfer.json and _pictures.png after each base, and goes on where it
+was cut off; lessons/results holds the copies that ship.
+
+Written down before any number was seen:
+1. Transfer (Sec. 4.5, Fig. 12). The paper: ControlNet applies to community models made
+   from the same Stable Diffusion, without training. Here A' is made from A by 300 steps on
+   pale pictures, three times with three training seeds. It would show if A's ControlNet is
+   followed on A' (IoU above no control) and pictures stay pale; refuted if it is not
+   followed. Ceilings: real pale pictures, and a ControlNet trained on A' itself.
+2. A stranger B, trained from another seed. The paper claims nothing of it. There is one B,
+   its unit is the picture. B's own ControlNet tells whether B can be controlled at all.
+3. The author's tool adds the difference of the two bases (github.com/lllyasviel/ControlNet,
+   issue 13: replacing the base alone "MAY work but is WRONG", as his base was partly
+   unlocked). It would show as IoU above that of the ControlNet as it is.
+4. Ambiguity (Fig. 11). The paper: without a prompt the model interprets an ambiguous
+   outline in several plausible ways. Here part of the outline is erased, or it has eight
+   corners, between square and circle. It would show if a word decides more, the more is
+   erased: the outline's shape with its word against none, and the shape of a wrong word.
+   Refuted if the word makes no difference. These are the shipped weights: the unit is
+   the picture.
+"""
+
+import copy
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import torch  # noqa: E402
+from _lesson import args, figures, options  # noqa: E402
+from torch import Tensor  # noqa: E402
+
+from experiments.measured import Arm, Test  # noqa: E402
+from experiments.record import Record, Scores  # noqa: E402
+from experiments.transfer import (between, erase, moved, pale, pale_batch,  # noqa: E402
+                                  unpale)
+from minicontrolnet import (SHAPES, ControlNet, UNet, base_loss,  # noqa: E402
+                            colours_right, conflicting, control_loss, detect_edges,
+                            fresh_batch, held_out, load_base, load_control, lock, mask_iou,
+                            mask_of, sample, seeded, shapes_right, train)
+
+SEEDS, STEPS_OF_B = 3, 1500
+ERASED = (0.0, 0.25, 0.4, 0.6)  # shares of the outline
+
+
+# %% Transfer
+
+
+def sibling(base: UNet, seed: int) -> UNet:
+    """A': the base, trained on in the new style, at a quarter of the rate."""
+    network = copy.deepcopy(base).requires_grad_(True)
+    loss = partial(base_loss, next_batch=pale_batch)
+    return lock(train(network, loss, args.steps, lr=5e-4, seed=seed,
+                      progress=f"A', seed {seed}"))
+
+
+def stranger(seed: int) -> UNet:
+    """B: the same architecture, from another start and on other pictures."""
+    network, steps = seeded(seed, UNet).to(args.device), 2 if args.quick else STEPS_OF_B
+    return lock(train(network, base_loss, steps, lr=2e-3, seed=seed, progress="B"))
+
+
+def own_control(base: UNet, batches: Callable, seed: int) -> ControlNet:
+    """A ceiling: a ControlNet trained on this very base."""
+    loss = control_loss(base, "edge", next_batch=batches)
+    return train(seeded(seed, ControlNet, base), loss, args.steps, lr=1e-3, seed=seed,
+                 progress=f"its own ControlNet, seed {seed}")
+
+
+def scores_of(images: Tensor, test: Test) -> Scores:
+    """Fidelity; right colours, in A's style and in the pale one; the IoU of each picture."""
+    right = colours_right(unpale(images), test.truth.prompt).float().mean().item()
+    each = mask_iou(mask_of(images), test.truth.mask).tolist()
+    return {**test.follows(images), **test.obeys(images), "pale colours": right,
+            "IoU of each": each}
+
+
+def fidelity(base: UNet, control: ControlNet | None, test: Test) -> Arm:
+    """What is drawn with right prompts."""
+    controls = [(control, test.edges)] if control else []
+    images = sample(base, test.truth.prompt, test.noise, controls, steps=test.steps)
+    return scores_of(images, test), test.row(images)
+
+
+def record_bases(record: Record, name: str, a: UNet, control: ControlNet, batches: Callable,
+                 bases: Iterable[tuple[int, UNet]], test: Test) -> None:
+    """No control, A's ControlNet as it is and with the difference added, one of its own."""
+    arms: dict[str, list[Arm]] = {}
+    for seed, base in bases:
+        ways = {"no control": None, "as it is": control,
+                "difference added": moved(control, a, base),
+                "its own": own_control(base, batches, seed)}
+        for way, network in ways.items():
+            arms.setdefault(way, []).append(fidelity(base, network, test))
+    for way, runs in arms.items():
+        record.add(f"{name}, {way}", [scores for scores, _ in runs], runs[0][1])
+
+
+# %% Ambiguity
+
+
+def erased(base: UNet, control: ControlNet, share: float,
+           test: Test) -> Iterator[tuple[str, Arm]]:
+    """What part of an outline becomes: right word, no words, another shape's word."""
+    edges = erase(test.edges, test.truth.scenes.centre, share)
+    right, wrong = test.truth.prompt, conflicting(test.truth.prompt)
+    for name, prompt in (("right word", right), ("no words", 0 * right),
+                         ("wrong word", wrong)):
+        images = sample(base, prompt, test.noise, [(control, edges)], steps=test.steps)
+        own = shapes_right(images, right, test.classifier).float()
+        other = shapes_right(images, wrong, test.classifier).float()
+        scores = {"outline's shape": own.mean().item(), "other shape": other.mean().item(),
+                  "IoU": mask_iou(mask_of(images), test.truth.mask).mean().item(),
+                  "outline's shape of each": own.tolist(),
+                  "other shape of each": other.tolist()}
+        yield f"{share:.0%} erased, {name}", (scores, figures.outlined(images[:4], edges[:4]))
+
+
+def eight_corners(base: UNet, control: ControlNet, test: Test) -> Iterator[tuple[str, Arm]]:
+    """As which shape the classifier sees pictures of one outline, for several prompts."""
+    edges, mask = between(held_out(1)[0].scenes)
+    edges, mask = edges.to(args.device), mask.to(args.device)
+    for prompt in ("", "red on blue", *(f"red {shape} on blue" for shape in SHAPES)):
+        images = sample(base, prompt, test.noise, [(control, edges)], steps=test.steps)
+        seen = test.classifier(mask_of(images)).argmax(1)
+        scores = {shape: (seen == i).float().mean().item() for i, shape in enumerate(SHAPES)}
+        scores["IoU"] = mask_iou(mask_of(images), mask.expand_as(images[:, :1])).mean().item()
+        row = figures.outlined(images[:4], edges.expand(4, -1, -1, -1))
+        yield f"eight corners, {prompt or 'no words'}", (scores, row)
+
+
+# %% All arms
+
+
+def main() -> None:
+    options("10_transfer", steps=300, quick_steps=2)
+    a, record = load_base(device=args.device), Record(columns=4)
+    control, test = load_control("edge", a), Test(4, 2) if args.quick else Test(48, 12)
+    if "A, as it is" not in record.numbers:
+        real = pale(test.truth.image)
+        arms = {"real, pale": (scores_of(real, test), test.row(real)),
+                "A, no control": fidelity(a, None, test),
+                "A, as it is": fidelity(a, control, test)}
+        for name, (scores, row) in arms.items():
+            record.add(name, [scores], row)
+    for share in ERASED:
+        if f"{share:.0%} erased, wrong word" not in record.numbers:
+            for name, (scores, row) in erased(a, control, share, test):
+                record.add(name, [scores], row)
+    if f"eight corners, red {[*SHAPES][-1]} on blue" not in record.numbers:
+        for name, (scores, row) in eight_corners(a, control, test):
+            record.add(name, [scores], row)
+    seeds = range(args.seed, args.seed + (2 if args.quick else SEEDS))
+    if "A', its own" not in record.numbers:
+        siblings = ((seed, sibling(a, seed)) for seed in seeds)
+        record_bases(record, "A'", a, control, pale_batch, siblings, test)
+    if "B, its own" not in record.numbers:
+        strangers = ((seed, stranger(seed)) for seed in [args.seed + 1])
+        record_bases(record, "B", a, control, fresh_batch, strangers, test)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""Files, all or nothing, and the one exception that a person is meant to read."""
+
+import os
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+class Problem(ValueError):
+    """Something the user can mend, in one sentence: what was given, what is expected, what next."""
+
+
+@contextmanager
+def write_atomically(path: Path) -> Iterator[Any]:
+    """Open a temporary file beside ``path`` that takes its place only once it is complete.
+
+    A link is followed: the file that it names is replaced, and the link stays. Raises Problem
+    if the place cannot be written, or holds something other than a plain file.
+    """
+    path = Path(os.path.realpath(path))
+    if os.path.exists(path) and not os.path.isfile(path):  # unlike Path's, these never raise
+        raise Problem(f"cannot write {path}: it is no plain file; name another place")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
+        raise Problem(f"cannot write {path} ({error}); what was there before is untouched;"
+                      " free some space or name another place") from error
+    finally:
+        with suppress(OSError):  # it is gone, or never came to be
+            temporary.unlink()
+
+
+def save_file(content: Any, path: Path) -> None:
+    """torch.save, all or nothing: a crash or a full disk leaves what was there before."""
+    with write_atomically(path) as file:
+        torch.save(content, file)
+
+
+def load_file(path: Path) -> Any:
+    """torch.load of tensors and plain values only, onto the CPU; no code in the file runs."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip():  # torch.load itself would take a flipped bit for a weight
+                raise zipfile.BadZipFile("wrong checksum")
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise Problem(f"{path} does not exist; check the name, or train it first") from None
+    except Exception as error:  # damaged bytes can raise almost anything
+        raise Problem(f"{path} cannot be read as weights ({type(error).__name__}): it is damaged"
+                      " or something else; restore it, or train it again") from error

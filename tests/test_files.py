@@ -1,0 +1,206 @@
+"""Files that never lie: written whole or not at all, and read with suspicion."""
+
+import os
+import pickle
+import random
+import stat
+
+import pytest
+import torch
+
+from minicontrolnet.files import Problem, load_file, save_file, write_atomically
+
+CONTENT = {"x": torch.arange(3000.0), "n": [1, "two"]}
+
+
+def same(a, b):
+    """Whether two contents like CONTENT are equal to the last bit."""
+    return a.keys() == b.keys() and torch.equal(a["x"], b["x"]) and a["n"] == b["n"]
+
+
+def sentence(caught):
+    """The Problem's message, which is one sentence."""
+    message = str(caught.value)
+    assert "\n" not in message and ". " not in message
+    return message
+
+
+@pytest.fixture
+def file(tmp_path):
+    """A file that holds CONTENT."""
+    save_file(CONTENT, tmp_path / "file.pt")
+    return tmp_path / "file.pt"
+
+
+# %% Writing
+
+
+def test_what_is_saved_is_loaded(tmp_path):
+    """Missing folders are made, tensors and plain values come back; no rest is left."""
+    path = tmp_path / "a" / "b" / "file.pt"
+    save_file(CONTENT, path)
+    assert same(load_file(path), CONTENT) and list(path.parent.iterdir()) == [path]
+
+
+def test_a_new_file_takes_the_place_of_the_old_one_at_once(file, tmp_path):
+    """The old bytes are never written over: a second name for them still has them."""
+    second = tmp_path / "second.pt"
+    os.link(file, second)
+    save_file("new", file)
+    assert load_file(file) == "new" and same(load_file(second), CONTENT)
+
+
+def test_nothing_is_seen_before_all_is_written(tmp_path):
+    """Inside the with block the file is as before; after it, it has the new bytes."""
+    path = tmp_path / "note.txt"
+    path.write_text("old")
+    with write_atomically(path) as file:
+        file.write(b"new")
+        file.flush()
+        assert path.read_text() == "old"
+    assert path.read_text() == "new" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [OSError("no space left"), RuntimeError("failed")])
+def test_a_write_that_fails_leaves_what_was_there(error, file, monkeypatch):
+    """The disk fills up half way: one sentence, the old bytes, no temporary file."""
+    before = file.read_bytes()
+
+    def fill_the_disk(content, file):
+        file.write(b"half a")
+        raise error
+
+    monkeypatch.setattr(torch, "save", fill_the_disk)
+    with pytest.raises(Problem, match=str(error)) as caught:
+        save_file({}, file)
+    assert str(file) in sentence(caught) and file.read_bytes() == before
+    assert list(file.parent.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
+def test_other_errors_pass_and_leave_what_was_there(error, file):
+    """A mistake of ours, or Ctrl-C, is no Problem of the user's; the file is safe."""
+    before = file.read_bytes()
+    with pytest.raises(error):
+        with write_atomically(file) as new:
+            new.write(b"half a")
+            raise error
+    assert file.read_bytes() == before and list(file.parent.iterdir()) == [file]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_a_link_is_followed_and_stays(file, tmp_path):
+    """What it names is replaced, through two links too; a link to nothing is filled."""
+    link, second, empty = (tmp_path / name for name in ("link", "second", "empty"))
+    link.symlink_to(file)
+    second.symlink_to(link)
+    empty.symlink_to(tmp_path / "new" / "target.pt")
+    save_file("new", second)
+    save_file("filled", empty)
+    assert all(path.is_symlink() for path in (link, second, empty))
+    assert not file.is_symlink() and load_file(file) == load_file(second) == "new"
+    assert load_file(tmp_path / "new" / "target.pt") == "filled"
+
+
+def test_a_place_that_cannot_be_written_is_a_problem(tmp_path):
+    """A folder in the file's place, or a file in the folder's, stays as it is."""
+    folder, file = tmp_path / "folder", tmp_path / "file"
+    folder.mkdir()
+    file.write_text("mine")
+    for path in (folder, file / "run.pt", tmp_path / ("x" * 300)):
+        with pytest.raises(Problem, match="cannot write") as caught:
+            save_file({}, path)
+        assert str(path) in sentence(caught)
+    assert sorted(tmp_path.iterdir()) == [file, folder] and file.read_text() == "mine"
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there are no such files there")
+@pytest.mark.parametrize("kind", ["pipe", "device", "link to a device"])
+def test_what_is_no_plain_file_is_refused(kind, tmp_path):
+    """A pipe, a device, also behind a link: one sentence, and it is still there."""
+    path = tmp_path / "place"
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path = path if kind == "link to a device" else os.devnull
+        if kind == "link to a device":
+            path.symlink_to(os.devnull)
+    with pytest.raises(Problem, match="no plain file") as caught:
+        save_file(CONTENT, path)
+    assert "name another place" in sentence(caught)
+    assert not stat.S_ISREG(os.stat(path).st_mode)
+    assert list(tmp_path.iterdir()) == ([] if kind == "device" else [path])
+
+
+# %% Reading
+
+
+def test_a_file_that_is_not_there_is_a_problem(tmp_path):
+    """It is named, and what to do."""
+    with pytest.raises(Problem, match="nowhere.pt does not exist") as caught:
+        load_file(tmp_path / "nowhere.pt")
+    assert "check the name" in sentence(caught)
+
+
+@pytest.mark.parametrize("share", [0, 0.001, 0.1, 0.5, 0.9, 0.999])
+def test_a_truncated_file_is_a_problem(share, file):
+    """A file cut anywhere, or empty, is named as damaged."""
+    content = file.read_bytes()
+    file.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(Problem, match="file.pt cannot be read") as caught:
+        load_file(file)
+    assert "damaged" in sentence(caught)
+
+
+def test_a_flipped_bit_is_a_problem_and_never_a_wrong_weight(file):
+    """After each of 100 flips the file is refused, unless the bit was padding."""
+    content, position, refused = file.read_bytes(), random.Random(0), 0
+    for _ in range(100):
+        damaged, bit = bytearray(content), position.randrange(8 * len(content))
+        damaged[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(damaged)
+        try:
+            assert same(load_file(file), CONTENT)
+        except Problem:
+            refused += 1
+    assert refused > 80
+
+
+@pytest.mark.parametrize("write", [
+    lambda path: path.write_text("not weights"),
+    lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100)),
+    lambda path: path.mkdir(),
+], ids=["text", "picture", "folder"])
+def test_something_else_is_a_problem(write, tmp_path):
+    """A text, a picture or a folder in the place of weights."""
+    path = tmp_path / "foreign.pt"
+    write(path)
+    with pytest.raises(Problem, match="foreign.pt cannot be read as weights") as caught:
+        load_file(path)
+    sentence(caught)
+
+
+class Trap:
+    """A pickle of this creates a file when it is read."""
+
+    def __init__(self, target):
+        self.target = target
+
+    def __reduce__(self):
+        return open, (str(self.target), "w")
+
+
+def test_code_in_a_file_does_not_run(tmp_path):
+    """A pickle with code is refused unread: bare, in torch's archive, among weights."""
+    target = tmp_path / "caught"
+    pickle.loads(pickle.dumps(Trap(target))).close()
+    target.unlink()  # the trap does work
+    bare, archive, inside = (tmp_path / name for name in ("bare", "archive", "inside"))
+    bare.write_bytes(pickle.dumps(Trap(target)))
+    torch.save(Trap(target), archive)
+    torch.save({**CONTENT, "n": Trap(target)}, inside)
+    for path in (bare, archive, inside):
+        with pytest.raises(Problem, match=path.name):
+            load_file(path)
+        assert not target.exists()

@@ -1,0 +1,140 @@
+"""Weights: how a file of them is made, checked and loaded, and what ships."""
+
+import pytest
+import torch
+from torch import nn
+
+from minicontrolnet import (CHANNELS, Problem, ShapeClassifier, fingerprint, load_base,
+                            load_classifier, load_control, pretrained, save_weights,
+                            seeded)
+from minicontrolnet.files import load_file, save_file
+
+# %% What ships
+
+
+def test_shipped_weights_are_locked_and_match_their_records():
+    """All load, none is in training, none holds NaN, each ControlNet has learned."""
+    base = load_base()
+    controls = [load_control(kind, base) for kind in CHANNELS]
+    for network in [base, load_classifier(), *controls]:
+        assert not network.training
+        assert not any(p.requires_grad for p in network.parameters())
+    assert all(conv.weight.any() for control in controls for conv in control.zero_convs)
+
+
+@pytest.mark.parametrize("kind", ["base", "shapes", *CHANNELS])
+def test_shipped_weights_tell_how_they_were_made(kind):
+    """The command, seed, steps, machine, versions and minutes stand beside them."""
+    text = (pretrained.WEIGHTS / f"{kind}.txt").read_text(encoding="utf-8")
+    recipe = dict(line.split(": ", 1) for line in text.splitlines())
+    assert recipe["command"].startswith(f"python -m minicontrolnet train {kind}")
+    assert {"steps, batch, learning rate, seed", "machine", "versions", "minutes",
+            "fingerprint"} <= set(recipe)
+
+
+def test_shipped_weights_are_small():
+    """At most 20 MB in all."""
+    assert sum(path.stat().st_size for path in pretrained.WEIGHTS.iterdir()) < 20e6
+
+
+# %% Seeds and fingerprints
+
+
+def test_seeded_depends_on_its_seed_alone():
+    """And the global generator goes on as if nothing had been built."""
+    torch.manual_seed(1)
+    before = torch.random.get_rng_state()
+    first = seeded(5, nn.Linear, 3, 2, bias=False)
+    assert torch.equal(torch.random.get_rng_state(), before) and first.bias is None
+    torch.manual_seed(2)
+    assert torch.equal(seeded(5, nn.Linear, 3, 2, bias=False).weight, first.weight)
+    assert not torch.equal(seeded(6, nn.Linear, 3, 2).weight, first.weight)
+
+
+def test_a_fingerprint_tells_names_dtypes_shapes_and_bytes():
+    """Another order is the same; any other change is not."""
+    one, two = torch.arange(6.0), torch.ones(2)
+    mark = fingerprint({"a": one, "b": two})
+    assert len(mark) == 64 and fingerprint({"b": two, "a": one}) == mark
+    less = one.clone()
+    less[3] = torch.nextafter(less[3], torch.tensor(0.0))
+    for other in ({"a": one, "c": two}, {"a": one.double(), "b": two}, {"a": one},
+                  {"a": less, "b": two}, {"a": one.view(2, 3), "b": two},
+                  {"a": two, "b": one}):
+        assert fingerprint(other) != mark
+
+
+def test_saved_weights_are_loaded_in_half_precision(tmp_path, make_base, monkeypatch):
+    """What is loaded is what was saved, rounded and locked; the file tells its kind."""
+    base = make_base(dtype=torch.float32)
+    mark = save_weights(base, "base", tmp_path / "base.pt")
+    content = load_file(tmp_path / "base.pt")
+    assert content["kind"] == "base" and fingerprint(content["weights"]) == mark
+    other = make_base(dtype=torch.float32, seed=1)
+    monkeypatch.setattr(pretrained, "UNet", lambda: other)
+    loaded = load_base(tmp_path / "base.pt")
+    assert not any(p.requires_grad for p in loaded.parameters())
+    for name, weight in base.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], weight.half().float())
+
+
+# %% Files that are not what they should be
+
+
+@pytest.fixture
+def shipped(tmp_path, monkeypatch):
+    """What the file of the only weights that ship, a shape classifier, holds."""
+    monkeypatch.setattr(pretrained, "WEIGHTS", tmp_path)
+    mark = save_weights(seeded(0, ShapeClassifier), "shapes", tmp_path / "shapes.pt")
+    (tmp_path / "shapes.txt").write_text(f"minutes: 1\nfingerprint: {mark}\n")
+    load_classifier()
+    return load_file(tmp_path / "shapes.pt")
+
+
+def test_a_changed_weight_is_noticed(shipped, tmp_path):
+    """One weight of a shipped file differs from the recorded fingerprint."""
+    shipped["weights"]["0.bias"][0] += 1
+    save_file(shipped, tmp_path / "shapes.pt")
+    with pytest.raises(Problem, match="not the file that was shipped"):
+        load_classifier()
+
+
+@pytest.mark.parametrize("record", [None, b"", b"fingerprint: 0123", b"\xff\xfe\x00"])
+def test_a_record_that_is_missing_or_damaged_is_a_problem(record, shipped, tmp_path):
+    """Weights that cannot be checked are not used."""
+    (tmp_path / "shapes.txt").unlink()
+    if record is not None:
+        (tmp_path / "shapes.txt").write_bytes(record)
+    with pytest.raises(Problem, match="restore it"):
+        load_classifier()
+
+
+@pytest.mark.parametrize("damage, said", [
+    (lambda content: content.update(kind="edge"), "holds edge, not the weights"),
+    (lambda content: content.pop("kind"), "holds something else"),
+    (lambda content: content.pop("weights"), "holds something else"),
+    (lambda content: content.update(weights=None), "holds something else"),
+    (lambda content: content.update(weights=[1, 2]), "holds something else"),
+    (lambda content: content["weights"].popitem(), "another size"),
+    (lambda content: content["weights"].update(new=torch.zeros(1)), "another size"),
+    (lambda content: content["weights"].update({"0.bias": torch.zeros(3)}),
+     "another size"),
+    (lambda content: content["weights"].update({"0.bias": "text"}), "another size"),
+    (lambda content: content["weights"]["0.bias"].fill_(torch.nan), "not finite"),
+    (lambda content: content["weights"]["0.bias"].fill_(torch.inf), "not finite"),
+])
+def test_weights_that_do_not_fit_are_a_problem(damage, said, shipped, tmp_path):
+    """Of another kind, of another size, or no weights at all: one sentence."""
+    damage(shipped)
+    save_file(shipped, tmp_path / "mine.pt")
+    with pytest.raises(Problem, match=said) as caught:
+        pretrained._load_into(ShapeClassifier(), "shapes", tmp_path / "mine.pt")
+    assert "mine.pt" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [None, [], "text", torch.zeros(3), {}])
+def test_other_contents_are_a_problem(content, tmp_path):
+    """What torch.save wrote for another purpose."""
+    save_file(content, tmp_path / "mine.pt")
+    with pytest.raises(Problem, match="something else, not the weights of a base"):
+        load_base(tmp_path / "mine.pt")
