@@ -7,6 +7,7 @@ import argparse
 import json
 import platform
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -62,6 +63,11 @@ def in_notebook() -> bool:
     return "ipykernel" in sys.modules
 
 
+def say(first: str, text: str) -> None:
+    """Print text in lines of 88 characters, behind what ``first`` says."""
+    print(textwrap.fill(text, 88, initial_indent=first, subsequent_indent=" " * len(first)))
+
+
 # %% The prediction
 
 
@@ -70,9 +76,10 @@ def predict(question: str, **choices: str) -> str:
 
     --answer b answers it; else a terminal or a notebook waits (Enter skips), all else goes on.
     """
-    print(f"\nPREDICT  {question}")
+    print()
+    say("PREDICT  ", question)
     for letter, choice in choices.items():
-        print(f"   {letter}) {choice}")
+        say(f"   {letter}) ", choice)
     if args.answer:
         print(f"   your answer: {args.answer}")
     elif in_notebook() or (sys.stdin is not None and sys.stdin.isatty()):
@@ -81,10 +88,14 @@ def predict(question: str, **choices: str) -> str:
 
 
 def reveal(guess: str, right: str, because: str, **wrong: str) -> None:
-    """Tell the right answer and why, and what a wrong guess would have meant."""
-    if guess in wrong:
-        print(f"   You said {guess}): {wrong[guess]}")
-    print(f"ANSWER   {right}) {because}")
+    """Tell the right answer and why, and what a wrong guess would have meant.
+
+    Where numbers decide which choice is right, ``wrong`` has a sentence for each one; that of
+    the right one is not told.
+    """
+    if guess in wrong and guess != right:
+        say(f"   You said {guess}): ", wrong[guess])
+    say(f"ANSWER   {right}) ", because)
 
 
 # %% Results
@@ -102,7 +113,9 @@ def verdict(*sentences: str) -> None:
     """Print what the numbers say, unless they come from a smoke run."""
     if args.quick:
         sentences = ("none: --quick is a smoke run, its numbers are no evidence",)
-    print("\nVERDICT  " + "\n         ".join(sentences))
+    print()
+    for sentence, first in zip(sentences, ["VERDICT  ", *[" " * 9] * len(sentences)]):
+        say(first, sentence)
 
 
 def save_results(numbers: dict, pictures: Tensor | None = None, columns: int = 8) -> None:
@@ -126,12 +139,20 @@ def save_results(numbers: dict, pictures: Tensor | None = None, columns: int = 8
 def load_results(name: str) -> dict:
     """The result file that ships: command, seed, steps, versions, numbers."""
     path = RESULTS / f"{name}.json"
+    problem = Problem(f"{path} is missing or damaged; restore it from the repository, or run"
+                      f" python lessons/experiments/{name}.py and copy its result there")
+
+    class Numbers(dict):
+        """A dict that tells the problem when a lesson looks for what is not there."""
+
+        def __missing__(self, key: str) -> None:
+            raise problem
+
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"), object_hook=Numbers)
         content["numbers"].keys(), content["command"], content["steps"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise Problem(f"{path} is missing or damaged; restore it from the repository, or run"
-                      f" python lessons/experiments/{name}.py and copy its result there") from None
+    except (OSError, ValueError, TypeError, AttributeError):
+        raise problem from None
     return content
 
 

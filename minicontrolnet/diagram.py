@@ -24,6 +24,9 @@ GUIDANCE = ("G  guidance (Sec. 3.4), outside the networks:\n"
             "eps = eps_empty + scale (eps_prompt - eps_empty);\n"
             "the copy is called for eps_prompt alone")
 
+LEGEND = ('Numbers are channels; "half" is a conv of stride 2.\n'
+          "t and the prompt enter every res and mid block.")
+
 
 def architecture(base: UNet, control: ControlNet, colours: dict[str, str] = COLOURS,
                  title: str = TITLE) -> Figure:
@@ -65,7 +68,7 @@ def measure(base: UNet, control: ControlNet) -> tuple[list[Map], Controls, list[
 
 
 def name_of(module: nn.Module) -> str:
-    return {"Conv2d": "conv", "ResBlock": "res", "Downsample": "down", "Middle": "mid"}[type(module).__name__]
+    return {"Conv2d": "conv", "ResBlock": "res", "Downsample": "half", "Middle": "mid"}[type(module).__name__]
 
 
 def draw_decoder(ax: Axes, x: list[float], decoded: list[Map], colour: str) -> None:
@@ -84,7 +87,7 @@ def draw_copy(ax: Axes, x: list[float], maps: list[Map], controls: Controls, con
     """The copy, its zero convs above it, and the condition's way in from below."""
     places = [x[0] - 0.6, *x[1:]]  # room for the plus after the first conv
     chain(ax, [1.25, places[0]], COPY)
-    arrow(ax, (places[0] + 0.27, COPY), (x[0] - 0.12, COPY))
+    arrow(ax, (places[0] + 0.29, COPY), (x[0] - 0.12, COPY))
     chain(ax, [x[0] - 0.15, *x[1:]], COPY)
     for i, ((name, h), c) in enumerate(zip(maps, controls)):
         box(ax, places[i], COPY, f"{name}\n{h.shape[1]}", colours["copy"])
@@ -104,19 +107,19 @@ def label(ax: Axes, base: UNet, control: ControlNet) -> None:
     """What the rows are, at the left, and what happens outside, below."""
     millions = lambda module: f"{sum(p.numel() for p in module.parameters()) / 1e6:.1f} M"
     channels = control.condition_encoder.layers[0].in_channels
-    for height, text in ((ENCODER, f"base: encoder\n{millions(base.encoder)}, locked"),
+    for height, text in ((ENCODER, f"base encoder\n{millions(base.encoder)}, locked"),
                          (ADD, "13 sums, of which\n12 concatenated"), (ZERO, "13 zero convs"),
-                         (DECODER, f"base: decoder\n{millions(base.decoder)}, locked"),
+                         (DECODER, f"base decoder\n{millions(base.decoder)}, locked"),
                          (COPY, f"copy, {millions(control.encoder)},\ntrainable"),
                          (CONDITION, f"condition\n{channels}x64x64")):
-        ax.text(0.1, height, text, va="center", size=15)
+        ax.text(0.1, height, text, va="center", size=16)
     for height in (ENCODER, DECODER):
-        padlock(ax, 1.75, height + 0.1)
-    ax.text(2.1, ENCODER + 0.15, "xt", ha="center", size=15)
-    ax.text(1.65, COPY + 0.15, "xt", ha="center", size=15)
-    ax.text(2.2, DECODER - 0.25, "eps, to G", ha="right", va="top", size=15)
-    ax.text(4.2, 0.22, "Numbers are channels. t and the prompt enter every res and mid block.", size=15)
-    ax.text(4.2, 1.15, GUIDANCE, va="center", bbox={"fc": "white", "ec": "black", "pad": 8})
+        padlock(ax, 1.75, height - 0.15)
+    ax.text(2.1, ENCODER + 0.15, "xt", ha="center", size=16)
+    ax.text(1.65, COPY + 0.15, "xt", ha="center", size=16)
+    ax.text(2.2, DECODER - 0.32, "eps, to G", ha="right", va="top", size=16)
+    ax.text(4.2, 0.32, LEGEND, va="center", size=16)
+    ax.text(4.2, 1.22, GUIDANCE, va="center", bbox={"fc": "white", "ec": "black", "pad": 8})
 
 
 def canvas(title: str) -> Axes:
@@ -128,9 +131,9 @@ def canvas(title: str) -> Axes:
     return ax
 
 
-def box(ax: Axes, x: float, y: float, text: str, colour: str, width: float = 0.56, height: float = 0.6) -> None:
+def box(ax: Axes, x: float, y: float, text: str, colour: str, width: float = 0.58, height: float = 0.6) -> None:
     ax.add_patch(Rectangle((x - width / 2, y - height / 2), width, height, fc=colour, ec="black"))
-    ax.text(x, y, text, ha="center", va="center", size=14)
+    ax.text(x, y, text, ha="center", va="center", size=16)
 
 
 def arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
@@ -140,12 +143,12 @@ def arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float]) -> Non
 def chain(ax: Axes, x: list[float], y: float) -> None:
     """Arrows from box to box."""
     for left, right in zip(x, x[1:]):
-        arrow(ax, (left + 0.27, y), (right - 0.27, y))
+        arrow(ax, (left + 0.29, y), (right - 0.29, y))
 
 
 def plus(ax: Axes, x: float, y: float) -> None:
     ax.add_patch(Circle((x, y), 0.12, fc="white", ec="black"))
-    ax.text(x, y, "+", ha="center", va="center_baseline", size=15)
+    ax.text(x, y, "+", ha="center", va="center_baseline", size=16)
 
 
 def padlock(ax: Axes, x: float, y: float) -> None:

@@ -7,12 +7,14 @@ from pathlib import Path
 import matplotlib
 import matplotlib.pyplot as plt
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from matplotlib.figure import Figure
 from torch import Tensor
 from torchvision.utils import make_grid
 
 from .files import write_atomically
+from .shapes import describe
 
 # 16:9 at 1280 x 720 points of 1/100 inch: 18 point text is 25 pixels high on a 1280-pixel hall screen.
 plt.rcParams.update({"figure.figsize": (12.8, 7.2), "figure.dpi": 100, "font.size": 18,
@@ -20,6 +22,7 @@ plt.rcParams.update({"figure.figsize": (12.8, 7.2), "figure.dpi": 100, "font.siz
                      "ytick.labelsize": 16, "legend.fontsize": 16, "lines.linewidth": 3,
                      "axes.spines.top": False, "axes.spines.right": False,
                      "figure.constrained_layout.use": True})
+LINE = 0.5  # of an enlarged edge map: above it lines are a pixel wide, and unbroken where they are slanted
 GAP = 4  # white pixels between the pictures of a grid
 
 
@@ -30,14 +33,26 @@ def show(axes: plt.Axes, images: Tensor, columns: int | None = None, title: str 
     ``below``: one caption for each column; ``left``: one for each row.
     """
     columns = columns or len(images)
-    grid = make_grid(images.detach().cpu(), columns, padding=GAP, pad_value=1.0)
-    axes.imshow(rearrange(grid, "c h w -> h w c").numpy(), interpolation="nearest")
+    pixels = make_grid(images.detach().cpu(), columns, padding=GAP, pad_value=1.0)
+    axes.imshow(rearrange(pixels, "c h w -> h w c").numpy(), interpolation="nearest")
     height, width = images.shape[-2] + GAP, images.shape[-1] + GAP
     axes.set_xticks([width * (i + 0.5) + GAP / 2 for i in range(len(below))], below)
     axes.set_yticks([height * (i + 0.5) + GAP / 2 for i in range(len(left))], left)
     axes.tick_params(length=0)
     axes.set_title(title)
     axes.spines[:].set_visible(False)
+
+
+def grid(images: Tensor, columns: int, title: str, below: Sequence[str], left: Sequence[str]) -> Figure:
+    """A figure of nothing but images (n, 1 or 3, h, w) in [0, 1]; see show."""
+    figure, axes = plt.subplots()
+    show(axes, images, columns, title, below, left)
+    return figure
+
+
+def captions(prompt: Tensor) -> list[str]:
+    """Prompts (n, 3) as two lines each, to stand below narrow pictures."""
+    return [words.replace(" on", "\non") for words in describe(prompt)]
 
 
 def bars(axes: plt.Axes, scores: dict[str, dict[str, float]]) -> None:
@@ -71,16 +86,12 @@ def enlarge(images: Tensor, scale: int) -> Tensor:
 def outlined(images: Tensor, edges: Tensor, scale: int = 3) -> Tensor:
     """Images (n, 3, h, w), ``scale`` times as large, with edge maps (n, 1, h, w) as magenta lines.
 
-    The line is one pixel of the enlarged picture wide, so that the picture's own edge shows
-    beside it; magenta is unlike every colour of the toy world.
+    The line is about a pixel of the picture wide, so that the picture's own edge shows beside
+    it; magenta is unlike every colour of the toy world.
     """
     magenta = torch.tensor([1.0, 0.0, 1.0]).view(3, 1, 1)
-    inside = torch.zeros(scale, scale)
-    inside[scale // 2, scale // 2] = 1  # only the middle of each enlarged pixel
-    h, w = edges.shape[-2:]
-    line = enlarge(edges, scale) * inside.repeat(h, w)
-    line = torch.nn.functional.max_pool2d(line, 3, stride=1, padding=1) if scale > 3 else line
-    return torch.where((line > 0.5).to(images.device), magenta.to(images), enlarge(images, scale))
+    line = F.interpolate(edges, scale_factor=scale, mode="bicubic") > LINE
+    return torch.where(line.to(images.device), magenta.to(images), enlarge(images, scale))
 
 
 def save(figure: Figure, path: Path) -> None:
