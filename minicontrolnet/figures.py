@@ -55,20 +55,10 @@ def captions(prompt: Tensor) -> list[str]:
     return [words.replace(" on", "\non") for words in describe(prompt)]
 
 
-def bars(axes: plt.Axes, scores: dict[str, dict[str, float]]) -> None:
-    """Grouped bars: ``scores`` holds for each name, one colour each, a value for each group."""
-    width = 0.8 / len(scores)
-    for i, (name, own) in enumerate(scores.items()):
-        x = [group + width * (i - (len(scores) - 1) / 2) for group in range(len(own))]
-        axes.bar(x, list(own.values()), 0.95 * width, label=name)
-        axes.set_xticks(range(len(own)), list(own))
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08))
-
-
 def heat(axes: plt.Axes, values: dict[str, list[float | None]], texts: dict[str, list[str]]) -> None:
     """A table, a row for each name: the larger a value, the darker its cell; 0 is white, None grey."""
     rows = torch.tensor([[value or math.nan for value in row] for row in values.values()])
-    axes.imshow(rows.log10().numpy(), cmap="YlOrRd", aspect="auto", alpha=0.7)
+    axes.imshow(rows.log10().numpy(), cmap="YlOrRd", aspect="auto", alpha=0.5)
     for y, row in enumerate(texts.values()):
         for x, text in enumerate(row):
             axes.text(x, y, text, ha="center", va="center")
