@@ -68,8 +68,9 @@ for what in ("wait", "half", "suddenness"):
     print(f"   {what}, a number for each seed:", *(f"{x:.1f}" for x in endless[what]))
 sudden = paired([math.log(ratio / GRADUAL) for ratio in endless["suddenness"]])
 waits = paired([wait - steps / 10 for wait in endless["wait"]])
-verdict(f"more sudden than gradual: {sudden.verdict}, log of the ratio to .18 {sudden};",
-        f"waits beyond the warm-up: {waits.verdict}, {waits} steps; {len(seeds)} seeds.")
+verdict(f"more sudden than gradual: {sudden.verdict}, log of ratio to .18: {sudden};",
+        f"waits beyond the warm-up: {waits.verdict}, {waits} steps;"
+        f" {len(seeds)} seeds.")
 
 # %% [markdown]
 # **Good throughout?** The other half of Fig. 4: zero convs add no harmful noise, so
@@ -79,8 +80,8 @@ verdict(f"more sudden than gradual: {sudden.verdict}, log of the ratio to .18 {s
 clean = endless["on the way"]["clean pixels"]  # step -> a share for each seed
 first, *_ = clean.values()  # step 1: still the base's pictures
 worst = paired([min(at[seed] for at in clean.values()) - first[seed] for seed in seeds])
-verdict(f"clean pixels never .02 below the base's: {no_worse(worst, 0.02)}; the worst of"
-        f" {len(clean)} moments is {worst}.")
+verdict(f"clean pixels never .02 below the base's: {no_worse(worst, 0.02)};"
+        f" the worst of {len(clean)} moments is {worst}.")
 
 # %% [markdown]
 # **How many pictures?** (Fig. 10: 1k do not make it collapse, 50k and 3M are better.)
@@ -93,7 +94,8 @@ verdict(f"clean pixels never .02 below the base's: {no_worse(worst, 0.02)}; the 
 arms["endless, in both"] = endless["in both branches"]
 names = {"no control": "no control", "50": "50 pictures", "500": "500 pictures",
          "endless": "endless pictures", "endless, in both": "endless, in both branches",
-         "scratch": f"scratch, {steps} steps", "scratch, longer": f"scratch, {4 * steps} steps"}
+         "scratch": f"scratch, {steps} steps",
+         "scratch, longer": f"scratch, {4 * steps} steps"}
 columns = ("IoU", "F1", "colours", "shapes", "clean pixels", "Frechet")
 table([["means over seeds", *columns, "seeds"],
        *([name, *(f"{fmean(arms[arm][column]):.2f}" for column in columns),
@@ -106,13 +108,13 @@ def ahead(one, other, what="IoU"):
 
 
 gain, dirt = ahead("50", "no control"), ahead("50", "no control", "clean pixels")
+pairs = (("500", "50", "IoU"), ("endless", "500", "IoU"),
+         ("endless, in both", "scratch", "IoU"),
+         ("endless, in both", "scratch", "colours"))
 verdict(f"50 pictures are followed: {gain.verdict}, IoU {gain} over no control;",
         f"and draw as cleanly, .02 allowed: {no_worse(dirt, 0.02)}, {dirt}.",
-        *(f"{one} over {other}, {what}: {apart.verdict}, {apart}" for one, other, what in (
-            ("500", "50", "IoU"), ("endless", "500", "IoU"),
-            ("endless, in both", "scratch", "IoU"),
-            ("endless, in both", "scratch", "colours"))
-          for apart in [ahead(one, other, what)]),
+        *(f"{one} over {other}, {what}: {apart.verdict}, {apart}"
+          for one, other, what in pairs for apart in [ahead(one, other, what)]),
         f"The long run from scratch is one seed: no verdict. Else {len(seeds)} seeds.")
 kept = gain.mean / ahead("endless", "no control").mean
 why = {"a": "it would draw its 50 outlines or ignore them all; this gain is more.",
@@ -126,7 +128,8 @@ reveal(guess, right, f"of the IoU that endless pictures gain, 50 keep {kept:.0%}
 figure, (left, right) = figures.plt.subplots(1, 2, width_ratios=[3, 2])
 x = [int(step) for step in endless["gap"]]
 for seed in seeds:
-    gap, good = ([at[seed] for at in curve.values()] for curve in (endless["gap"], clean))
+    gap, good = ([at[seed] for at in curve.values()]
+                 for curve in (endless["gap"], clean))
     left.plot(x, [y / max(gap) for y in gap], "C0", x, good, "C2")
 left.plot(x, [1 - 0.5 ** (step / fmean(endless["half"])) for step in x], "--", c="0.6")
 left.legend(left.lines[-3:], ["shuffle gap / its highest", "share of clean pixels",
@@ -134,8 +137,8 @@ left.legend(left.lines[-3:], ["shuffle gap / its highest", "share of clean pixel
             loc="lower right")
 left.set(xlabel=f"training step, {len(seeds)} seeds", ylim=(-0.02, 1.05),
          title=f"Waits {min(endless['wait']):.0f} to {max(endless['wait']):.0f} steps,"
-               f" then follows;\n{min(map(min, clean.values())):.1%} of pixels are clean"
-               " at the worst moment")
+               " then follows;\nat the worst moment"
+               f" {min(map(min, clean.values())):.1%} of pixels are clean")
 for i, arm in enumerate(names):
     right.plot(arms[arm]["IoU"], [-i] * len(arms[arm]["IoU"]), "o", ms=11, alpha=0.7,
                color={"s": "C1", "n": "0.4"}.get(arm[0], "C0"))

@@ -18,14 +18,15 @@ from _lesson import (figures, load_pictures, load_results, options, predict, rev
                      save_figure, table, verdict)
 
 from experiments.transfer import erase, pale_batch, unpale
-from minicontrolnet import (base_loss, colours_right, conflicting, detect_edges, edge_f1,
-                            held_out, load_base, load_classifier, load_control, lock,
-                            mask_iou, mask_of, paired, sample, shapes_right, train)
+from minicontrolnet import (base_loss, colours_right, conflicting, detect_edges,
+                            edge_f1, held_out, load_base, load_classifier,
+                            load_control, lock, mask_iou, mask_of, paired, sample,
+                            shapes_right, train)
 
 args = options("10_transfer", steps=60, quick_steps=2)
 guess = predict(
-    "A's ControlNet is put on B: the same layers, the same kind of pictures, another start."
-    " How much of what it gains on A does it gain on B?",
+    "A's ControlNet is put on B: the same layers, the same kind of pictures, another"
+    " start. How much of what it gains on A does it gain on B?",
     a="at least half: the 13 places are the same",
     b="something, but less than half",
     c="nothing: what a channel means is an accident of the start")
@@ -60,7 +61,8 @@ for name, controls in {"no control": [], "A's ControlNet": [(control, edges)]}.i
     rows.append([name, *(f"{x.mean():.2f}" for x in (iou[name], f1, pale))])
 table(rows)
 gain = paired(iou["A's ControlNet"] - iou["no control"])
-verdict(f"followed on this A': {gain.verdict}, IoU {gain} over no control; n = {n} pictures.")
+verdict(f"followed on this A': {gain.verdict}, IoU {gain} over no control;"
+        f" n = {n} pictures.")
 
 # %% [markdown]
 # **The record**: three siblings from three training seeds, and one B. Beside A's
@@ -95,7 +97,8 @@ why = {"a": "the places are the same, but the features there have other meanings
        "b": "more than that is left, or nothing at all: see the table.",
        "c": "something is left: the same layers learned the same pictures."}
 right = "a" if b_keeps >= 0.5 else "b" if b_keeps > 0.1 else "c"
-reveal(guess, right, f"B keeps {b_keeps:.0%} of the gain, siblings {siblings_keep:.0%}.",
+reveal(guess, right,
+       f"B keeps {b_keeps:.0%} of the gain, siblings {siblings_keep:.0%}.",
        **{letter: why[letter] for letter in why if letter != right})
 
 # %% [markdown]
@@ -105,12 +108,13 @@ reveal(guess, right, f"B keeps {b_keeps:.0%} of the gain, siblings {siblings_kee
 # corners.
 
 # %%
-cut_edges, classifier = erase(edges, truth.scenes.centre, 0.6), load_classifier()
+cut_edges = erase(edges, truth.scenes.centre, 0.6)
+classifier = load_classifier().to(args.device)
 prompts = {"no words": 0 * truth.prompt, "right word": truth.prompt,
            "wrong word": conflicting(truth.prompt)}
 for name, prompt in prompts.items():
     images = sample(a, prompt, noise, [(control, cut_edges)], steps=ddim_steps)
-    right = shapes_right(images, truth.prompt, classifier.to(args.device)).float().mean()
+    right = shapes_right(images, truth.prompt, classifier).float().mean()
     print(f"   60 % erased, {name}: the outline's own shape in {right:.0%} of {n}")
 whole, cut = ({word: arms[f"{share} erased, {word}"] for word in prompts}
               for share in ("0%", "60%"))
@@ -120,7 +124,8 @@ for name, part in {"whole outlines": whole, "60 % erased": cut}.items():
                     for word in ("right word", "no words"))
     says.append(f"{name}, the word helps: {paired(said - unsaid).verdict},"
                 f" right shapes {paired(said - unsaid)}")
-    says.append(f"{name}, a wrong word wins in {part['wrong word']['other shape'][0]:.0%}")
+    wrong = part["wrong word"]["other shape"][0]
+    says.append(f"{name}, a wrong word wins in {wrong:.0%}")
 verdict(*says, "The unit is the picture, n = 48, of the weights that ship.")
 
 # %%
@@ -128,7 +133,8 @@ figure, (left, right) = figures.plt.subplots(1, 2, width_ratios=[4, 3])
 row = dict(zip(arms, load_pictures("10_transfer", 192).unflatten(0, (len(arms), -1))))
 grid = [row[f"{base}, {way}"][i] for base in ("A", "A'", "B") for i in (1, 2)
         for way in ways[:2]]
-means = [[fmean(arms[f"{base}, {way}"]["IoU"]) for way in ways[:2]] for base in ("A", "A'", "B")]
+means = [[fmean(arms[f"{base}, {way}"]["IoU"]) for way in ways[:2]]
+         for base in ("A", "A'", "B")]
 figures.show(left, torch.stack(grid), 4, f"Of the gain in IoU siblings keep"
              f" {siblings_keep:.0%}, a stranger {b_keeps:.0%}", ["without", "with"] * 2,
              [f"{base}\n{mean[0]:.2f}\nto {mean[1]:.2f}"
@@ -138,7 +144,7 @@ grid = [row[f"{share} erased, {word}"][2] for share in ("0%", "40%", "60%")
 grid += [row[f"eight corners, {words}"][2]
          for words in ("no words", "red square on blue", "red star on blue")]
 seen = [cut[word]["outline's shape"][0] for word in ("no words", "right word")]
-figures.show(right, torch.stack(grid), 3, f"60 % erased: {seen[0]:.0%} right shapes\nwithout"
-             f" words, {seen[1]:.0%} with", ["no words", "right", "wrong"],
+figures.show(right, torch.stack(grid), 3, f"60 % erased: {seen[0]:.0%} right shapes\n"
+             f"without words, {seen[1]:.0%} with", ["no words", "right", "wrong"],
              ["whole", "40 %\nerased", "60 %\nerased", "eight\ncorners"])
 save_figure(figure)

@@ -98,7 +98,7 @@ rows = {"no control": arms["no control"], f"{steps} steps of 16": full,
         **{f"{count} steps of 4": own for count, own in lengths.items()},
         **{name: arms[name] for name in ("decoder unlocked", "middle alone",
                                          "without t and xt")},
-        "unlocked, drawing without control": arms["decoder unlocked"]["without control"]}
+        "unlocked, without control": arms["decoder unlocked"]["without control"]}
 table([["means over seeds", *columns, "seeds"],
        *([name, *(f"{fmean(own[column]):.2f}" for column in columns), len(own["F1"])]
          for name, own in rows.items())])
@@ -112,7 +112,8 @@ def over(one, other, what="F1"):
 
 
 halves = [fmean(own["half"]) for own in (full, small)]
-verdict(f"{steps} steps of 16 follow better than {4 * steps} of 4: {over(full, small)};",
+verdict(f"{steps} steps of 16 follow better than {4 * steps} of 4:"
+        f" {over(full, small)};",
         f"half of the rise at step {halves[0]:.0f} of 16, at {halves[1]:.0f} of 4;",
         f"{4 * steps} steps of 4 are worse than {2 * steps}:"
         f" {over(lengths[2 * steps], small)}; n = {len(full['F1'])} seeds.")
@@ -124,9 +125,10 @@ verdict(f"{steps} steps of 16 follow better than {4 * steps} of 4: {over(full, s
 # and xt?** (CN 62, ctrlora 22.) Without them it would run once for a picture.
 
 # %%
-unlocked, alone = arms["decoder unlocked"], rows["unlocked, drawing without control"]
+unlocked, alone = arms["decoder unlocked"], rows["unlocked, without control"]
 verdict(f"unlocking follows better: {over(unlocked, full)};",
-        f"and harms the base without control: {over(arms['no control'], alone, 'shapes')};",
+        "and harms the base without control:"
+        f" {over(arms['no control'], alone, 'shapes')};",
         f"all 13 follow better than the middle: {over(full, arms['middle alone'])};",
         f"t and xt are needed: {over(full, arms['without t and xt'])};",
         f"n = {len(full['F1'])} seeds, compared after step"
