@@ -6,12 +6,12 @@ It writes outputs/09_evaluation.json and _pictures.png after each arm, and goes 
 it was cut off; lessons/results holds the copies that ship.
 
 Written down before any number was seen:
-1. Sudden convergence (Sec. 3.3, Fig. 4). The paper: a condition is not learned gradually
-   but followed abruptly, and pictures are good throughout. It would show here if the
-   shuffle gap waits long and then rises fast: the steps to its first tenth, over those
-   from there to its half, are .18 for 1 - exp(-step / tau) and more for a jump. Refuted
-   by .18 or less. "Good throughout": at no measured step .02 fewer clean pixels than the
-   base has; refuted by more.
+1. Sudden convergence (Sec. 3.3, Fig. 4). The paper: a condition is not learned
+   gradually but followed abruptly, and pictures are good throughout. It would show here
+   if the shuffle gap waits long and then rises fast: the steps to its first tenth, over
+   those from there to its half, are .18 for 1 - exp(-step / tau) and more for a jump.
+   Refuted by .18 or less. "Good throughout": at no measured step .02 fewer clean pixels
+   than the base has; refuted by more.
 2. Few pictures (Sec. 4.5, Fig. 10). The paper: 1k pictures do not make the training
    collapse, 50k and 3M give better results. Here 50, 500, endless. No collapse shows if
    with 50 pictures new outlines are followed better than without control (IoU), and
@@ -21,9 +21,9 @@ Written down before any number was seen:
    itself and knows nothing, at equal steps and at four times as many. It would show if
    ControlNet is ahead at equal steps in fidelity and colours; refuted if the UNet is.
 A ControlNet learns at 1e-3, a UNet from scratch at 2e-3, as the weights that ship did.
-All arms are tested with the same pictures and noise, at guidance 2.5. For 3. guidance has
-the condition in both of its branches, since a UNet from scratch has none without it. The
-unit is the training seed.
+All arms are tested with the same pictures and noise, at guidance 2.5. For 3. guidance
+has the condition in both of its branches, since a UNet from scratch has none without
+it. The unit is the training seed.
 """
 
 import sys

@@ -2,26 +2,29 @@
 
     python lessons/experiments/10_transfer.py   (one core, about 14 minutes)
 
-It writes outputs/10_transfer.json and _pictures.png after each base, and goes on where it
-was cut off; lessons/results holds the copies that ship.
+It writes outputs/10_transfer.json and _pictures.png after each base, and goes on where
+it was cut off; lessons/results holds the copies that ship.
 
 Written down before any number was seen:
 1. Transfer (Sec. 4.5, Fig. 12). The paper: ControlNet applies to community models made
-   from the same Stable Diffusion, without training. Here A' is made from A by 300 steps on
-   pale pictures, three times with three training seeds. It would show if A's ControlNet is
-   followed on A' (IoU above no control) and pictures stay pale; refuted if it is not
-   followed. Ceilings: real pale pictures, and a ControlNet trained on A' itself.
-2. A stranger B, trained from another seed. The paper claims nothing of it. There is one B,
-   its unit is the picture. B's own ControlNet tells whether B can be controlled at all.
-3. The author's tool adds the difference of the two bases (github.com/lllyasviel/ControlNet,
-   issue 13: replacing the base alone "MAY work but is WRONG", as his base was partly
-   unlocked). It would show as IoU above that of the ControlNet as it is.
+   from the same Stable Diffusion, without training. Here A' is made from A by 300 steps
+   on pale pictures, three times with three training seeds. It would show if A's
+   ControlNet is followed on A' (IoU above no control) and pictures stay pale; refuted
+   if it is not followed. Ceilings: real pale pictures, and a ControlNet trained on A'
+   itself.
+2. A stranger B, trained from another seed. The paper claims nothing of it. There is one
+   B, its unit is the picture. B's own ControlNet tells whether B can be controlled at
+   all.
+3. The author's tool adds the difference of the two bases
+   (github.com/lllyasviel/ControlNet, issue 13: replacing the base alone "MAY work but
+   is WRONG", as his base was partly unlocked). It would show as IoU above that of the
+   ControlNet as it is.
 4. Ambiguity (Fig. 11). The paper: without a prompt the model interprets an ambiguous
-   outline in several plausible ways. Here part of the outline is erased, or it has eight
-   corners, between square and circle. It would show if a word decides more, the more is
-   erased: the outline's shape with its word against none, and the shape of a wrong word.
-   Refuted if the word makes no difference. These are the shipped weights: the unit is
-   the picture.
+   outline in several plausible ways. Here part of the outline is erased, or it has
+   eight corners, between square and circle. It would show if a word decides more, the
+   more is erased: the outline's shape with its word against none, and the shape of a
+   wrong word. Refuted if the word makes no difference. These are the shipped weights:
+   the unit is the picture.
 """
 
 import copy

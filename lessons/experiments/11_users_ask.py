@@ -2,26 +2,29 @@
 
     python lessons/experiments/11_users_ask.py   (one core, about 17 minutes)
 
-It writes outputs/11_users_ask.json and _pictures.png after each arm, and goes on where it
-was cut off; lessons/results holds the copies that ship.
+It writes outputs/11_users_ask.json and _pictures.png after each arm, and goes on where
+it was cut off; lessons/results holds the copies that ship.
 
-CN is github.com/lllyasviel/ControlNet, train.md its docs/train.md. Written down before any
-number was seen; each answer is judged over three training seeds:
+CN is github.com/lllyasviel/ControlNet, train.md its docs/train.md. Written down before
+any number was seen; each answer is judged over three training seeds:
 1. Accumulate gradients, or more steps at a small batch (CN 93, 527)? train.md: sudden
-   convergence comes at the same step anyway, so make the steps before it larger. It would
-   show here, at equal pictures, if 300 steps of 16 have a higher F1 than 1200 steps of 4,
-   and if both begin to follow at about the same step; refuted by the opposite.
-2. Unlock the decoder, sd_locked=False (CN 52, 360, 608)? CN 608: it "turns out to improve
-   model performance significantly"; train.md: dangerous if the data are not good enough.
-   A gain is a higher F1; a damage is a base that without control draws worse than before.
-3. The middle alone, only_mid_control (huggingface/diffusers 5070)? train.md: helps where
-   computing is scarce. It would show as an F1 near that of all 13 at equal steps.
+   convergence comes at the same step anyway, so make the steps before it larger. It
+   would show here, at equal pictures, if 300 steps of 16 have a higher F1 than 1200
+   steps of 4, and if both begin to follow at about the same step; refuted by the
+   opposite.
+2. Unlock the decoder, sd_locked=False (CN 52, 360, 608)? CN 608: it "turns out to
+   improve model performance significantly"; train.md: dangerous if the data are not
+   good enough. A gain is a higher F1; a damage is a base that without control draws
+   worse than before.
+3. The middle alone, only_mid_control (huggingface/diffusers 5070)? train.md: helps
+   where computing is scarce. It would show as an F1 near that of all 13 at equal steps.
 4. Worse after longer training (lllyasviel/ControlNet-v1-1-nightly 100: well after 15k
-   steps, worse after 30k)? It would show as a lower F1 after 1200 steps of 4 than after 600.
-5. Does the copy need t (CN 62) and xt (xyfJASON/ctrlora 22)? Without them it runs once for
-   a picture, not once a step. They are not needed if F1 is as high without.
-The rate stays at 1e-3, as in the released code it stays, so that every length is a fair
-stop; what is tested is the average of the weights, as always here.
+   steps, worse after 30k)? It would show as a lower F1 after 1200 steps of 4 than after
+   600.
+5. Does the copy need t (CN 62) and xt (xyfJASON/ctrlora 22)? Without them it runs once
+   for a picture, not once a step. They are not needed if F1 is as high without. The
+   rate stays at 1e-3, as in the released code it stays, so that every length is a fair
+   stop; what is tested is the average of the weights, as always here.
 """
 
 import copy

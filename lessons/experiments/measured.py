@@ -34,8 +34,9 @@ class Test:
     def obeys(self, images: Tensor) -> Scores:
         """The shares of right colours, right shapes and clean pixels; how the shapes differ.
 
-        Clean is a pixel within 0.2 of a colour of the toy world. Frechet is the distance of
-        the masks' features from those of 256 other real pictures (Tab. 3's formula).
+        Clean is a pixel within 0.2 of a colour of the toy world. Frechet is the
+        distance of the masks' features from those of 256 other real pictures (Tab. 3's
+        formula).
         """
         right, features = self.truth.prompt, self.classifier.features(mask_of(images))
         shapes = shapes_right(images, right, self.classifier)

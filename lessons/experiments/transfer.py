@@ -42,7 +42,8 @@ def moved(control: ControlNet, old: UNet, new: UNet) -> ControlNet:
 def erase(edges: Tensor, centre: Tensor, share: float, seed: int = 0) -> Tensor:
     """Rub out edges (n, 1, h, w) in a sector around centre (n, 2), ``share`` of a turn wide.
 
-    Each picture's sector begins at a random angle of its own; a centre is x and y in [-1, 1].
+    Each picture's sector begins at a random angle of its own; a centre is x and y in
+    [-1, 1].
     """
     n, _, h, w = edges.shape
     start = torch.rand(n, 1, 1, generator=torch.Generator().manual_seed(seed)).to(edges)
