@@ -1,9 +1,8 @@
-"""python -m minicontrolnet train | sample | evaluate | speed"""
+"""python -m minicontrolnet board | train | sample | evaluate | speed"""
 
 import argparse
 import platform
 import sys
-import time
 from pathlib import Path
 
 import torch
@@ -14,10 +13,10 @@ from .controlnet import ControlNet
 from .diffusion import TIMESTEPS
 from .drawings import edges_from_picture, palette_from_picture, read_image, trace
 from .evaluation import show_scores
-from .files import Problem, write_atomically
+from .files import Problem, check_place, load_file, write_atomically
 from .metrics import ShapeClassifier, classifier_loss
-from .options import device, in_range, tell_problems
-from .pretrained import load_base, load_classifier, load_control, save_weights, seeded
+from .options import device, file_to_write, in_range, tell_problems
+from .pretrained import fingerprint, load_base, load_classifier, load_control, save_weights, seeded
 from .sampling import GUIDANCE, sample
 from .shapes import SIZE, tokenize
 from .training import BATCH_SIZE, Loss, base_loss, control_loss, train
@@ -38,17 +37,18 @@ def train_command(args: argparse.Namespace) -> None:
     if state.exists() and not args.resume:
         raise Problem(f"{state} holds an earlier run; give --resume to go on with it,"
                       " or --out FILE to leave it and start another")
-    network, loss = what_to_train(args)
-    begin = time.perf_counter()
+    for path in out, state, out.with_suffix(".txt"):
+        check_place(path)
+    network, loss, run = what_to_train(args)
     try:
-        average = train(network, loss, steps, lr=lr, seed=args.seed, path=state,
-                        resume=args.resume, progress=f"training {args.what}")
+        average = train(network, loss, steps, lr=lr, seed=args.seed, path=state, resume=args.resume,
+                        run=run, progress=f"training {args.what}")
     except KeyboardInterrupt as stop:
         if not stop.args:  # pressed twice: nothing was saved
             raise
         raise KeyboardInterrupt(f"{stop}; saved in {state}; the same command with --resume goes on") from None
     mark = save_weights(average, args.what, out)
-    write_recipe(out.with_suffix(".txt"), steps, lr, args.seed, time.perf_counter() - begin, mark)
+    write_recipe(out.with_suffix(".txt"), steps, lr, args.seed, load_file(state)["seconds"], mark)
     print(f"wrote {out} and, beside it, how it was made")
 
 
@@ -66,15 +66,16 @@ def write_recipe(path: Path, steps: int, lr: float, seed: int, seconds: float, m
         file.write("".join(f"{name}: {value}\n" for name, value in lines.items()).encode())
 
 
-def what_to_train(args: argparse.Namespace) -> tuple[nn.Module, Loss]:
-    """The new network and the loss that trains it."""
+def what_to_train(args: argparse.Namespace) -> tuple[nn.Module, Loss, dict[str, str]]:
+    """The new network, the loss that trains it, and what both depend on."""
+    run = {"network": args.what}
     if args.what == "base":
-        return seeded(args.seed, UNet).to(args.device), base_loss
+        return seeded(args.seed, UNet).to(args.device), base_loss, run
     if args.what == "shapes":
-        return seeded(args.seed, ShapeClassifier), classifier_loss
+        return seeded(args.seed, ShapeClassifier), classifier_loss, run
     base = load_base(args.base_weights, args.device)
-    control = seeded(args.seed, ControlNet, base, CHANNELS[args.what])
-    return control.to(args.device), control_loss(base, args.what)
+    control = seeded(args.seed, ControlNet, base, CHANNELS[args.what]).to(args.device)
+    return control, control_loss(base, args.what), run | {"base": fingerprint(base.state_dict())}
 
 
 def sample_command(args: argparse.Namespace) -> None:
@@ -87,6 +88,7 @@ def sample_command(args: argparse.Namespace) -> None:
     prompts = args.prompt or [""]
     tokens = tokenize(prompts)  # better told now than after the files were read
     shown = asked_conditions(args)
+    check_place(args.out)
     base = load_base(args.base_weights, args.device)
     nets = [load_control(kind, base, getattr(args, f"{kind}_weights")) for kind in shown]
     count = args.count or (1 if args.grid else 8)
@@ -132,6 +134,23 @@ def traced(path: Path) -> Tensor:
     return edges
 
 
+def board_command(args: argparse.Namespace) -> None:
+    """Open the window to draw in."""
+    from .board import Board, need_window, plt  # matplotlib, too
+    from .wish import Drawn, Wish, paper_from
+
+    need_window()
+    tokenize(args.prompt)  # better told in the terminal than in the window
+    drawn = Drawn(paper=paper_from(args.edge) if args.edge else None)
+    base = load_base(args.base_weights)
+    nets = {kind: load_control(kind, base, getattr(args, f"{kind}_weights")) for kind in CHANNELS}
+    given = {f"--{kind}-weights": getattr(args, f"{kind}_weights") for kind in ["base", *CHANNELS]}
+    weights = [word for pair in given.items() if pair[1] for word in pair]
+    wish = Wish(drawn, prompt=args.prompt, seed=args.seed)
+    window = Board(base, nets, wish, args.out, weights)  # named: its callbacks alone would not keep it
+    plt.show()
+
+
 def evaluate_command(args: argparse.Namespace) -> None:
     """Print the scores of the weights, each between its ceiling and its floor."""
     base = load_base(args.base_weights)
@@ -149,7 +168,8 @@ def speed_command(args: argparse.Namespace) -> None:
 
 def parser() -> argparse.ArgumentParser:
     whole = argparse.ArgumentParser(prog="python -m minicontrolnet", description="ControlNet in small.")
-    commands = whole.add_subparsers(required=True, metavar="train | sample | evaluate | speed")
+    commands = whole.add_subparsers(required=True, metavar="board | train | sample | evaluate | speed")
+    add_board(commands.add_parser("board", help="draw with the mouse, and pictures follow"))
     add_train(commands.add_parser("train", help="train the base, or a ControlNet on the locked base"))
     add_sample(commands.add_parser("sample", help="draw pictures for a prompt and conditions"))
     add_evaluate(commands.add_parser("evaluate", help="scores on held-out pictures"))
@@ -158,12 +178,21 @@ def parser() -> argparse.ArgumentParser:
     return whole
 
 
+def add_board(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--prompt", default="", help='such as "red star on blue"')
+    command.add_argument("--edge", type=Path, metavar="FILE", help="a line drawing to begin with")
+    command.add_argument("--seed", type=in_range(int, 0, 99), default=0)
+    command.add_argument("--out", type=Path, default=Path("outputs"), help="folder of what is saved")
+    add_weights(command)
+    command.set_defaults(run=board_command)
+
+
 def add_train(command: argparse.ArgumentParser) -> None:
     command.add_argument("what", choices=list(RECIPES))
     command.add_argument("--steps", type=in_range(int, 1, 10**7), help="default: the recipe that ships")
     command.add_argument("--seed", type=in_range(int, 0, 2**31), default=0)
     command.add_argument("--device", type=device, default="auto")
-    command.add_argument("--out", type=Path, help="default: checkpoints/base.pt and so on")
+    command.add_argument("--out", type=file_to_write(".pt"), help="default: checkpoints/base.pt and so on")
     command.add_argument("--base-weights", type=Path, help="default: the base that ships")
     command.add_argument("--resume", action="store_true", help="go on with an interrupted run")
     command.set_defaults(run=train_command)
@@ -189,7 +218,7 @@ def add_sample(command: argparse.ArgumentParser) -> None:
     command.add_argument("--in-both", action="store_true", help="control in both branches of guidance")
     command.add_argument("--seed", type=in_range(int, 0, 2**31), default=0)
     command.add_argument("--device", type=device, default="auto")
-    command.add_argument("--out", type=Path, default=Path("outputs/sample.png"))
+    command.add_argument("--out", type=file_to_write(".png"), default=Path("outputs/sample.png"))
     add_weights(command)
     command.set_defaults(run=sample_command)
 

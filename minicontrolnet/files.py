@@ -40,6 +40,16 @@ def write_atomically(path: Path) -> Iterator[Any]:
             temporary.unlink()
 
 
+class _Enough(Exception):
+    """Ends a trial of writing."""
+
+
+def check_place(path: Path) -> None:
+    """Raise Problem if ``path`` cannot be written: better told before the work than after it."""
+    with suppress(_Enough), write_atomically(path):
+        raise _Enough
+
+
 def save_file(content: Any, path: Path) -> None:
     """torch.save, all or nothing: a crash or a full disk leaves what was there before."""
     with write_atomically(path) as file:
@@ -47,14 +57,28 @@ def save_file(content: Any, path: Path) -> None:
 
 
 def load_file(path: Path) -> Any:
-    """torch.load of tensors and plain values only, onto the CPU; no code in the file runs."""
+    """torch.load of tensors and plain values only, onto the CPU; no code in the file runs.
+
+    Tensors must be dense, real and finite: on others, load_state_dict and AdamW may do anything.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             if archive.testzip():  # torch.load itself would take a flipped bit for a weight
                 raise zipfile.BadZipFile("wrong checksum")
-        return torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise Problem(f"{path} does not exist; check the name, or train it first") from None
     except Exception as error:  # damaged bytes can raise almost anything
         raise Problem(f"{path} cannot be read as weights ({type(error).__name__}): it is damaged"
                       " or something else; restore it, or train it again") from error
+    if not _is_plain(content):
+        raise Problem(f"{path} holds numbers that are not finite, or tensors of an odd kind; train it again")
+    return content
+
+
+def _is_plain(content: Any) -> bool:
+    if isinstance(content, torch.Tensor):
+        odd = content.layout != torch.strided or content.is_complex() or content.is_quantized
+        return not odd and content.device.type == "cpu" and bool(content.isfinite().all())
+    parts = content.values() if isinstance(content, dict) else content
+    return all(map(_is_plain, parts)) if isinstance(content, (dict, list, tuple)) else True

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 
 import torch
@@ -26,6 +27,17 @@ def in_range(kind: type, low: float, high: float) -> Callable[[str], float]:
     return parse
 
 
+def file_to_write(ending: str) -> Callable[[str], Path]:
+    """An argparse type: the name of a file with this ending, such as ".png"."""
+
+    def parse(text: str) -> Path:
+        if Path(text).suffix.lower() != ending:
+            raise argparse.ArgumentTypeError(f"{text!r} is not the name of a {ending} file")
+        return Path(text)
+
+    return parse
+
+
 def device(text: str) -> torch.device:
     """An argparse type: auto (CUDA if there is one, else CPU), cpu, cuda or mps."""
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
@@ -38,7 +50,12 @@ def device(text: str) -> torch.device:
 
 
 def tell_problems() -> None:
-    """From now on a Problem and Ctrl-C end the program with one sentence, not with a traceback."""
+    """From now on a Problem and Ctrl-C end the program with one sentence, not with a traceback.
+
+    A terminal that lacks a letter, of a file's name say, gets its number instead.
+    """
+    for stream in sys.stdout, sys.stderr:  # a notebook's have no such method
+        getattr(stream, "reconfigure", dict)(errors="backslashreplace")
     usual = sys.excepthook
 
     def tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -3,6 +3,7 @@
 import math
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -97,7 +98,8 @@ def to_device_of(module: nn.Module, *tensors: Tensor) -> list[Tensor]:
 
 
 def train(network: nn.Module, loss: Loss, steps: int, *, lr: float, seed: int = 0,
-          path: Path | None = None, resume: bool = False, stop_at: int | None = None,
+          path: Path | None = None, resume: bool = False, run: dict[str, str] | None = None,
+          stop_at: int | None = None,
           on_step: Callable[[int, float, nn.Module], None] | None = None,
           progress: str | None = None) -> nn.Module:
     """Train ``network`` for ``steps`` steps and return the moving average of its weights.
@@ -106,6 +108,7 @@ def train(network: nn.Module, loss: Loss, steps: int, *, lr: float, seed: int = 
     lr: AdamW's rate, see learning_rate.
     path, resume: where all that is needed to go on is saved every 500 steps, and whether to
         go on from there. A run that was stopped and resumed equals one without a break.
+    run: what else tells this run from others, such as its base; all of it must agree to resume.
     on_step: called after each step with its number, its loss and the averaged network.
     Raises Problem if the loss or its gradient is not finite. Ctrl-C finishes the step in hand,
     saves, and raises KeyboardInterrupt.
@@ -113,8 +116,9 @@ def train(network: nn.Module, loss: Loss, steps: int, *, lr: float, seed: int = 
     generator = torch.Generator().manual_seed(seed)
     optimiser = adamw(network, lr)
     average = AveragedModel(network, multi_avg_fn=moving_average)
-    state = State(network, average, optimiser, generator, steps)
-    first = state.load(path) if resume else 0
+    state = State(network, average, optimiser, generator, path,
+                  {"steps": steps, "seed": seed, "learning rate": lr, "batch": BATCH_SIZE, **(run or {})})
+    first = state.load() if resume else 0
     bar = tqdm(range(first, min(steps if stop_at is None else stop_at, steps)), progress, steps, initial=first,
                disable=progress is None, mininterval=1 if os.isatty(2) else 15)
     with finish_step_on_ctrl_c() as asked_to_stop:
@@ -132,7 +136,7 @@ def train(network: nn.Module, loss: Loss, steps: int, *, lr: float, seed: int = 
                 on_step(step + 1, value.item(), average.module)
             last = bool(asked_to_stop) or step + 1 == bar.iterable.stop
             if path and (last or (step + 1) % 500 == 0):
-                state.save(path, step + 1)
+                state.save(step + 1)
             if asked_to_stop and last:  # saved; a later Ctrl-C waits for the next step
                 bar.close()
                 raise KeyboardInterrupt(f"stopped after step {step + 1} of {steps}")
@@ -164,7 +168,7 @@ def _check_finite(loss: Tensor, norm: Tensor, step: int, path: Path | None) -> N
     if not (torch.isfinite(loss) and torch.isfinite(norm)):
         kept = f"the last good state is in {path}" if path else "nothing was saved yet"
         raise Problem(f"the loss is {loss.item()} and its gradient's norm {norm.item()} at step"
-                      f" {step + 1}, so training stopped; {kept}; try a smaller learning rate")
+                      f" {step + 1}, so training stopped; {kept}; try another seed")
 
 
 @contextmanager
@@ -192,35 +196,59 @@ def finish_step_on_ctrl_c() -> Iterator[list[int]]:
 
 
 class State:
-    """All that a run consists of, on its way to and from a file."""
+    """All that a run consists of, on its way to and from the file at ``path``."""
 
     def __init__(self, network: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer,
-                 generator: torch.Generator, steps: int):
-        self.parts = {"network": network, "average": average, "optimiser": optimiser}
-        self.generator, self.steps = generator, steps
+                 generator: torch.Generator, path: Path | None, run: dict[str, Any]):
+        self.network, self.average, self.optimiser = network, average, optimiser
+        self.generator, self.path, self.run = generator, path, run
+        self.begun, self.stamp = time.perf_counter(), self._stamp()
 
-    def save(self, path: Path, step: int) -> None:
-        state = {name: part.state_dict() for name, part in self.parts.items()}
-        save_file({**state, "generator": self.generator.get_state(), "step": step,
-                   "steps": self.steps}, path)
+    def _stamp(self) -> int | None:
+        """Another number each time that the file is replaced."""
+        return self.path.stat().st_mtime_ns if self.path and self.path.exists() else None
 
-    def load(self, path: Path) -> int:
-        """Take up the state in a file; returns how many steps were done."""
-        state = load_file(path)
-        if not (isinstance(state, dict) and {*self.parts, "generator", "step", "steps"} <= {*state}
-                and isinstance(state["step"], int)):
-            raise Problem(f"{path} is no training checkpoint; give the file that training wrote")
-        if state["steps"] != self.steps:
-            raise Problem(f"{path} belongs to a run of {state['steps']} steps, not {self.steps};"
-                          f" resume with --steps {state['steps']} or start anew with another --out")
+    def content(self, step: int) -> dict[str, Any]:
+        return {"network": self.network.state_dict(), "average": self.average.state_dict(),
+                "moments": self.optimiser.state_dict()["state"], "generator": self.generator.get_state(),
+                "step": step, "seconds": time.perf_counter() - self.begun, "run": self.run}
+
+    def save(self, step: int) -> None:
+        if self._stamp() != self.stamp:
+            raise Problem(f"another training writes to {self.path}, so this one stopped; its state is left"
+                          " alone; give each training an --out of its own")
+        save_file(self.content(step), self.path)
+        self.stamp = self._stamp()
+
+    def load(self) -> int:
+        """Take up the state in the file; returns how many steps were done."""
+        found, ours = load_file(self.path), self.content(0)
+        # AdamW crashes if moments have another shape than their weight. It has none before step 1.
+        ours["moments"] = {i: {"step": torch.tensor(0.0), "exp_avg": weight, "exp_avg_sq": weight}
+                           for i, weight in enumerate(self.network.parameters())}
         try:
-            for name, part in self.parts.items():
-                part.load_state_dict(state[name])
-            for weight, moments in self.parts["optimiser"].state.items():
-                if any(moment.shape not in ((), weight.shape) for moment in moments.values()):
-                    raise ValueError("moments of another shape, with which AdamW crashes")
-            self.generator.set_state(state["generator"])
-        except (RuntimeError, ValueError, KeyError, TypeError) as error:
-            raise Problem(f"{path} holds another network than the one to be trained;"
+            if not _alike(found, ours) or not 0 <= found["step"] <= found["run"]["steps"]:
+                raise ValueError("other parts, types or shapes")
+            self.generator.set_state(found["generator"])
+        except (RuntimeError, ValueError) as error:
+            raise Problem(f"{self.path} is no state of this training, it is damaged or of another network;"
                           " resume with the command that began it") from error
-        return state["step"]
+        for name, value in self.run.items():
+            if found["run"][name] != value:
+                raise Problem(f"{self.path} belongs to a run with {name} {found['run'][name]}, not {value};"
+                              " resume with the command that began it, or start anew with another --out")
+        self.network.load_state_dict(found["network"])
+        self.average.load_state_dict(found["average"])
+        groups = self.optimiser.state_dict()["param_groups"]
+        self.optimiser.load_state_dict({"state": found["moments"], "param_groups": groups})
+        self.begun -= found["seconds"]
+        return found["step"]
+
+
+def _alike(a: Any, b: Any) -> bool:
+    """Whether two nested states agree in names and types, and their tensors in shape and dtype."""
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return a.shape == b.shape and a.dtype == b.dtype
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_alike(a[key], b[key]) for key in a)
+    return type(a) is type(b)

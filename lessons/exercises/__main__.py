@@ -16,7 +16,7 @@ sys.path[:0] = map(str, Path(__file__).resolve().parents[1:3])
 from exercises.checking import (ANSWERS, COMMAND, EXERCISES, FILES,  # noqa: E402
                                 copy_stubs, verdicts)
 from minicontrolnet.files import Problem, write_atomically  # noqa: E402
-from minicontrolnet.options import in_range, tell_problems  # noqa: E402
+from minicontrolnet.options import file_to_write, in_range, tell_problems  # noqa: E402
 
 
 def show(args: argparse.Namespace) -> None:
@@ -105,7 +105,7 @@ def read_options(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=in_range(int, 0, 2**31), default=0)
     parser.add_argument("--show", action="store_true", help="solution: unpassed, too")
     parser.add_argument("--yes", action="store_true", help="reset: the whole file")
-    parser.add_argument("--json", type=Path, help="grade: where marks go")
+    parser.add_argument("--json", type=file_to_write(".json"), help="grade: where marks go")
     args = parser.parse_args(words, argparse.Namespace(passed=set(), hints=set()))
     args.run, args.answers = runs[args.command], args.answers.resolve()
     args.what = args.what if args.run == grade else args.what and args.what.lower()
@@ -117,8 +117,6 @@ def read_options(words: list[str] | None) -> argparse.Namespace:
 
 def main(words: list[str] | None = None) -> None:
     tell_problems()
-    for stream in sys.stdout, sys.stderr:  # a terminal may lack letters that a file has
-        getattr(stream, "reconfigure", dict)(errors="backslashreplace")
     args = read_options(words)
     if args.run == grade:
         return grade(args)
