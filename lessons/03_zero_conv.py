@@ -21,10 +21,11 @@ guess = predict("All zero convs have weight 0 and bias 0. At the first backward 
                 c="the whole copy has one, and so has the base")
 
 # %% [markdown]
-# ## One zero conv by hand
+# ## One zero conv by hand, and two in a row
 # y = W x + b with W = b = 0, and g = dL/dy. Then dL/dW = g x^T holds the input, which
 # is not 0, and not the weight. dL/db is the sum of g. But dL/dx = W^T g = 0: nothing
-# gets through to what stands before.
+# gets through to what stands before. Of two in a row the outer one's input is 0, so its
+# weight stays 0, and so the inner one learns nothing. Only the outer bias moves.
 
 # %%
 generator = torch.Generator().manual_seed(args.seed)
@@ -35,15 +36,6 @@ dw, db, dx = zero_conv_gradients(x.detach(), conv.weight.detach()[:, :, 0, 0], g
 for by_autograd, by_hand in ((conv.weight.grad[:, :, 0, 0], dw), (conv.bias.grad, db)):
     assert torch.allclose(by_autograd, by_hand, atol=1e-12) and by_hand.all()
 assert not x.grad.any() and not dx.any()
-print("\none zero conv: gradients of weight and bias, none of its input")
-
-# %% [markdown]
-# ## Two in a row never learn
-# The outer one's input is 0, so its weight stays 0, and so nothing gets through to the
-# inner one. Only the outer bias moves. Discuss: with the copy between them both learn;
-# what does the copy put out?
-
-# %%
 pair = nn.Sequential(zero_conv(3), zero_conv(3)).double()
 optimiser = torch.optim.SGD(pair.parameters(), lr=0.01)
 for _ in range(5):
@@ -51,7 +43,7 @@ for _ in range(5):
     (pair(x.detach()) - 1).square().sum().backward()
     optimiser.step()
 assert [name for name, p in pair.named_parameters() if p.any()] == ["1.bias"]
-print("two in a row, five steps: the outer bias moved, nothing else")
+print("\nDISCUSS  With the copy between them both learn. What does the copy put out?")
 
 # %% [markdown]
 # ## The whole network: who wakes when
@@ -90,8 +82,7 @@ save_figure(architecture(base, control, colours, "First gradient: yellow at pass
 # %% [markdown]
 # ## What another start does (Eq. 3)
 # With zero convs y_c = y: the first pictures are the base's own, in every bit. Output
-# convs that start Gaussian put noise on 13 maps before anything is learned. All starts
-# train on the same batches.
+# convs that start Gaussian put noise on 13 maps. All starts train on the same batches.
 
 # %%
 (truth, noise), ddim_steps, n = held_out(4, args.device), 3 if args.quick else 20, 32
@@ -100,7 +91,8 @@ drawn = {"base": sample(base, truth.prompt, noise, (), 1, ddim_steps)}
 for name, std in {"zero": 0.0, "std 0.02": 0.02, "std 0.25": 0.25}.items():
     control = seeded(args.seed, ControlNet, base)
     for conv in control.zero_convs:
-        nn.init.normal_(conv.weight, std=std, generator=generator)
+        start = torch.randn(conv.weight.shape, generator=generator)
+        conv.weight.data.copy_(std * start)
     drawn[name] = sample(base, truth.prompt, noise, [(control, edges)], 1, ddim_steps)
     loss_with, condition = loss_of_condition(base, control, "edge", n)
     lost[name], curves[name] = [loss_with(condition).item()], []
@@ -110,9 +102,9 @@ for name, std in {"zero": 0.0, "std 0.02": 0.02, "std 0.25": 0.25}.items():
 assert torch.equal(drawn["zero"], drawn["base"])  # Eq. 3, for whole samples
 table([["output convs start", "held-out loss at first", f"after {args.steps} steps"],
        *([name, *(f"{x:.4f}" for x in both)] for name, both in lost.items())])
-first, last = (a / b for a, b in zip(lost["std 0.25"], lost["zero"]))
-verdict(f"A start of std 0.25 multiplies the held-out loss by {first:.1f} at first, by"
-        f" {last:.2f} after {args.steps} steps (n = {n}, one seed).")
+more = [large / zero for large, zero in zip(lost["std 0.25"], lost["zero"])]
+verdict(f"Starting at std 0.25 multiplies the held-out loss by {more[0]:.1f} at first, by"
+        f" {more[1]:.2f} after {args.steps} steps (n = {n}, one seed).")
 save_figure(figures.grid(
     torch.cat(list(drawn.values())), 4, "Before any training zero convs change nothing",
     figures.captions(truth.prompt), [*drawn]), "_step0")

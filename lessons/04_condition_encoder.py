@@ -1,9 +1,8 @@
 # %% [markdown]
-# # Lesson 04: why not just shrink the edge map to the UNet's grid?
-#
-# Paper: Sec. 3.2, Eq. 4. Stable Diffusion draws on a grid of 64x64, its conditions have
-# 512x512 pixels. A small conv net E, trained with the copy, maps one to the other. Here
-# 64x64 pixels meet a 16x16 grid. Read ConditionEncoder in minicontrolnet/controlnet.py.
+# # Lesson 04: Why not just shrink the edge map to the UNet's grid?
+# Sec. 3.2, Eq. 4. Stable Diffusion draws on a grid of 64x64; conditions have 512x512
+# pixels. A small conv net E, trained with the copy, maps one to the other. Here 64x64
+# pixels meet a 16x16 grid. Read `ConditionEncoder` in minicontrolnet/controlnet.py.
 
 # %%
 from statistics import fmean
@@ -19,15 +18,16 @@ from experiments.onset import onset
 from minicontrolnet import detect_edges, held_out, paired, random_batch, seeded
 
 args = options("04_condition_encoder", steps=150, quick_steps=2)
-guess = predict(
-    "From which 16x16 map can a small net read the exact outline back best?",
-    a="the average of each 4x4 patch", b="every fourth pixel of every fourth row",
-    c="32 channels of a learned conv net, the paper's way")
+record = load_results("04_condition_encoder")
+guess = predict("From which 16x16 map can a small net best read the outline back?",
+                a="the average of each 4x4 patch",
+                b="every fourth pixel of every fourth row",
+                c="32 channels of a learned conv net, the paper's way")
 
 # %% [markdown]
 # ## Three ways to shrink
-# They cost nothing and learn nothing. Of all the 4x4 patches that occur, how many kinds
-# can still be told apart?
+# They cost nothing and learn nothing. "Stacked" keeps the 16 pixels of a patch as 16
+# channels. How many kinds of 4x4 patches can still be told apart?
 
 # %%
 edges = detect_edges(held_out(64)[0].image)      # (64, 1, 64, 64), 0 or 1
@@ -37,7 +37,6 @@ maps = {"stacked": F.pixel_unshuffle(edges, 4),  # (64, 16, 16, 16)
 for name, small in maps.items():
     patches = small.movedim(1, 3).flatten(0, 2)  # a row for each patch of each picture
     print(f"   {name}: {len(patches.unique(dim=0))} kinds of patches")
-print(f"   every fourth keeps {maps['every fourth'].sum() / edges.sum():.1%} of a line")
 
 # %% [markdown]
 # ## What can be read back?
@@ -67,13 +66,12 @@ read = {how: seeded(args.seed, read_back, how) for how in ("learned", *maps)}
 exact = {how: 2 * (found * edges).sum().item() / (found.sum() + edges.sum()).item()
          for how, found in read.items()}
 table([["encoder", "exact F1"], *([how, f"{f1:.3f}"] for how, f1 in exact.items())])
-ways = {"average": "a", "every fourth": "b", "learned": "c"}
-right = ways[max(ways, key=exact.get)]
-why = {"a": "an average tells that a line goes through a patch, not where.",
-       "b": "most of a thin line slips through between the pixels.",
-       "c": "it has to learn first what to keep, and had too few steps."}
-del why[right]
-reveal(guess, right, "see the table. Stacking learns nothing and loses nothing.", **why)
+letters = {"average": "a", "every fourth": "b", "learned": "c"}
+reveal(guess, letters[max(letters, key=exact.get)],
+       f"see the table: exact F1 after {args.steps} steps, one seed.",
+       a="an average tells that a line goes through a patch, not where.",
+       b="most of a thin line slips through between the pixels.",
+       c="it has to learn first what to keep, and had too few steps.")
 
 # %% [markdown]
 # ## The paper's encoder is not that of its released code
@@ -84,39 +82,38 @@ reveal(guess, right, "see the table. Stacking learns nothing and loses nothing."
 text, ours = [(16, 2), (32, 2), (64, 2), (128, 2)], [(16, 2), (32, 2)]
 code = [(16, 1), (16, 1), (32, 2), (32, 1), (96, 2), (96, 1), (256, 2), (320, 1)]
 for name, size, layers in ("text", 512, text), ("code", 512, code), ("ours", 64, ours):
-    sizes = [f"{size}^2 pixels"]
+    sizes = [f"{size}^2"]
     for channels, stride in layers:
         size //= stride  # with padding 1, a 4x4 conv of stride 2 halves, as does a 3x3
-        sizes.append(f"{channels} x {size}^2")
+        sizes.append(f"{channels}x{size}^2")
     print(f"   {name}: {' > '.join(sizes)}")
 
 # %% [markdown]
 # ## Does a ControlNet mind?
-# lessons/experiments/04_condition_encoder.py trained one with each encoder and seed of
-# three. "Shifted": each outline is moved by up to one patch before the encoder sees it.
+# lessons/experiments/04_condition_encoder.py trained one with each encoder and several
+# seeds. "Shifted": each outline is moved by up to one patch before the encoder sees it.
 
 # %%
-record = load_results("04_condition_encoder")
 arms = record["numbers"]
-rows = [["encoder", "edge F1", "mask IoU", "follows from step", "learned less this"]]
-for how, own in arms.items():
-    less = paired([a - b for a, b in zip(arms["learned"]["F1"], own["F1"])])
-    rows.append([how, f"{fmean(own['F1']):.3f}", f"{fmean(own['IoU']):.3f}",
-                 ", ".join(onset(own["gap"], arms["learned"]["loss"]["0"])),
-                 f"F1 {less}: {less.verdict}" if how != "learned" else ""])
-table(rows)
-verdict(f"learned above another, edge F1, {record['steps']} steps, three seeds:",
-        *(f"{row[0]}: {row[-1]}" for row in rows[2:]))
-
-# %%
-figure, (left, panel) = figures.plt.subplots(1, 2, width_ratios=[3, 4])
+learned, apart = arms["learned"], {}
+for how in list(arms)[1:]:
+    apart[how] = paired([a - b for a, b in zip(learned["F1"], arms[how]["F1"])])
+table([["encoder", "edge F1", "mask IoU", "follows from step, of each seed"],
+       *([how, f"{fmean(own['F1']):.3f}", f"{fmean(own['IoU']):.3f}",
+          ", ".join(onset(own["gap"], learned["loss"]["0"]))]
+         for how, own in arms.items())])
+verdict(f"The learned one follows better, {record['steps']} steps, seeds:"
+        f" {len(learned['F1'])},",
+        *(f"than {how}: {more.verdict}, edge F1 {more}" for how, more in apart.items()))
+figure, (left, right) = figures.plt.subplots(1, 2, width_ratios=[3, 4])
 back = ["learned", "average", "every fourth"]
 tiles = [edges, *(maps[how] for how in back[1:]), *(read[how] for how in back)]
 tiles = [figures.enlarge(tile[:1], 64 // tile.shape[-1]) for tile in tiles]
 figures.show(left, torch.cat(tiles), 3, "One outline, on the grid and read back",
              [f"{how}\nF1 {exact[how]:.2f}" for how in back], ["map", "read\nback"])
-drawn = load_pictures("04_condition_encoder", 256).unflatten(0, (len(arms), -1))
 below = [f"{how.split()[-1]}\n{fmean(own['F1']):.2f}" for how, own in arms.items()]
-figures.show(panel, drawn.transpose(0, 1).flatten(0, 1), len(arms),
+drawn = load_pictures("04_condition_encoder", 256).unflatten(0, (len(arms), -1))
+figures.show(right, drawn.transpose(0, 1).flatten(0, 1), len(arms),
              f"Drawn by ControlNets after {record['steps']} steps (edge F1)", below)
 save_figure(figure)
+print("\nEXERCISES  04a: python lessons/exercises")
