@@ -1,6 +1,5 @@
 # %% [markdown]
 # # Lesson 00: Is my machine ready?
-#
 # The whole project in a quarter of a minute: the toy world, the weights that ship, how
 # long a training step takes here, and pictures that obey an outline. If something is
 # wrong, send your teacher all that this prints. There is nothing to read first.
@@ -15,9 +14,9 @@ import torchvision
 from _lesson import options, predict, reveal, save_figure, table, verdict
 
 from minicontrolnet import (ControlNet, UNet, base_loss, colours_right, control_loss,
-                            describe, detect_edges, figures, fingerprint, held_out,
-                            load_base, load_control, mask_iou, mask_of, paired, palette,
-                            sample, seeded, speed)
+                            detect_edges, figures, fingerprint, held_out, load_base,
+                            load_control, mask_iou, mask_of, paired, palette, sample,
+                            seeded, speed)
 
 args = options("00_check", steps=10, quick_steps=2, meaning="timed training steps")
 
@@ -25,20 +24,17 @@ args = options("00_check", steps=10, quick_steps=2, meaning="timed training step
 # ## The toy world
 # A picture is one lit shape on a dark ground, 64 x 64 pixels. Its prompt says two
 # colours and a shape. No prompt can say where the shape stands, how large it is, or how
-# it is tilted. A *condition* is a picture that says so: an edge map, or a very coarse
-# palette.
+# it is tilted. A *condition* is a picture that says so: an edge map, a coarse palette.
 
 # %%
 n = 4 if args.quick else 16
 truth, noise = held_out(n, args.device)
 edges = detect_edges(truth.image)
-print("\nfour prompts:", ", ".join(describe(truth.prompt[:4])))
 
 # %% [markdown]
 # ## The weights
-# The base draws what a prompt says. The edge ControlNet makes it follow an edge map;
-# the base itself is locked. Machines that print the same fingerprints, here their first
-# eight letters, have the same weights.
+# The base draws what a prompt says. The edge ControlNet makes it follow an edge map.
+# Machines that print the same fingerprints (eight letters) have the same weights.
 
 # %%
 base = load_base(device=args.device)
@@ -66,8 +62,6 @@ steps = [statistics.median(own) for own in times]
 print(f"\na training step: base {steps[0]:.3f} s, edge ControlNet {steps[1]:.3f} s")
 table([["lesson", *(f"{i:02}" for i in range(len(SECONDS)))],
        ["seconds, about", *(round(s * steps[1] / REFERENCE) for s in SECONDS)]])
-
-# %%
 guess = predict("The same prompts and the same noise are drawn twice, the second time"
                 " each with an outline. What does the outline change?",
                 a="nothing: the prompt has said it all",
@@ -90,12 +84,11 @@ for name, images in {"prompt": free, "prompt and outline": obeyed}.items():
     right = colours_right(images, truth.prompt).float().mean()
     rows.append([name, f"{iou[-1].mean():.2f}", f"{right:.0%}"])
 table(rows)
-reveal(guess, "b", because="words cannot say a pose; an outline can.",
+reveal(guess, "b", "words cannot say a pose; an outline can.",
        a="the prompt names colours and a shape; the place was the noise's choice.",
        c="the colours are the prompt's in both; an outline says nothing of colours.")
 gain = paired(iou[1] - iou[0])
-verdict(f"{gain.verdict}: the outline moves the shape, IoU {gain}, n = {n}.",
-        "This machine is ready.")
+verdict(f"{gain.verdict}: the outline moves the shape, IoU {gain}, n = {n}. Ready.")
 
 # %%
 where = [(truth.prompt[:, 1] == shape).nonzero()[:1, 0] for shape in (1, 2, 3, 4)]

@@ -35,12 +35,12 @@ save_figure(figures.grid(
 
 # %% [markdown]
 # ## A low Eq. 5 error is not a good picture
-# eps, v and x0 are one formula apart (`to_eps`). Three networks get the same first
-# weights, pictures, noise and steps; each is trained on its own error (`loss_weight`).
-# An error d in x0 is one of d sqrt(alpha_bar / (1 - alpha_bar)) in eps: Eq. 5 enlarges
-# errors at small t, where a picture is nearly done, and shrinks them at large t, where
-# the network decides what to draw. And to put out eps it must bring the noise of each
-# patch, 48 numbers, through 32 channels; a picture is simpler (Li and He 2025).
+# eps, v and x0 are one formula apart (`to_eps`). Three networks differ in what they put
+# out; each is trained on that error (`loss_weight`). An error d in x0 is an error
+# d sqrt(alpha_bar / (1 - alpha_bar)) in eps: Eq. 5 enlarges errors at small t, where a
+# picture is nearly done, and shrinks them at large t, where the network decides what to
+# draw. And to put out eps it must bring the noise of each patch, 48 numbers, through 32
+# channels; a picture is simpler (Li and He 2025).
 
 # %%
 t, eps = random_times_and_noise(truth.x0, torch.Generator().manual_seed(args.seed))
@@ -70,8 +70,6 @@ save_figure(figures.grid(
     f"After {args.steps} steps {most} draws cleanest, {low} has the lowest Eq. 5 error",
     figures.captions(truth.prompt[:6]),
     [f"{kind}\n{x.mean():.0%} clean" for kind, x in clean.items()]), "_targets")
-
-# %%
 guess = predict('Many pictures of "red star on blue", each from its own noise. They',
                 a="are alike: the prompt says it all",
                 b="agree in colours and shape; place, size and tilt differ",

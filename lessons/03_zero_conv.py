@@ -55,8 +55,8 @@ print("\nDISCUSS  With the copy between them both learn. What does the copy put 
 control = seeded(args.seed, ControlNet, base)
 optimiser = torch.optim.AdamW(control.parameters())
 entry = control.condition_encoder.layers
-groups = {"locked base": base, "condition encoder": entry[:-1],
-          "zero conv at the input": entry[-1],
+groups = {"locked base": base,
+          "condition encoder": entry[:-1], "zero conv at the input": entry[-1],
           "copy": nn.ModuleList([control.embedding, control.encoder]),
           "zero convs at the outputs": control.zero_convs}
 norms, loss = {name: [] for name in groups}, control_loss(base, "edge", drop=0.0)
@@ -102,9 +102,8 @@ for name, std in {"zero": 0.0, "std 0.02": 0.02, "std 0.25": 0.25}.items():
 assert torch.equal(drawn["zero"], drawn["base"])  # Eq. 3, for whole samples
 table([["output convs start", "held-out loss at first", f"after {args.steps} steps"],
        *([name, *(f"{x:.4f}" for x in both)] for name, both in lost.items())])
-more = [large / zero for large, zero in zip(lost["std 0.25"], lost["zero"])]
-verdict(f"Starting at std 0.25 multiplies the held-out loss by {more[0]:.1f} at first, by"
-        f" {more[1]:.2f} after {args.steps} steps (n = {n}, one seed).")
+more = " and then ".join(f"{a / b:.2f}" for a, b in zip(lost["std 0.25"], lost["zero"]))
+verdict(f"A start of std 0.25 multiplies this loss by {more} (n = {n}, one seed).")
 save_figure(figures.grid(
     torch.cat(list(drawn.values())), 4, "Before any training zero convs change nothing",
     figures.captions(truth.prompt), [*drawn]), "_step0")

@@ -25,9 +25,11 @@ guess = predict("From which 16x16 map can a small net best read the outline back
                 c="32 channels of a learned conv net, the paper's way")
 
 # %% [markdown]
-# ## Three ways to shrink
-# They cost nothing and learn nothing. "Stacked" keeps the 16 pixels of a patch as 16
-# channels. How many kinds of 4x4 patches can still be told apart?
+# ## What can be read back?
+# Three ways to shrink learn nothing: how many kinds of 4x4 patches do they tell apart?
+# "Stacked" keeps the 16 pixels as channels. Then each encoder, with its zero conv, is
+# followed by two convs that guess the outline; all learn together. What an encoder
+# lost, nobody finds again. A pixel counts only at its exact place: F1, 1 is perfect.
 
 # %%
 edges = detect_edges(held_out(64)[0].image)      # (64, 1, 64, 64), 0 or 1
@@ -38,13 +40,7 @@ for name, small in maps.items():
     patches = small.movedim(1, 3).flatten(0, 2)  # a row for each patch of each picture
     print(f"   {name}: {len(patches.unique(dim=0))} kinds of patches")
 
-# %% [markdown]
-# ## What can be read back?
-# Each encoder, with its zero conv, is followed by two convs that guess the outline; all
-# learn together, on fresh outlines. What an encoder lost, nobody finds again. A pixel
-# counts only at its exact place: F1 of the pixels, 1 is perfect.
 
-# %%
 def read_back(how: str) -> Tensor:
     """Train an encoder and a reader; what they make of the held-out outlines."""
     network = nn.Sequential(
@@ -102,8 +98,7 @@ table([["encoder", "edge F1", "mask IoU", "follows from step, of each seed"],
        *([how, f"{fmean(own['F1']):.3f}", f"{fmean(own['IoU']):.3f}",
           ", ".join(onset(own["gap"], learned["loss"]["0"]))]
          for how, own in arms.items())])
-verdict(f"The learned one follows better, {record['steps']} steps, seeds:"
-        f" {len(learned['F1'])},",
+verdict(f"The learned one follows better ({record['steps']} steps, one value a seed)",
         *(f"than {how}: {more.verdict}, edge F1 {more}" for how, more in apart.items()))
 figure, (left, right) = figures.plt.subplots(1, 2, width_ratios=[3, 4])
 back = ["learned", "average", "every fourth"]
