@@ -16,7 +16,7 @@ from minicontrolnet import (ConditionedUNet, ControlNet, base_loss, colours_righ
                             train)
 from minicontrolnet.diagram import architecture
 
-args = options("02_locking", steps=150, quick_steps=2)
+args = options("02_locking", steps=120, quick_steps=2)
 base = load_base(device=args.device)
 control, mark = seeded(args.seed, ControlNet, base), fingerprint(base.state_dict())
 
@@ -105,9 +105,10 @@ verdict(f"{kept.verdict}: locked, more pictures have the prompt's colours than t
         f" itself, {kept}, n = {n}, one seed; the locked base changed by exactly 0.")
 save_results({"costs": costs, "asked for what is new": share, "M weights": size})
 rows = [images[:8].expand(-1, 3, -1, -1) for images in (edges, *drawn.values(), change)]
+percent = [f"{own['right colours']:.0%}" for own in share.values()]
 save_figure(figures.grid(
-    torch.cat(rows), 8, f"Colours that the 100 pictures lack, right in % of {n}",
+    torch.cat(rows), 8, f"New colours are right: trained itself {percent[1]}, locked"
+    f" {percent[2]} (n = {n})",
     [text.replace(" ", "\n", 1) for text in figures.captions(prompt[:8])],
-    ["outline", *(f"{name}\n{own['right colours']:.0%}" for name, own in share.items()),
-     "copy off\n- before"]))
+    ["outline", *map("{}\n{}".format, drawn, percent), "copy off\n- before"]))
 print("\nEXERCISES  02a, 02b: python lessons/exercises")

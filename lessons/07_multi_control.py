@@ -103,7 +103,7 @@ for i, case in enumerate(cases):
     grid += [figures.enlarge(x[[i]], 4) for x in (edges, asked[case])]
     grid += [figures.outlined(pictures[arm][[i]], edges[[i]], 4) for arm in arms]
 save_figure(figures.grid(
-    torch.cat(grid), 6, f"Where both agree (n = {len(noise)}) the sum has IoU"
-    f" {iou['agreeing: sum'].mean():.2f}, palette error {error['agreeing: sum'].mean():.3f}",
+    torch.cat(grid), 6, f"Agreeing, the sum: IoU {iou['agreeing: sum'].mean():.2f},"
+    f" palette error {error['agreeing: sum'].mean():.3f} (n = {len(noise)})",
     ["edges", "palette", "edge alone", "palette alone", "sum", "mean"], cases))
 print("\nEXERCISES  07a, 07b: python lessons/exercises")
