@@ -319,7 +319,8 @@ class Board:
         """Show what is drawn."""
         drawn = self.wish.drawn
         self.ink.set_data(sheet(drawn))
-        self.sheet.title.set_text("rub out here (e: draw again)" if self.rubs else "draw here: one closed outline")
+        title = "rub out here (e: draw again)" if self.rubs else "draw here: one closed outline"
+        self.sheet.title.set_text(title)
         self.paint.set_data(colours(drawn) or Image.new("RGB", (SIZE, SIZE), "white"))
         self.stick.set_data(figure_of(drawn.pose)[0, 0].numpy() if drawn.pose else BLANK)
         self.figure.canvas.draw_idle()

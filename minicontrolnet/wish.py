@@ -183,7 +183,7 @@ def strip(path: Path = Path("outputs/board.png"), prompt: str = "orange on blue"
     figure, axes = figures.plt.subplots(3, 1 + len(HOUSE), figsize=(12.8, 9.4))
     for i, (top, *below) in enumerate(axes.T):
         drawn = Drawn(tuple(map(Stroke, HOUSE[:i])))
-        figures.show(top, pil_to_tensor(sheet(drawn))[None] / 255, title=f"{i} strokes" if i != 1 else "1 stroke")
+        figures.show(top, pil_to_tensor(sheet(drawn))[None] / 255, title=f"strokes: {i}")
         top.spines[:].set_visible(True)
         for ax, picture in zip(below, fulfil(Wish(drawn, ("edge",), prompt), base, nets, FINAL)):
             figures.show(ax, picture[None])
