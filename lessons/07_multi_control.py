@@ -64,8 +64,8 @@ for case, wanted in asked.items():
     pictures[f"{case}: palette alone"] = draw((palette_net, wanted))
     pictures[f"{case}: sum"] = draw((edge_net, edges), (palette_net, wanted))
     pictures[f"{case}: mean"] = draw((edge_net, edges, 0.5), (palette_net, wanted, 0.5))
-moved = draw((edge_net, torch.zeros_like(edges))) - pictures["no control"]
-print(f"\nan edge map without a line moves each value by {moved.abs().mean():.3f}")
+moved = (draw((edge_net, 0 * edges)) - pictures["no control"]).abs().mean()
+print(f"\nan edge map without a line moves each value by {moved:.3f}")
 
 # %% [markdown]
 # ## Followed?
@@ -96,7 +96,7 @@ verdict(f"The sum takes the palette: {taken['sum'].verdict}, error {taken['sum']
         f" than with the edge alone (n = {len(noise)}, the networks that ship).",
         f"The outline: IoU {less} against the edge alone, {more} against the mean.")
 
-save_results({"IoU": iou, "palette error": error})
+save_results({"IoU": iou, "palette error": error, "black map moves values by": moved})
 cases, grid = ["agreeing", "recoloured", "recoloured", "conflicting"], []
 for i, case in enumerate(cases):
     arms = ["edge alone", f"{case}: palette alone", f"{case}: sum", f"{case}: mean"]

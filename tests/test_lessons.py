@@ -8,7 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from minicontrolnet import Problem, figures
+from minicontrolnet import (ControlNet, Problem, detect_edges, figures, held_out,
+                            tokenize)
+from minicontrolnet.diagram import architecture
 
 ROOT = Path(__file__).parents[1]
 LESSONS = sorted(path.stem for path in (ROOT / "lessons").glob("[0-9][0-9]_*.py"))
@@ -104,6 +106,25 @@ def test_a_wrong_guess_is_answered_on_its_own(tools, capsys):
     assert "You said a): not so, since ..." in mistaken and right == skipped == ""
 
 
+@pytest.mark.parametrize("right", ["a", "b"])
+def test_where_numbers_decide_each_choice_has_its_sentence(right, tools, capsys):
+    """The sentence of the right one is never told."""
+    tools().reveal("a", right, "see the table.", a="the apple is red.", b="the loss is not.")
+    said = capsys.readouterr().out
+    assert said.endswith(f"ANSWER   {right}) see the table.\n")
+    assert ("apple" in said) == (right == "b") and "the loss" not in said
+
+
+def test_long_sentences_are_wrapped(tools, capsys):
+    """At 88 characters, below their own beginning."""
+    lesson = tools("--answer", "a")
+    lesson.verdict("It is confirmed, " * 20)
+    lesson.reveal(lesson.predict("Why? " * 40, a="so " * 60, b="thus"), "b", "it is. " * 30, a="no. " * 40)
+    lines = capsys.readouterr().out.splitlines()
+    assert 60 < max(map(len, lines)) <= 88
+    assert all(line.startswith(("   ", "VERDICT  ", "PREDICT  ", "ANSWER   ")) for line in lines if line)
+
+
 def test_a_smoke_run_has_no_verdict(tools, capsys):
     """Whatever the sentences say."""
     tools().verdict("confirmed: it helps;", "n = 3.")
@@ -147,6 +168,19 @@ def test_a_damaged_result_file_is_a_problem(damaged, tools, monkeypatch, tmp_pat
         lesson.load_results("04")
 
 
+def test_numbers_that_a_record_lacks_are_a_problem(tools, monkeypatch, tmp_path):
+    """At any depth, as in a record of another version."""
+    lesson = tools()
+    monkeypatch.setattr(lesson, "RESULTS", tmp_path)
+    (tmp_path / "04.json").write_text(
+        '{"numbers": {"learned": {"F1": [0.5]}}, "command": "", "steps": 1}')
+    numbers = lesson.load_results("04")["numbers"]
+    assert numbers == {"learned": {"F1": [0.5]}}
+    for part in (numbers, numbers["learned"]):
+        with pytest.raises(Problem, match="04.json is missing or damaged; restore it"):
+            part["gap"]
+
+
 @pytest.mark.parametrize("words, name", [([], "05_edge_control.png"),
                                          (["--quick"], "05_edge_control_quick.png")])
 def test_a_figure_of_a_smoke_run_is_marked(words, name, tools):
@@ -156,3 +190,40 @@ def test_a_figure_of_a_smoke_run_is_marked(words, name, tools):
     assert (lesson.args.out / name).is_file()
     marks = [text.get_text() for text in figure.texts]
     assert marks == ["--quick: no evidence"] * len(words)
+
+
+# %% Figures
+
+
+def test_outlined_draws_unbroken_lines_and_leaves_the_rest():
+    """Magenta over every edge pixel's middle, and nowhere a pixel or more away from an edge."""
+    batch, _ = held_out(4)
+    edges = detect_edges(batch.image)
+    drawn, plain = figures.outlined(batch.image, edges, 4), figures.enlarge(batch.image, 4)
+    magenta = (drawn == torch.tensor([1.0, 0.0, 1.0]).view(3, 1, 1)).all(1, keepdim=True)
+    middle = magenta[..., 1::4, 1::4] & magenta[..., 2::4, 2::4]
+    assert middle[edges > 0].all()
+    far = torch.nn.functional.max_pool2d(edges, 3, stride=1, padding=1) == 0
+    far = figures.enlarge(far.float(), 4)[:, :1] > 0
+    assert not magenta[far].any() and far.float().mean() > 0.5
+    assert torch.equal(drawn[~magenta.expand_as(drawn)], plain[~magenta.expand_as(drawn)])
+
+
+def test_the_diagram_is_the_networks(make_base):
+    """Another network, another diagram: its channels, grids, and all its sums."""
+    base = make_base((8, 16, 24, 32), dtype=torch.float32)
+    figure = architecture(base, ControlNet(base, 3))
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    figures.plt.close(figure)
+    assert texts.count("+") == 14  # 13 for the controls, one for the condition
+    grids = [text for text in texts if text.startswith("grid")]
+    assert grids == [f"grid {n} x {n}" for n in (16, 8, 4, 2)]
+    channels = [int(text) for text in texts if text.isdigit()]
+    assert channels == base.encoder.channels  # the 13 zero convs
+    assert texts.count("mid\n32") == 2 and "condition\n3x64x64" in texts
+
+
+def test_captions_are_prompts_in_two_lines():
+    """Of which any word may be missing."""
+    prompt = tokenize(["red star on blue", "circle", ""])
+    assert figures.captions(prompt) == ["red star\non blue", "circle", ""]
