@@ -85,7 +85,7 @@ for name, size, layers in ("text", 512, text), ("code", 512, code), ("ours", 64,
     print(f"   {name}: {' > '.join(sizes)}")
 
 # %% [markdown]
-# ## Does a ControlNet mind?
+# ## Does it matter to a ControlNet?
 # lessons/experiments/04_condition_encoder.py trained one with each encoder and several
 # seeds. "Shifted": each outline is moved by up to one patch before the encoder sees it.
 

@@ -39,9 +39,9 @@ reveal(guess, "b", f"both branches are one function; asserted for {SCALES}.",
 # %% [markdown]
 # ## Control in one branch, and the paper's weights
 # Control in the conditional branch alone makes guidance "very strong" (Fig. 5c);
-# `sample` has it so, at a mild 2.5. The paper's cure weighs connection i by 64 / h_i,
-# h_i being its grid's width: 1 shallow to 8 deep; we divide by 8. The released code's
-# *guess mode*, off by default, has 0.825 ** (12 - i); diffusers has `guess_mode`, too.
+# `sample` has it so, at a mild 2.5. The paper's cure weighs each connection by 64 / h, h
+# being its grid's width: 1 shallow to 8 deep; we divide by 8. The released code's *guess
+# mode*, off by default, has 0.825 ** (12 - i), i = 0 shallow; diffusers has it, too.
 # The default of both is 13 equal weights and control in both branches.
 
 # %%
@@ -53,9 +53,9 @@ for arm in ("paper / 8", "guess mode"):
 
 # %% [markdown]
 # ## Is it the order, or mere weakening?
-# Three arms tell: the same weights reversed; equal ones of the same mean; equal ones as
-# weak as the paper's on the two larger grids. Two more have control on the larger, or
-# on the smaller grids alone.
+# Three arms tell: the same weights in reversed order; equal ones with the same mean;
+# equal ones, as weak as the paper's are on the two larger grids. Two more have control
+# on the larger, or on the smaller grids alone.
 
 # %%
 ARMS |= {"reversed": (False, PAPER[::-1]), "equal mean": (False, sum(PAPER) / 13),

@@ -69,8 +69,8 @@ print(f"\nan edge map without a line moves each value by {moved:.3f}")
 
 # %% [markdown]
 # ## Followed?
-# The outline by mask IoU, the palette by the mean difference of its 16 colours. Both
-# are followed if the palette is nearer than with the edge alone, and the outline nearer
+# Mask IoU tells of the outline, the mean difference of the 16 colours of the palette.
+# Both are followed if this error is lower than with the edge alone, and the IoU higher
 # than with the palette alone.
 
 # %%
