@@ -39,9 +39,9 @@ reveal(guess, "b", f"both branches are one function; asserted for {SCALES}.",
 # %% [markdown]
 # ## Control in one branch, and the paper's weights
 # Control in the conditional branch alone makes guidance "very strong" (Fig. 5c);
-# `sample` has it so, at a mild 2.5. The paper's cure weighs each connection by 64 / h, h
-# being its grid's width: 1 shallow to 8 deep; we divide by 8. The released code's *guess
-# mode*, off by default, has 0.825 ** (12 - i), i = 0 shallow; diffusers has it, too.
+# `sample` has it so, at a mild 2.5. The paper's cure weighs each connection by 64 / h,
+# h being its grid's width: 1 shallow to 8 deep; we divide by 8. The released code has a
+# *guess mode*, off by default: 0.825 ** (12 - i), i = 0 shallow; diffusers has it, too.
 # The default of both is 13 equal weights and control in both branches.
 
 # %%
