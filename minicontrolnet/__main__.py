@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from .conditions import CHANNELS, stick_figure
 from .controlnet import ControlNet
 from .diffusion import TIMESTEPS
-from .drawings import edges_from_picture, palette_from_picture, read_image, trace
+from .drawings import doubt, edges_from_picture, palette_from_picture, read_image, trace
 from .evaluation import show_scores
 from .files import Problem, check_place, load_file, write_atomically
 from .metrics import ShapeClassifier, classifier_loss
@@ -34,11 +34,11 @@ def train_command(args: argparse.Namespace) -> None:
     full, lr = RECIPES[args.what]
     steps, out = args.steps or full, args.out or Path("checkpoints") / f"{args.what}.pt"
     state = out.with_suffix(".train.pt")
+    for path in out, state, out.with_suffix(".txt"):
+        check_place(path)
     if state.exists() and not args.resume:
         raise Problem(f"{state} holds an earlier run; give --resume to go on with it,"
                       " or --out FILE to leave it and start another")
-    for path in out, state, out.with_suffix(".txt"):
-        check_place(path)
     network, loss, run = what_to_train(args)
     try:
         average = train(network, loss, steps, lr=lr, seed=args.seed, path=state, resume=args.resume,
@@ -114,6 +114,8 @@ def asked_conditions(args: argparse.Namespace) -> dict[str, Tensor]:
         shown["edge"] = traced(args.edge)
     elif args.edge_from:
         shown["edge"] = edges_from_picture(args.edge_from)
+    if "edge" in shown and (said := doubt(shown["edge"])):
+        print(f"hint: {said}")
     if args.palette:
         shown["palette"] = palette_from_picture(args.palette)
     if args.pose:

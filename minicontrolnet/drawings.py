@@ -85,8 +85,9 @@ def trace(colours: Tensor, opacity: Tensor, name: str = "the drawing") -> Drawin
     """
     tone = _tone(_resize(_flatten(colours, opacity), 256))
     if _darken((_ink(tone, 161) > 0).float(), 37).any():
-        raise Problem(f'"{name}" shows a filled shape and no line drawing; draw one closed outline'
-                      " with a thin pen, or use --edge-from for a picture")
+        raise Problem(f'"{name}" shows a filled shape, or a shadow, thumb or table, and no line drawing;'
+                      " draw one closed outline with a thin pen, crop a photograph to evenly lit paper,"
+                      " or use --edge-from for a picture")
     ink = _ink(tone, 65)
     strokes = ink > 0
     rim = _spread(strokes ^ F.pad(strokes[..., 1:-1, 1:-1], (1, 1, 1, 1)), strokes)
@@ -95,8 +96,25 @@ def trace(colours: Tensor, opacity: Tensor, name: str = "the drawing") -> Drawin
         edges = _lines(fitted)
         if edges.sum() >= 16:
             return Drawing(edges.float(), zoom)
-    raise Problem(f'"{name}" shows no line drawing: there is no stroke on a plain ground; draw one'
-                  " closed outline with a dark pen on white, or use --edge-from for a picture")
+    raise Problem(f'"{name}" shows no line drawing: there is no thin and unbroken stroke on a plain ground;'
+                  " draw one closed outline, half as wide as the sheet, with a dark pen on white, or use"
+                  " --edge-from for a picture")
+
+
+def doubt(edges: Tensor) -> str:
+    """Why an edge map (1, 1, 64, 64) may be no single closed outline; "" if it is one.
+
+    Gaps of up to 2 pixels count as closed.
+    """
+    walls = F.pad(_grow(edges > 0), (1, 1, 1, 1))
+    outside = torch.zeros_like(walls)
+    outside[..., 0, 0] = True
+    if not (~_spread(outside, ~walls) & ~walls).any():
+        return "the line encloses nothing; close the outline, or the pictures are guesses"
+    lines = len(_label(walls).unique()) - 1
+    if lines > 1:
+        return f"there are {lines} separate lines, but the networks know one outline; is there a frame or a table?"
+    return ""
 
 
 def edges_from_picture(path: str | Path) -> Tensor:

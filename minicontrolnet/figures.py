@@ -16,6 +16,11 @@ from torchvision.utils import make_grid
 from .files import write_atomically
 from .shapes import describe
 
+try:
+    plt.switch_backend(matplotlib.get_backend())
+except ImportError:  # MPLBACKEND names one that cannot be loaded here; files need no window
+    plt.switch_backend("agg")
+
 # 16:9 at 1280 x 720 points of 1/100 inch: 18 point text is 25 pixels high on a 1280-pixel hall screen.
 plt.rcParams.update({"figure.figsize": (12.8, 7.2), "figure.dpi": 100, "font.size": 18,
                      "axes.titlesize": 18, "axes.labelsize": 18, "xtick.labelsize": 16,

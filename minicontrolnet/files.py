@@ -1,6 +1,8 @@
 """Files, all or nothing, and the one exception that a person is meant to read."""
 
+import glob
 import os
+import time
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -27,6 +29,7 @@ def write_atomically(path: Path) -> Iterator[Any]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(path)
         with open(temporary, "wb") as file:
             yield file
             file.flush()
@@ -38,6 +41,14 @@ def write_atomically(path: Path) -> Iterator[Any]:
     finally:
         with suppress(OSError):  # it is gone, or never came to be
             temporary.unlink()
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove the temporary files of writes to ``path`` that were killed an hour ago or earlier."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        with suppress(OSError):
+            if left.suffix[1:].isdigit() and time.time() - left.stat().st_mtime > 3600:
+                left.unlink()
 
 
 class _Enough(Exception):

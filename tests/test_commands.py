@@ -71,7 +71,12 @@ def test_sample_writes_the_same_picture_for_the_same_seed(tmp_path, drawing):
     (["sample", "--pose", "32", "32", "32", "65"], "is not a number from 0 to 64"),
     (["sample", "--control-start", "0.5", "--control-end", "0.5"], "must be less than"),
     (["sample", "--base-weights", "nowhere.pt"], "nowhere.pt does not exist"),
+    (["sample", "--out", "."], "is not the name of a .png file"),
     (["train", "depth"], "invalid choice"),
+    (["train", "base", "--out", "base.txt"], "is not the name of a .pt file"),
+    (["train", "base", "--out", ""], "is not the name of a .pt file"),
+    (["train", "base", "--out", "README.md/base.pt"], "cannot write"),
+    (["train", "base", "--out", "x" * 300 + ".pt"], "cannot write"),
     (["evaluate", "--base-weights", "nowhere.pt"], "nowhere.pt does not exist"),
     (["evaluate", "--base-weights", "README.md"], "cannot be read as weights"),
 ])
@@ -149,7 +154,28 @@ def test_train_writes_weights_that_load_and_never_overwrites_a_run(tmp_path, cap
     assert "fingerprint" in (tmp_path / "edge.txt").read_text()
     assert "holds edge, not the weights of a base" in error_of(
         capsys, "evaluate", "--base-weights", edge, "--count", 2)
+    assert "network edge, not pose" in error_of(
+        capsys, "train", "pose", *train_edge[2:], "--resume")
+    assert "with base" in error_of(capsys, "train", "edge", "--steps", "2", "--out", edge, "--resume")
+    assert "seed 0, not 1" in error_of(capsys, *train_edge, "--resume", "--seed", "1")
     main([*train_edge, "--resume"])
+
+
+def test_an_outline_that_is_open_or_not_alone_gets_a_hint(tmp_path, capsys):
+    """A single line encloses nothing, a shape in a frame is two; the picture is drawn all the same."""
+    for corners, said in [([(40, 100), (160, 100)], "encloses nothing"), ([(60, 60), (140, 140)], ""),
+                          ([(60, 60), (140, 140), (10, 10), (190, 190)], "2 separate lines")]:
+        sheet = Image.new("L", (200, 200), 255)
+        if said == "encloses nothing":
+            ImageDraw.Draw(sheet).line(corners, fill=0, width=5)
+        else:
+            for pair in zip(corners[::2], corners[1::2]):
+                ImageDraw.Draw(sheet).rectangle(pair, outline=0, width=5)
+        sheet.save(tmp_path / "drawing.png")
+        main(["sample", "--edge", str(tmp_path / "drawing.png"), "--count", "1", "--steps", "1",
+              "--out", str(tmp_path / "out.png")])
+        printed = capsys.readouterr().out
+        assert ("hint" in printed) == bool(said) and said in printed
 
 
 @pytest.mark.parametrize("pressed, said", [

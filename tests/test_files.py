@@ -8,7 +8,7 @@ import stat
 import pytest
 import torch
 
-from minicontrolnet.files import Problem, load_file, save_file, write_atomically
+from minicontrolnet.files import Problem, check_place, load_file, save_file, write_atomically
 
 CONTENT = {"x": torch.arange(3000.0), "n": [1, "two"]}
 
@@ -133,6 +133,27 @@ def test_what_is_no_plain_file_is_refused(kind, tmp_path):
     assert list(tmp_path.iterdir()) == ([] if kind == "device" else [path])
 
 
+def test_a_place_is_checked_and_left_as_it_was(file, tmp_path):
+    """A good one is silent and keeps its bytes; a folder or a file's child is told."""
+    before = file.read_bytes()
+    check_place(file)
+    check_place(tmp_path / "new.pt")
+    assert file.read_bytes() == before and list(tmp_path.iterdir()) == [file]
+    for path in (tmp_path, file / "run.pt"):
+        with pytest.raises(Problem, match="cannot write"):
+            check_place(path)
+
+
+def test_what_killed_writes_left_is_removed_after_an_hour(tmp_path):
+    """Only temporary files of the same name, and none that may still be written."""
+    old, young, other, mine = (tmp_path / f".{name}" for name in ("a.pt.1", "a.pt.2", "b.pt.1", "a.pt.old"))
+    for path in (old, young, other, mine):
+        path.write_text("rest")
+        os.utime(path, None if path == young else (0, 0))
+    save_file({}, tmp_path / "a.pt")
+    assert {*tmp_path.iterdir()} == {young, other, mine, tmp_path / "a.pt"}
+
+
 # %% Reading
 
 
@@ -179,6 +200,18 @@ def test_something_else_is_a_problem(write, tmp_path):
     with pytest.raises(Problem, match="foreign.pt cannot be read as weights") as caught:
         load_file(path)
     sentence(caught)
+
+
+@pytest.mark.parametrize("odd", [
+    torch.tensor([1.0, torch.nan]), torch.tensor(torch.inf, dtype=torch.bfloat16), torch.zeros(2) * 1j,
+    torch.zeros(2, 2).to_sparse(), torch.zeros(2, device="meta")], ids=str)
+def test_odd_tensors_are_a_problem_wherever_they_are(odd, tmp_path):
+    """Not finite, complex, sparse or without numbers, deep in lists and dicts."""
+    for content in (odd, {"a": [1, {"b": (None, odd)}]}):
+        torch.save(content, tmp_path / "odd.pt")
+        with pytest.raises(Problem, match="odd.pt") as caught:
+            load_file(tmp_path / "odd.pt")
+        sentence(caught)
 
 
 class Trap:
