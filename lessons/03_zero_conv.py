@@ -102,8 +102,9 @@ for name, std in {"zero": 0.0, "std 0.02": 0.02, "std 0.25": 0.25}.items():
 assert torch.equal(drawn["zero"], drawn["base"])  # Eq. 3, for whole samples
 table([["output convs start", "held-out loss at first", f"after {args.steps} steps"],
        *([name, *(f"{x:.4f}" for x in both)] for name, both in lost.items())])
-more = " and then ".join(f"{a / b:.2f}" for a, b in zip(lost["std 0.25"], lost["zero"]))
-verdict(f"A start of std 0.25 multiplies this loss by {more} (n = {n}, one seed).")
+by = [f"{a / b:.2f}" for a, b in zip(lost["std 0.25"], lost["zero"])]
+verdict(f"A start of std 0.25 multiplies the held-out loss by {by[0]} at first, by"
+        f" {by[1]} at last; n = {n}, one seed.")
 save_figure(figures.grid(
     torch.cat(list(drawn.values())), 4, "Before any training zero convs change nothing",
     figures.captions(truth.prompt), [*drawn]), "_step0")

@@ -91,14 +91,14 @@ for name, size, layers in ("text", 512, text), ("code", 512, code), ("ours", 64,
 
 # %%
 arms = record["numbers"]
-learned, apart = arms["learned"], {}
+learned, seeds, apart = arms["learned"], len(arms["learned"]["F1"]), {}
 for how in list(arms)[1:]:
     apart[how] = paired([a - b for a, b in zip(learned["F1"], arms[how]["F1"])])
 table([["encoder", "edge F1", "mask IoU", "follows from step, of each seed"],
        *([how, f"{fmean(own['F1']):.3f}", f"{fmean(own['IoU']):.3f}",
           ", ".join(onset(own["gap"], learned["loss"]["0"]))]
          for how, own in arms.items())])
-verdict(f"The learned one follows better ({record['steps']} steps, one value a seed)",
+verdict(f"The learned one follows better ({record['steps']} steps, {seeds} seeds)",
         *(f"than {how}: {more.verdict}, edge F1 {more}" for how, more in apart.items()))
 figure, (left, right) = figures.plt.subplots(1, 2, width_ratios=[3, 4])
 back = ["learned", "average", "every fourth"]

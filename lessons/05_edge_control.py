@@ -29,9 +29,8 @@ control, mark = seeded(args.seed, ControlNet, base), fingerprint(base.state_dict
 n, ddim_steps = (5, 2) if args.quick else (32, 12)
 truth, noise = held_out(n, args.device)  # pictures that no training sees
 edges = detect_edges(truth.image)
-free = sample(base, truth.prompt, noise, steps=ddim_steps)
 start = sample(base, truth.prompt, noise, [(control, edges)], steps=ddim_steps)
-assert torch.equal(free, start)
+assert torch.equal(start, sample(base, truth.prompt, noise, steps=ddim_steps))
 
 # %% [markdown]
 # ## A ruler
