@@ -79,8 +79,7 @@ def memory(network: nn.Module, loss: Loss, *locked: nn.Module) -> int:
     return 4 * size(network) + sum(size(module) for module in locked) + graph
 
 
-def relative_costs(arms: dict[str, tuple[nn.Module, Loss, *tuple[nn.Module, ...]]], rounds: int
-                   ) -> dict[str, list[float]]:
+def relative_costs(arms: dict[str, tuple], rounds: int) -> dict[str, list[float]]:
     """Arithmetic, time and memory of a training step of each arm, over those of the first.
 
     An arm is a network, its loss, and the modules that the loss uses beside it.

@@ -1,6 +1,7 @@
 """The commands as a person types them: right results, and one sentence where something is wrong."""
 
 import argparse
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -190,6 +191,16 @@ def test_ctrl_c_says_saved_only_if_it_was(pressed, said, tmp_path, monkeypatch):
     monkeypatch.setattr(__main__, "train", interrupted)
     with pytest.raises(KeyboardInterrupt, match=said):
         main(["train", "shapes", "--out", str(tmp_path / "shapes.pt")])
+
+
+def test_a_poor_terminal_and_a_backend_that_is_not_there(tmp_path):
+    """Jupyter's shell names a backend that a virtual environment lacks; ASCII lacks a file's letter."""
+    words = ["sample", "--count", "1", "--steps", "1", "--out", str(tmp_path / "\u00fc.png")]
+    poor = {**os.environ, "MPLBACKEND": "module://nowhere.backend", "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-m", "minicontrolnet", *words], cwd=ROOT, env=poor,
+                          capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0 and "\\xfc.png" in done.stdout, done.stderr
+    assert (tmp_path / "\u00fc.png").exists()
 
 
 def test_evaluate_prints_finite_numbers(capsys):
