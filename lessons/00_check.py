@@ -50,11 +50,11 @@ table([["what", "here"],
 # %% [markdown]
 # ## How long will the lessons take here?
 # A training step of the base and one of a ControlNet, 16 pictures each, are timed in
-# turn. The lessons were timed where a ControlNet step took REFERENCE seconds.
+# turn. The lessons were timed on one core; there a ControlNet step took REFERENCE s.
 
 # %%
-REFERENCE = 0.125
-SECONDS = [15, 55, 60, 45, 60, 60, 60, 60, 60, 60, 60, 60]  # of the lessons 00 to 11
+REFERENCE = 0.16
+SECONDS = [14, 54, 65, 40, 17, 58, 39, 35, 25, 9, 24, 25]  # of the lessons 00 to 11
 fresh = seeded(0, UNet).to(args.device), seeded(0, ControlNet, base)
 losses = base_loss, control_loss(base, "edge")
 times = speed.seconds(*map(speed.one_step, fresh, losses), rounds=args.steps)
