@@ -102,8 +102,9 @@ for i, case in enumerate(cases):
     arms = ["edge alone", f"{case}: palette alone", f"{case}: sum", f"{case}: mean"]
     grid += [figures.enlarge(x[[i]], 4) for x in (edges, asked[case])]
     grid += [figures.outlined(pictures[arm][[i]], edges[[i]], 4) for arm in arms]
+means = len(noise), iou["agreeing: sum"].mean(), error["agreeing: sum"].mean()
 save_figure(figures.grid(
-    torch.cat(grid), 6, f"Agreeing, the sum: IoU {iou['agreeing: sum'].mean():.2f},"
-    f" palette error {error['agreeing: sum'].mean():.3f} (n = {len(noise)})",
+    torch.cat(grid), 6,
+    "The sum where both agree (n = {}): IoU {:.2f}, palette error {:.3f}".format(*means),
     ["edges", "palette", "edge alone", "palette alone", "sum", "mean"], cases))
 print("\nEXERCISES  07a, 07b: python lessons/exercises")
