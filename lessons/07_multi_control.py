@@ -105,6 +105,6 @@ for i, case in enumerate(cases):
 means = len(noise), iou["agreeing: sum"].mean(), error["agreeing: sum"].mean()
 save_figure(figures.grid(
     torch.cat(grid), 6,
-    "The sum, both agreeing: IoU {1:.2f}, palette error {2:.3f}, n = {0}".format(*means),
+    "Sum, where both agree: IoU {1:.2f}, palette error {2:.3f}, n = {0}".format(*means),
     ["edges", "palette", "edge alone", "palette alone", "sum", "mean"], cases))
 print("\nEXERCISES  07a, 07b: python lessons/exercises")
