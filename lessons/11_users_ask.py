@@ -106,8 +106,9 @@ table([["means over seeds", *columns, "seeds"],
 
 def over(one, other, what="F1"):
     """The difference paired over seeds; one number stands for every seed."""
-    others = other[what] * (len(one[what]) // len(other[what]))
-    apart = paired([a - b for a, b in zip(one[what], others, strict=True)])
+    n = max(len(one[what]), len(other[what]))
+    ones, others = (arm[what] * (n // len(arm[what])) for arm in (one, other))
+    apart = paired([a - b for a, b in zip(ones, others, strict=True)])
     return f"{apart.verdict}, {what} {apart}"
 
 

@@ -9,6 +9,7 @@ import platform
 import sys
 import textwrap
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -83,7 +84,8 @@ def predict(question: str, **choices: str) -> str:
     if args.answer:
         print(f"   your answer: {args.answer}")
     elif in_notebook() or (sys.stdin is not None and sys.stdin.isatty()):
-        return input("   your answer (Enter skips): ").strip().lower()[:1]
+        with suppress(NotImplementedError, EOFError):  # a notebook without an input box
+            return input("   your answer (Enter skips): ").strip().lower()[:1]
     return args.answer or ""
 
 

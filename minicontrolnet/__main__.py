@@ -149,6 +149,7 @@ def board_command(args: argparse.Namespace) -> None:
     given = {f"--{kind}-weights": getattr(args, f"{kind}_weights") for kind in ["base", *CHANNELS]}
     weights = [word for pair in given.items() if pair[1] for word in pair]
     wish = Wish(drawn, prompt=args.prompt, seed=args.seed)
+    torch.set_num_threads(max(1, torch.get_num_threads() - 1))  # leaves the window a core
     window = Board(base, nets, wish, args.out, weights)  # named: its callbacks alone would not keep it
     plt.show()
 

@@ -32,7 +32,7 @@ from .unet import UNet
 
 SHEET = 256  # the sheet's pixels a side; a drawing's file has as many
 PEN, RUBBER = 5, 20  # their widths on the sheet
-FIRST, FINAL = 5, 25  # steps of the first answer, and of the one that stays
+FIRST, FINAL = 3, 25  # steps of the first answer, and of the one that stays
 COUNT = 4  # pictures, each from a noise of its own
 MIDWAY = TIMESTEPS // 2  # the time at which controls are looked at
 HUES = (torch.tensor(list(COLOURS.values())) * 255).round().byte()
