@@ -3,7 +3,7 @@
 #
 # Paper: Sec. 4.2, Fig. 8; Sec. 3.3 (dropped prompts); Tab. 3 (FID); Sec. 1 (why lock).
 # Read `gaussian` and `Lite` in lessons/experiments/networks.py; 08_ablations.py beside
-# it trained 11 arms, three seeds each, and says first what was expected.
+# it trained 11 arms, three or five seeds each, and says first what was expected.
 
 # %%
 from statistics import fmean
@@ -64,7 +64,7 @@ def less(one: str, other: str, test: str, score: str) -> str:
 
 
 bare = numbers["zero convs"]["loss"]["0"]  # the base's own
-table([["mask IoU", *kinds, "loss at 100", "follows from step (3 seeds)"],
+table([["mask IoU", *kinds, "loss at 100", "follows from step (5 seeds)"],
        *([arm, *(mean(arm, kind, "IoU") for kind in kinds), mean(arm, "loss", "100"),
           ", ".join(onset(numbers[arm]["gap"], bare))] for arm in fig8)])
 first = less(*fig8[:2], "none", "IoU")
@@ -117,13 +117,14 @@ reveal(guess, right, ", ".join(f"{arm} {x:.0%}" for arm, x in paint.items()), **
 # understanding. *Dropping*: words are three here, and the base reads each for sure.
 
 # %%
-follow = {"confirmed": "worse", "undecided": "about as well", "contradicted": "better"}
+follow = {"confirmed": "they follow worse", "contradicted": "they follow better",
+          "undecided": "the seeds disagree"}
 keeps = dict(a="Only a locked base keeps", b="Only ControlNet keeps",
              c="Any base keeps", d="No network keeps")
 figure, (left, panel) = figures.plt.subplots(1, 2)
 drawn = load_pictures("08_ablations", 256).unflatten(0, (len(numbers), 4))
 figures.show(left, drawn[:4].flatten(0, 1), 4,
-             f"Gaussian convs follow {follow[first.split(',')[0]]}\n(IoU, no prompt)",
+             f"Large Gaussian convs: {follow[first.split(',')[0]]}\n(IoU, no prompt)",
              ["none", "ground", "conflict", "perfect"],
              [f"{arm}\n{mean(arm, 'none', 'IoU')}" for arm in fig8])
 figures.show(panel, drawn[-5:].flatten(0, 1), 4,

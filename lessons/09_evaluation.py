@@ -143,6 +143,6 @@ for i, arm in enumerate(names):
     right.plot(arms[arm]["IoU"], [-i] * len(arms[arm]["IoU"]), "o", ms=11, alpha=0.7,
                color={"s": "C1", "n": "0.4"}.get(arm[0], "C0"))
 right.set_yticks([-i for i in range(len(names))], names.values())
-right.set(xlabel="mask IoU, a dot a training seed", xlim=(None, 1.02),
+right.set(xlabel="mask IoU, a dot a seed", xlim=(None, 1.02),
           title=f"50 pictures keep {kept:.0%}\nof the gain of endless ones")
 save_figure(figure)
