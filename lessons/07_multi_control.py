@@ -8,9 +8,10 @@
 import torch
 from _lesson import options, predict, reveal, save_figure, save_results, table, verdict
 
-from minicontrolnet import (CHANNELS, ControlNet, compose, detect_edges, figures,
-                            held_out, load_base, load_control, mask_iou, mask_of,
-                            paired, palette, palette_error, render, sample, weigh)
+from minicontrolnet import (CHANNELS, ControlNet, compose, condition_of, detect_edges,
+                            figures, held_out, load_base, load_control, mask_iou,
+                            mask_of, paired, palette, palette_error, pose_errors,
+                            render, sample, weigh)
 
 args = options("07_multi_control", steps=15, quick_steps=2, meaning="DDIM steps")
 guess = predict("Two ControlNets were trained apart. Can both steer one picture?",
@@ -22,8 +23,7 @@ base = load_base(device=args.device)
 # %% [markdown]
 # ## Two conditions
 # An edge map says where the outline is, and nothing of colours. A palette, the means of
-# a 4x4 grid, says colours, and not whether the shape is a star. But its sixteen squares
-# also tell roughly where the light is: no two conditions here are wholly disjoint.
+# a 4x4 grid, says colours and roughly where the light is, not whether it is a star.
 
 # %%
 edge_net, palette_net = load_control("edge", base), load_control("palette", base)
@@ -69,15 +69,13 @@ print(f"\nan edge map without a line moves each value by {moved:.3f}")
 
 # %% [markdown]
 # ## Followed?
-# Mask IoU tells of the outline, the mean difference of the 16 colours of the palette.
-# Both are followed if this error is lower than with the edge alone, and the IoU higher
-# than with the palette alone.
+# Mask IoU tells of the outline, the mean difference of 16 colours of the palette. Each
+# must be better than with the other condition alone.
 
 # %%
-iou, error = {}, {}
-for name, images in pictures.items():
-    iou[name] = mask_iou(mask_of(images), truth.mask)
-    error[name] = palette_error(images, asked.get(name.split(":")[0], colours))
+iou = {name: mask_iou(mask_of(images), truth.mask) for name, images in pictures.items()}
+error = {name: palette_error(images, asked.get(name.split(":")[0], colours))
+         for name, images in pictures.items()}
 table([[f"no prompt, n = {len(noise)}", "IoU with the outline", "palette error"],
        *([k, f"{iou[k].mean():.2f}", f"{error[k].mean():.3f}"] for k in iou)])
 both, taken = [], {}
@@ -90,21 +88,33 @@ reveal(guess, "a" if "sum" in both else "b" if "mean" in both else "c",
        a="the sum does not follow both here.",
        b="the sum does, too; a mean is strength 0.5 for each.",
        c="these two never met before this lesson.")
-less = paired(iou["agreeing: sum"] - iou["edge alone"])
-more = paired(iou["agreeing: sum"] - iou["agreeing: mean"])
+less, more = (paired(iou["agreeing: sum"] - iou[other])
+              for other in ("edge alone", "agreeing: mean"))
 verdict(f"The sum takes the palette: {taken['sum'].verdict}, error {taken['sum']} less"
         f" than with the edge alone (n = {len(noise)}, the networks that ship).",
         f"The outline: IoU {less} against the edge alone, {more} against the mean.")
 
+# %% [markdown]
+# ## The pose itself
+# "Words cannot say a pose" (Sec. 1). A stick from a shape's centre to its tip can. How
+# far off are tilt and place, without any word?
+
+# %%
+stick = load_control("pose", base), condition_of("pose", truth)
+three = draw((edge_net, edges), (palette_net, colours), stick)
+posed = {"no control": pictures["no control"], "pose": draw(stick), "all three": three}
+for name, images in posed.items():
+    degrees, pixels = pose_errors(images, truth.scenes)
+    print(f"{name}: {degrees.nanmean():.1f} degrees, {pixels.mean():.1f} pixels")
 save_results({"IoU": iou, "palette error": error, "black map moves values by": moved})
 cases, grid = ["agreeing", "recoloured", "recoloured", "conflicting"], []
 for i, case in enumerate(cases):
     arms = ["edge alone", f"{case}: palette alone", f"{case}: sum", f"{case}: mean"]
     grid += [figures.enlarge(x[[i]], 4) for x in (edges, asked[case])]
     grid += [figures.outlined(pictures[arm][[i]], edges[[i]], 4) for arm in arms]
-means = len(noise), iou["agreeing: sum"].mean(), error["agreeing: sum"].mean()
+best = [scores["agreeing: sum"].mean() for scores in (iou, error)]
 save_figure(figures.grid(
-    torch.cat(grid), 6,
-    "Sum, where both agree: IoU {1:.2f}, palette error {2:.3f}, n = {0}".format(*means),
+    torch.cat(grid), 6, "Sum, where both agree:"
+    f" IoU {best[0]:.2f}, palette error {best[1]:.3f}, n = {len(noise)}",
     ["edges", "palette", "edge alone", "palette alone", "sum", "mean"], cases))
 print("\nEXERCISES  07a, 07b: python lessons/exercises")
