@@ -13,9 +13,10 @@ from _lesson import (figures, load_pictures, load_results, options, predict, rev
                      save_figure, table, verdict)
 from torch import Tensor, nn
 
+from experiments.measured import apart
 from experiments.networks import encoder
 from experiments.onset import onset
-from minicontrolnet import detect_edges, held_out, paired, random_batch, seeded
+from minicontrolnet import detect_edges, held_out, random_batch, seeded
 
 args = options("04_condition_encoder", steps=150, quick_steps=2)
 record = load_results("04_condition_encoder")
@@ -91,15 +92,15 @@ for name, size, layers in ("text", 512, text), ("code", 512, code), ("ours", 64,
 
 # %%
 arms = record["numbers"]
-learned, seeds, apart = arms["learned"], len(arms["learned"]["F1"]), {}
+learned, seeds, ahead = arms["learned"], len(arms["learned"]["F1"]), {}
 for how in list(arms)[1:]:
-    apart[how] = paired([a - b for a, b in zip(learned["F1"], arms[how]["F1"])])
+    ahead[how] = apart(learned["F1"], arms[how]["F1"])
 table([["encoder", "edge F1", "mask IoU", "follows from step, of each seed"],
        *([how, f"{fmean(own['F1']):.3f}", f"{fmean(own['IoU']):.3f}",
           ", ".join(onset(own["gap"], learned["loss"]["0"]))]
          for how, own in arms.items())])
 verdict(f"The learned one follows better ({record['steps']} steps, {seeds} seeds)",
-        *(f"than {how}: {more.verdict}, edge F1 {more}" for how, more in apart.items()))
+        *(f"than {how}: {more.verdict}, edge F1 {more}" for how, more in ahead.items()))
 figure, (left, right) = figures.plt.subplots(1, 2, width_ratios=[3, 4])
 back = ["learned", "average", "every fourth"]
 tiles = [edges, *(maps[how] for how in back[1:]), *(read[how] for how in back)]

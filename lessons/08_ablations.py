@@ -11,9 +11,10 @@ from statistics import fmean
 from _lesson import (figures, load_pictures, load_results, options, predict, reveal,
                      save_figure, table, verdict)
 
+from experiments.measured import apart
 from experiments.networks import gaussian
 from experiments.onset import look, onset
-from minicontrolnet import ControlNet, control_loss, load_base, paired, seeded, train
+from minicontrolnet import ControlNet, control_loss, load_base, seeded, train
 
 args = options("08_ablations", steps=60, quick_steps=2)
 guess = predict(
@@ -58,8 +59,7 @@ def mean(arm: str, test: str, score: str) -> str:
 
 def less(one: str, other: str, test: str, score: str) -> str:
     """One arm less another, paired by training seed, and what that says."""
-    values = zip(numbers[one][test][score], numbers[other][test][score], strict=True)
-    it = paired([a - b for a, b in values])
+    it = apart(numbers[one][test][score], numbers[other][test][score])
     return f"{it.verdict}, {score} {it}"
 
 

@@ -14,7 +14,7 @@ from statistics import fmean
 from _lesson import (figures, load_results, options, predict, reveal, save_figure,
                      table, verdict)
 
-from experiments.measured import GRADUAL, no_worse
+from experiments.measured import GRADUAL, apart, no_worse
 from minicontrolnet import (detect_edges, edge_f1, held_out, load_base, load_control,
                             mask_iou, mask_of, paired, sample)
 
@@ -103,8 +103,7 @@ table([["means over seeds", *columns, "seeds"],
 
 
 def ahead(one, other, what="IoU"):
-    others = arms[other][what] * (len(seeds) if other == "no control" else 1)
-    return paired([a - b for a, b in zip(arms[one][what], others, strict=True)])
+    return apart(arms[one][what], arms[other][what])
 
 
 gain, dirt = ahead("50", "no control"), ahead("50", "no control", "clean pixels")
@@ -114,8 +113,8 @@ pairs = (("500", "50", "IoU"), ("endless", "500", "IoU"),
          ("endless, in both", "scratch, longer", "IoU"))
 verdict(f"50 pictures are followed: {gain.verdict}, IoU {gain} over no control;",
         f"and draw as cleanly, .02 allowed: {no_worse(dirt, 0.02)}, {dirt}.",
-        *(f"{one} over {other}, {what}: {apart.verdict}, {apart}"
-          for one, other, what in pairs for apart in [ahead(one, other, what)]),
+        *(f"{one} over {other}, {what}: {it.verdict}, {it}"
+          for one, other, what in pairs for it in [ahead(one, other, what)]),
         f"{len(seeds)} seeds.")
 kept = gain.mean / ahead("endless", "no control").mean
 why = {"a": "it would draw its 50 outlines or ignore them all; this gain is more.",

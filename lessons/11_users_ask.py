@@ -15,6 +15,7 @@ import torch
 from _lesson import (figures, load_results, options, predict, reveal, save_figure,
                      table, verdict)
 
+from experiments.measured import apart
 from experiments.onset import onset
 from minicontrolnet import (conflicting, describe, detect_edges, edge_f1, held_out,
                             load_base, load_classifier, load_control, off_palette,
@@ -105,11 +106,9 @@ table([["means over seeds", *columns, "seeds"],
 
 
 def over(one, other, what="F1"):
-    """The difference paired over seeds; one number stands for every seed."""
-    n = max(len(one[what]), len(other[what]))
-    ones, others = (arm[what] * (n // len(arm[what])) for arm in (one, other))
-    apart = paired([a - b for a, b in zip(ones, others, strict=True)])
-    return f"{apart.verdict}, {what} {apart}"
+    """One arm less another, and what that says."""
+    it = apart(one[what], other[what])
+    return f"{it.verdict}, {what} {it}"
 
 
 halves = [fmean(own["half"]) for own in (full, small)]

@@ -21,7 +21,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE)]
 
 from minicontrolnet import figures  # noqa: E402
-from minicontrolnet.files import Problem, write_atomically  # noqa: E402
+from minicontrolnet.files import Problem, check_place, write_atomically  # noqa: E402
 from minicontrolnet.options import device, in_range, tell_problems  # noqa: E402
 
 RESULTS = HERE / "results"
@@ -53,10 +53,7 @@ def options(name: str, steps: int, quick_steps: int, meaning: str = "training st
     if args.mine:
         from exercises.checking import use_mine
         print("\n".join(use_mine(args.mine.resolve())))
-    probe = args.out / ".writable"  # better told now than after a minute's work
-    with write_atomically(probe):
-        pass
-    probe.unlink()
+    check_place(args.out / f"{name}.png")  # better told now than after a minute's work
     return args
 
 

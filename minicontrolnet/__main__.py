@@ -17,7 +17,7 @@ from .files import Problem, check_place, load_file, write_atomically
 from .metrics import ShapeClassifier, classifier_loss
 from .options import device, file_to_write, in_range, tell_problems
 from .pretrained import fingerprint, load_base, load_classifier, load_control, save_weights, seeded
-from .sampling import GUIDANCE, sample
+from .sampling import GUIDANCE, sample, seeded_noise
 from .shapes import SIZE, tokenize
 from .training import BATCH_SIZE, Loss, base_loss, control_loss, train
 from .unet import UNet
@@ -92,7 +92,7 @@ def sample_command(args: argparse.Namespace) -> None:
     base = load_base(args.base_weights, args.device)
     nets = [load_control(kind, base, getattr(args, f"{kind}_weights")) for kind in shown]
     count = args.count or (1 if args.grid else 8)
-    noise = torch.randn(count, 3, 64, 64, generator=torch.Generator().manual_seed(args.seed))
+    noise = seeded_noise(count, args.seed)
     noise, tokens = noise.repeat(len(prompts), 1, 1, 1), tokens.repeat_interleave(count, 0)
     strip = [sample(base, tokens, noise, [(net, shown[kind], scale) for net, kind in zip(nets, shown)],
                     args.guidance_scale, args.steps, in_both=args.in_both,

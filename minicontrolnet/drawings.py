@@ -17,6 +17,7 @@ from torchvision.transforms.functional import pil_to_tensor, resize
 
 from .conditions import detect_edges, palette
 from .files import Problem
+from .metrics import border
 from .shapes import SIZE
 
 
@@ -131,8 +132,7 @@ def edges_from_picture(path: str | Path) -> Tensor:
 def palette_from_picture(path: str | Path) -> Tensor:
     """The palette (1, 3, 64, 64) of a picture; around one that is not square, its border's median."""
     image = _resize(_flatten(*read_image(path)), SIZE)
-    border = torch.cat([image[..., 0, :], image[..., -1, :], image[..., 0], image[..., -1]], -1)
-    ground = border.median(-1).values[..., None, None]
+    ground = border(image).median(-1).values[..., None, None]
     return palette(_centre(image - ground) + ground)
 
 

@@ -26,7 +26,7 @@ def mask_of(images: Tensor) -> Tensor:
     The ground's colour is the border's median, the shape's the mean of the pixels far from it.
     Above one half a pixel is nearer to the shape's. Without a second colour the mask is 0.
     """
-    ground = _border(images).median(-1).values[..., None, None]
+    ground = border(images).median(-1).values[..., None, None]
     far = (images - ground).norm(dim=1, keepdim=True)
     weight = (far > 0.6 * far.amax(dim=(2, 3), keepdim=True)).to(images.dtype)
     colour = (images * weight).sum((2, 3), True) / weight.sum((2, 3), True).clamp(min=1)
@@ -36,7 +36,7 @@ def mask_of(images: Tensor) -> Tensor:
     return share.clamp(0, 1) * (length > 0.01)
 
 
-def _border(images: Tensor) -> Tensor:
+def border(images: Tensor) -> Tensor:
     """The outermost pixels of (..., h, w) as (..., 2 h + 2 w)."""
     return torch.cat([images[..., 0, :], images[..., -1, :], images[..., 0], images[..., -1]], -1)
 
@@ -105,7 +105,7 @@ def colours_right(images: Tensor, prompt: Tensor) -> Tensor:
     nearest = nearest_colour(images)
     two = F.one_hot(nearest, len(PAINTS)).sum((1, 2)).topk(2).indices.sort(1).values
     wanted = prompt[:, [0, 2]] - 1 + torch.tensor([0, len(COLOURS)], device=prompt.device)
-    ground = _border(nearest).mode(1).values
+    ground = border(nearest).mode(1).values
     return (two == wanted).all(1) & (ground == wanted[:, 1])
 
 

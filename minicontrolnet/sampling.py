@@ -9,7 +9,7 @@ from tqdm import tqdm
 from .controlnet import ControlNet, Controls
 from .diffusion import TIMESTEPS, Model, cfg, ddim
 from .files import Problem
-from .shapes import to_image, tokenize
+from .shapes import SIZE, to_image, tokenize
 from .unet import UNet
 
 GUIDANCE = 2.5  # of the weights that ship; lesson 06 shows others
@@ -80,6 +80,11 @@ def during(model: Model, otherwise: Model, start: float, end: float) -> Model:
         return (model if start <= share < end else otherwise)(xt, t)
 
     return either
+
+
+def seeded_noise(n: int, seed: int) -> Tensor:
+    """The noise (n, 3, 64, 64) that a seed gives, for the command and the board alike."""
+    return torch.randn(n, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
 
 
 def check_fit(tokens: Tensor, noise: Tensor, controls: Sequence[Conditioned]) -> None:

@@ -26,7 +26,7 @@ from .diffusion import TIMESTEPS, q_sample
 from .drawings import edges_from_drawing, trace
 from .files import write_atomically
 from .pretrained import load_base, load_control
-from .sampling import GUIDANCE, compose, sample, weigh
+from .sampling import GUIDANCE, compose, sample, seeded_noise, weigh
 from .shapes import COLOURS, DARK, SIZE, tokenize
 from .unet import UNet
 
@@ -119,16 +119,11 @@ def conditions_of(drawn: Drawn, kinds: tuple[str, ...]) -> dict[str, Tensor]:
     return found
 
 
-def noise_of(wish: Wish) -> Tensor:
-    """The noises (COUNT, 3, 64, 64) that the seed gives, here as in ``sample``."""
-    return torch.randn(COUNT, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(wish.seed))
-
-
 def fulfil(wish: Wish, base: UNet, nets: dict[str, ControlNet], steps: int) -> Tensor:
     """The pictures (COUNT, 3, 64, 64) of a wish, by as many steps. Raises Problem, as ``sample``."""
     controls = [(nets[kind], condition, wish.conditioning_scale)
                 for kind, condition in conditions_of(wish.drawn, wish.kinds).items()]
-    return sample(base, wish.prompt, noise_of(wish), controls, wish.guidance_scale, steps,
+    return sample(base, wish.prompt, seeded_noise(COUNT, wish.seed), controls, wish.guidance_scale, steps,
                   in_both=wish.in_both, control_start=wish.control_start, control_end=wish.control_end)
 
 
@@ -162,7 +157,7 @@ def heat_maps(wish: Wish, nets: dict[str, ControlNet], picture: Tensor) -> Tenso
     Each map is the mean size over its channels, from 0 (black) to its own largest (light).
     """
     t, prompt = torch.tensor([MIDWAY]), tokenize(wish.prompt)
-    xt = q_sample(picture[None] * 2 - 1, t, noise_of(wish)[:1])
+    xt = q_sample(picture[None] * 2 - 1, t, seeded_noise(COUNT, wish.seed)[:1])
     controls = compose(*(weigh(nets[kind](xt, t, prompt, condition), wish.conditioning_scale)
                          for kind, condition in conditions_of(wish.drawn, wish.kinds).items()))
     sizes = [control.abs().mean(1, keepdim=True) for control in controls]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from minicontrolnet import (Paired, colours_right, detect_edges, edge_f1,
                             frechet_distance, held_out, load_classifier, mask_iou, mask_of,
-                            off_palette, random_batch, shapes_right)
+                            off_palette, paired, random_batch, shapes_right)
 
 from .record import Scores
 
@@ -82,7 +82,14 @@ def suddenness(curve: dict[str, float]) -> float:
     return wait / max(half - wait, 1e-9)
 
 
-# %% Not worse by more than so much
+# %% Differences of two lists in a record
+
+
+def apart(one: list[float], other: list[float]) -> Paired:
+    """One score less another, paired by training seed; one number stands for every seed."""
+    n = max(len(one), len(other))
+    one, other = (values * (n // len(values)) for values in (one, other))
+    return paired([a - b for a, b in zip(one, other, strict=True)])
 
 
 def no_worse(apart: Paired, margin: float) -> str:
