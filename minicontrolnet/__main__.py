@@ -23,7 +23,7 @@ from .training import BATCH_SIZE, Loss, base_loss, control_loss, train
 from .unet import UNet
 
 # Steps and learning rate of the weights that ship; "shapes" is the classifier of metrics.py. At 2e-3
-# the base is no better, and its maps grow until, in one run of 12,000 steps, it ignored xt.
+# the base learns no faster and its maps grow; one run of 12,000 steps ended in a base that ignores xt.
 RECIPES = {"base": (10000, 1e-3), "edge": (4000, 1e-3), "palette": (4000, 1e-3),
            "pose": (4000, 1e-3), "shapes": (400, 3e-3)}
 SCALES = [0, 0.25, 0.5, 0.75, 1, 1.5, 2]  # of --grid scale
