@@ -78,12 +78,11 @@ guess = predict("The same prompts and the same noise are drawn twice, the second
 ddim_steps = 4 if args.quick else 25
 free = sample(base, truth.prompt, noise, steps=ddim_steps)
 obeyed = sample(base, truth.prompt, noise, [(control, edges)], steps=ddim_steps)
-rows, iou = [[f"n = {n}", "mask IoU", "both colours right"]], []
-for name, images in {"prompt": free, "prompt and outline": obeyed}.items():
-    iou.append(mask_iou(mask_of(images), truth.mask))
-    right = colours_right(images, truth.prompt).float().mean()
-    rows.append([name, f"{iou[-1].mean():.2f}", f"{right:.0%}"])
-table(rows)
+iou = [mask_iou(mask_of(images), truth.mask) for images in (free, obeyed)]
+right = [colours_right(images, truth.prompt).float() for images in (free, obeyed)]
+table([[f"n = {n}", "mask IoU", "both colours right"], *(
+    [name, f"{own.mean():.2f}", f"{share.mean():.0%}"]
+    for name, own, share in zip(("prompt", "prompt and outline"), iou, right))])
 reveal(guess, "b", "words cannot say a pose; an outline can.",
        a="the prompt names colours and a shape; the place was the noise's choice.",
        c="the colours are the prompt's in both; an outline says nothing of colours.")

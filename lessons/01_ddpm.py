@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Lesson 01: How does a small UNet draw from noise, and what can words not say?
-# Noising and sampling are DDPM's (Ho et al. 2020); the paper's Sec. 1 says why to add a
-# condition, its Eq. 5 is the objective. Read minicontrolnet/diffusion.py. One minute.
+# Noising and sampling: DDPM (Ho et al. 2020). The paper: Sec. 1, Eq. 5. Read
+# minicontrolnet/diffusion.py. One minute.
 
 # %%
 import torch
@@ -36,11 +36,11 @@ save_figure(figures.grid(
 # %% [markdown]
 # ## A low Eq. 5 error is not a good picture
 # eps, v and x0 are one formula apart (`to_eps`). Three networks differ in what they put
-# out; each is trained on that error (`loss_weight`). An error d in x0 is an error
+# out; each is trained on the error of Eq. 5 (`loss_weight`). An error d in x0 is one of
 # d sqrt(alpha_bar / (1 - alpha_bar)) in eps: Eq. 5 enlarges errors at small t, where a
-# picture is nearly done, and shrinks them at large t, where the network decides what to
-# draw. And to put out eps it must bring the noise of each patch, 48 numbers, through 32
-# channels; a picture is simpler (Li and He 2025).
+# picture is nearly done, and shrinks them at large t, where it is decided what to draw.
+# And eps of a patch is 48 numbers of noise, to go through 32 channels; a picture is
+# simpler (Li and He 2025).
 
 # %%
 t, eps = random_times_and_noise(truth.x0, torch.Generator().manual_seed(args.seed))
@@ -114,5 +114,4 @@ right.set(title="... many poses (six outlines)", aspect="equal", xticks=[], ytic
           xlim=(0, 63), ylim=(63, 0))
 right.spines[:].set_visible(True)
 save_figure(figure)
-print("\nDISCUSS  Which longer prompt would fix the pose?"
-      "\nEXERCISES  01a, 01b, 01c: python lessons/exercises")
+print("\nEXERCISES  01a, 01b, 01c: python lessons/exercises")

@@ -24,8 +24,8 @@ guess = predict("All zero convs have weight 0 and bias 0. At the first backward 
 # ## One zero conv by hand, and two in a row
 # y = W x + b with W = b = 0, and g = dL/dy. Then dL/dW = g x^T holds the input, which
 # is not 0, and not the weight. dL/db is the sum of g. But dL/dx = W^T g = 0: nothing
-# gets through to what stands before. Of two in a row the outer one's input is 0, so its
-# weight stays 0, and so the inner one learns nothing. Only the outer bias moves.
+# gets through. Of two in a row the outer one's input is 0, so its weight stays 0, and
+# so the inner one learns nothing. Only the outer bias moves.
 
 # %%
 generator = torch.Generator().manual_seed(args.seed)
@@ -43,7 +43,6 @@ for _ in range(5):
     (pair(x.detach()) - 1).square().sum().backward()
     optimiser.step()
 assert [name for name, p in pair.named_parameters() if p.any()] == ["1.bias"]
-print("\nDISCUSS  With the copy between them both learn. What does the copy put out?")
 
 # %% [markdown]
 # ## The whole network: who wakes when

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Lesson 04: Why not just shrink the edge map to the UNet's grid?
-# Sec. 3.2, Eq. 4. Stable Diffusion draws on a grid of 64x64; conditions have 512x512
-# pixels. A small conv net E, trained with the copy, maps one to the other. Here 64x64
+# Sec. 3.2, Eq. 4. Stable Diffusion draws on a grid of 64x64, a condition has 512x512
+# pixels: a small conv net E, trained with the copy, maps one to the other. Here 64x64
 # pixels meet a 16x16 grid. Read `ConditionEncoder` in minicontrolnet/controlnet.py.
 
 # %%

@@ -1,8 +1,7 @@
 # %% [markdown]
 # # Lesson 05: How does a copy learn to follow outlines, and does the loss tell?
-# Sec. 3.3 and Fig. 4 ("sudden convergence"), Eq. 5. Read `control_loss` and `train` in
-# minicontrolnet/training.py, `shuffle_gap` in minicontrolnet/metrics.py. A copy is
-# trained here, live: 200 steps, less than a minute on two cores.
+# Sec. 3.3, Fig. 4 ("sudden convergence"), Eq. 5. Read `control_loss` and `train` in
+# training.py, `shuffle_gap` in metrics.py. A copy is trained live: one minute.
 
 # %%
 import torch
@@ -55,8 +54,8 @@ def look(step: int, loss: float, network: ControlNet) -> None:
 # %% [markdown]
 # ## Training
 # Noise a batch, predict through the locked base, go down. Half of the prompts are empty
-# (Sec. 3.3): the copy must read the outline. The learning rate warms up for 50 steps,
-# then falls along a cosine that is planned for three times as many steps.
+# (Sec. 3.3): the copy must read the outline. The rate warms up for 50 steps, then falls
+# along a cosine, planned for three times as many steps.
 
 # %%
 look(0, float("nan"), control)

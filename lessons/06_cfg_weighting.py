@@ -1,8 +1,7 @@
 # %% [markdown]
 # # Lesson 06: Where does control enter under guidance, and with which weight?
-# Sec. 3.4 "Classifier-free guidance resolution weighting" and Fig. 5, where there is no
-# prompt. Read `cfg` in minicontrolnet/diffusion.py; `guided`, `weigh`, `paper_weights`
-# and `guess_mode_weights` in minicontrolnet/sampling.py. 40 seconds.
+# Sec. 3.4, Fig. 5: no prompt. Read `cfg` in diffusion.py; `guided`, `weigh`,
+# `paper_weights`, `guess_mode_weights` in sampling.py. 40 seconds.
 
 # %%
 import torch
@@ -41,8 +40,8 @@ reveal(guess, "b", f"both branches are one function; asserted for {SCALES}.",
 # Control in the conditional branch alone makes guidance "very strong" (Fig. 5c);
 # `sample` has it so, at a mild 2.5. The paper's cure weighs each connection by 64 / h,
 # h being its grid's width: 1 shallow to 8 deep; we divide by 8. The released code has a
-# *guess mode*, off by default: 0.825 ** (12 - i), i = 0 shallow; diffusers has it, too.
-# The default of both is 13 equal weights and control in both branches.
+# *guess mode*, off by default, as has diffusers: 0.825 ** (12 - i), i = 0 shallow. The
+# default of both: 13 equal weights, control in both branches.
 
 # %%
 PAPER = [weight / 8 for weight in paper_weights()]

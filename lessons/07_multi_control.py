@@ -1,8 +1,7 @@
 # %% [markdown]
 # # Lesson 07: How are several ControlNets used at once?
-# Sec. 3.4 "Composing multiple ControlNets" and Fig. 6: their outputs are added to the
-# base, with "no extra weighting". Read `compose` and `predictor` in
-# minicontrolnet/sampling.py. There is no prompt in this lesson. 40 seconds.
+# Sec. 3.4 and Fig. 6: outputs are added, with "no extra weighting". No prompt here.
+# Read `compose` and `predictor` in minicontrolnet/sampling.py. 40 seconds.
 
 # %%
 import torch
@@ -48,9 +47,9 @@ for ours, same in ((compose(a, b), compose(b, a)), (compose(a, a), weigh(a, 2)),
 # %% [markdown]
 # ## Three cases
 # Agreeing: the palette of the same picture. Recoloured: another shape in other colours,
-# at the same place, so that each condition has its own say. Conflicting: the palette of
-# another picture: no picture can follow both. What gives way? And an edge map without a
-# line is not "no control": it says "no edge here". For no control leave the pair out.
+# at the same place, so that each has its own say. Conflicting: the palette of another
+# picture; what gives way? And an edge map without a line is not "no control": it says
+# "no edge here". For no control leave the pair out.
 
 # %%
 s = truth.scenes
@@ -88,11 +87,10 @@ reveal(guess, "a" if "sum" in both else "b" if "mean" in both else "c",
        a="the sum does not follow both here.",
        b="the sum does, too; a mean is strength 0.5 for each.",
        c="these two never met before this lesson.")
-less, more = (paired(iou["agreeing: sum"] - iou[other])
-              for other in ("edge alone", "agreeing: mean"))
+less = paired(iou["agreeing: sum"] - iou["edge alone"])
 verdict(f"The sum takes the palette: {taken['sum'].verdict}, error {taken['sum']} less"
         f" than with the edge alone (n = {len(noise)}, the networks that ship).",
-        f"The outline: IoU {less} against the edge alone, {more} against the mean.")
+        f"The outline: IoU {less} against the edge alone.")
 
 # %% [markdown]
 # ## The pose itself
