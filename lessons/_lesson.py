@@ -1,11 +1,13 @@
-"""What the lessons share: options, the prediction, tables, result files, the figure's place.
+"""What the lessons share: options, predictions, tables, result files, figures' places.
 
 Importing it also makes ``import minicontrolnet`` work from a plain clone.
 """
 
 import argparse
 import json
+import os
 import platform
+import select
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -29,23 +31,29 @@ ANSWERS = HERE.parent / "answers"
 args = argparse.Namespace()  # filled by options(): one lesson runs in one process
 
 
-def options(name: str, steps: int, quick_steps: int, meaning: str = "training steps") -> argparse.Namespace:
-    """Read the options that every lesson has; ``name`` is the lesson's file without ".py".
+def options(name: str, steps: int, quick_steps: int,
+            meaning: str = "training steps") -> argparse.Namespace:
+    """Read the options that every lesson has; ``name`` is its file's, without ".py".
 
-    From here on a Problem ends the lesson with its sentence, and Ctrl-C without a traceback.
-    In a notebook the defaults hold: write ``args.quick = True`` or ``args.seed = 1`` in a cell.
+    From here on a Problem and Ctrl-C end the lesson with a sentence, not a traceback.
+    In a notebook ``sys.argv = ["03_zero_conv.py", "--quick"]`` in a cell before stands
+    for the words typed in a terminal; without it the defaults hold.
     """
-    parser = argparse.ArgumentParser(prog=f"python lessons/{name}.py",
-                                     description="What it is about stands at the top of the file.")
-    parser.add_argument("--quick", action="store_true", help="a smoke run of seconds; no evidence")
-    parser.add_argument("--seed", type=in_range(int, 0, 2**31), default=0)
-    parser.add_argument("--steps", type=in_range(int, 1, 10**6), help=meaning)
-    parser.add_argument("--device", type=device, default="auto", help="auto, cpu, cuda or mps")
-    parser.add_argument("--out", type=Path, default=Path("outputs"), metavar="DIR")
-    parser.add_argument("--mine", type=Path, nargs="?", const=ANSWERS, metavar="DIR",
-                        help="run with your answers to the exercises in place of the package's")
-    parser.add_argument("--answer", choices=list("abcd"), help="your prediction")
-    parser.parse_args([] if in_notebook() else None, args)
+    parser = argparse.ArgumentParser(
+        prog=f"python lessons/{name}.py",
+        description="What it is about stands at the top of the file.")
+    add = parser.add_argument
+    add("--quick", action="store_true", help="a smoke run of seconds; no evidence")
+    add("--seed", type=in_range(int, 0, 2**31), default=0)
+    add("--steps", type=in_range(int, 1, 10**6), help=meaning)
+    add("--device", type=device, default="auto", help="auto, cpu, cuda or mps")
+    add("--out", type=Path, default=Path("outputs"), metavar="DIR")
+    add("--mine", type=Path, nargs="?", const=ANSWERS, metavar="DIR",
+        help="run with your answers to the exercises in place of the package's")
+    add("--answer", choices=list("abcd"), help="your prediction")
+    vars(args).clear()  # in a notebook this may run again, with other options
+    kernels_own = in_notebook() and Path(sys.argv[0]).stem != name
+    parser.parse_args([] if kernels_own else None, args)
     args.name = name
     if args.steps is None:
         args.steps = quick_steps if args.quick else steps
@@ -63,34 +71,59 @@ def in_notebook() -> bool:
 
 def say(first: str, text: str) -> None:
     """Print text in lines of 88 characters, behind what ``first`` says."""
-    print(textwrap.fill(text, 88, initial_indent=first, subsequent_indent=" " * len(first)))
+    print(textwrap.fill(text, 88, initial_indent=first,
+                        subsequent_indent=" " * len(first)))
 
 
 # %% The prediction
 
 
 def predict(question: str, **choices: str) -> str:
-    """Ask a multiple-choice question before its answer is measured; returns the letter chosen.
+    """Ask a multiple-choice question before its answer is measured; returns a letter.
 
-    --answer b answers it; else a terminal or a notebook waits (Enter skips), all else goes on.
+    --answer b answers it; else a terminal or a notebook waits (Enter skips); of a pipe
+    or a file a line is read for each question, if it is there. All else goes on.
     """
     print()
     say("PREDICT  ", question)
     for letter, choice in choices.items():
         say(f"   {letter}) ", choice)
-    if args.answer:
-        print(f"   your answer: {args.answer}")
-    elif in_notebook() or (sys.stdin is not None and sys.stdin.isatty()):
+    asked = in_notebook() or (sys.stdin is not None and sys.stdin.isatty())
+    if asked and not args.answer:
         with suppress(NotImplementedError, EOFError):  # a notebook without an input box
-            return input("   your answer (Enter skips): ").strip().lower()[:1]
-    return args.answer or ""
+            return first_letter(input("   your answer (Enter skips): "))
+        return ""
+    letter = args.answer or first_letter(piped_line())
+    if letter:
+        print(f"   your answer: {letter}")
+    return letter
+
+
+def first_letter(typed: str) -> str:
+    return typed.strip().lower()[:1]
+
+
+def piped_line() -> str:
+    """The next line of standard input, as far as it is there: nobody is waited for.
+
+    Empty where there is no such input, and on Windows, where select knows no pipes.
+    """
+    line = b""
+    with suppress(AttributeError, OSError, ValueError):  # no input, or not a real file
+        descriptor = sys.stdin.fileno()
+        while len(line) < 100 and select.select([descriptor], [], [], 0)[0]:
+            byte = os.read(descriptor, 1)  # no more: the rest is for the next question
+            if byte in (b"", b"\n"):
+                break
+            line += byte
+    return line.decode(errors="replace")
 
 
 def reveal(guess: str, right: str, because: str, **wrong: str) -> None:
     """Tell the right answer and why, and what a wrong guess would have meant.
 
-    Where numbers decide which choice is right, ``wrong`` has a sentence for each one; that of
-    the right one is not told.
+    Where numbers decide which choice is right, ``wrong`` has a sentence for each one;
+    that of the right one is not told.
     """
     if guess in wrong and guess != right:
         say(f"   You said {guess}): ", wrong[guess])
@@ -105,7 +138,8 @@ def table(rows: Sequence[Sequence[object]]) -> None:
     widths = [max(len(str(row[i])) for row in rows) for i in range(len(rows[0]))]
     print()
     for row in rows:
-        print("   " + "  ".join(f"{cell!s:<{width}}" for cell, width in zip(row, widths)).rstrip())
+        cells = (f"{cell!s:<{width}}" for cell, width in zip(row, widths))
+        print("   " + "  ".join(cells).rstrip())
 
 
 def verdict(*sentences: str) -> None:
@@ -117,32 +151,36 @@ def verdict(*sentences: str) -> None:
         say(first, sentence)
 
 
-def save_results(numbers: dict, pictures: Tensor | None = None, columns: int = 8) -> None:
-    """Write what was measured to the output folder; lessons/results holds the copies that ship.
+def save_results(numbers: dict, pictures: Tensor | None = None,
+                 columns: int = 8) -> None:
+    """Write what was measured to the output folder; lessons/results has what ships.
 
     numbers: plain values and tensors, by name.
-    pictures (n, 3, h, w) in [0, 1]: small ones that a later figure shows, as one PNG file.
+    pictures (n, 3, h, w) in [0, 1]: small ones that a later figure shows, in one PNG.
     """
-    made = {"command": " ".join(["python", *sys.argv]), "seed": args.seed, "steps": args.steps,
-            "versions": f"Python {platform.python_version()}, torch {torch.__version__},"
-                        f" {torch.get_num_threads()} threads"}
+    versions = (f"Python {platform.python_version()}, torch {torch.__version__},"
+                f" {torch.get_num_threads()} threads")
+    made = {"command": " ".join(["python", *sys.argv]), "seed": args.seed,
+            "steps": args.steps, "versions": versions, "numbers": numbers}
     path = args.out / f"{file_name()}.json"
     with write_atomically(path) as file:
-        file.write(json.dumps({**made, "numbers": numbers}, indent=1, default=Tensor.tolist).encode())
+        file.write(json.dumps(made, indent=1, default=Tensor.tolist).encode())
     print(f"   results: {path}")
     if pictures is not None:
-        with write_atomically(path.with_name(f"{file_name()}_pictures.png")) as file:
+        beside = path.with_name(f"{file_name()}_pictures.png")
+        with write_atomically(beside) as file:
             save_image(pictures, file, nrow=columns, padding=0, format="png")
 
 
 def load_results(name: str) -> dict:
     """The result file that ships: command, seed, steps, versions, numbers."""
     path = RESULTS / f"{name}.json"
-    problem = Problem(f"{path} is missing or damaged; restore it from the repository, or run"
-                      f" python lessons/experiments/{name}.py and copy its result there")
+    problem = Problem(f"{path} is missing or damaged; restore it from the repository,"
+                      f" or run python lessons/experiments/{name}.py, and copy what it"
+                      " makes there")
 
     class Numbers(dict):
-        """A dict that tells the problem when a lesson looks for what is not there."""
+        """Tells the problem when a lesson looks for what is not there."""
 
         def __missing__(self, key: str) -> None:
             raise problem
@@ -170,12 +208,12 @@ def save_figure(figure: Figure, which: str = "") -> None:
     which: what is added to the name of a second figure, such as "_architecture".
     """
     if args.quick:
-        figure.text(0.5, 0.5, "--quick: no evidence", ha="center", va="center", rotation=25,
-                    fontsize=60, color="grey", alpha=0.4)
-    path = args.out / f"{args.name}{which}{'_quick' if args.quick else ''}.png"
+        figure.text(0.5, 0.5, "--quick: no evidence", ha="center", va="center",
+                    rotation=25, fontsize=60, color="grey", alpha=0.4)
+    path = args.out / f"{file_name(which)}.png"
     figures.save(figure, path)
     print(f"   figure: {path}")
 
 
-def file_name() -> str:
-    return args.name + ("_quick" if args.quick else "")
+def file_name(which: str = "") -> str:
+    return args.name + which + ("_quick" if args.quick else "")

@@ -1,5 +1,7 @@
 """Every lesson runs from a plain clone in quick mode, and leaves what it must."""
 
+import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -94,6 +96,82 @@ def test_a_prediction_may_be_an_option_or_missing(tools, monkeypatch, capsys):
     assert "your answer: a" in capsys.readouterr().out
     monkeypatch.setattr(sys, "stdin", None)
     assert tools().predict("Why?", a="so", b="thus") == ""
+
+
+PREDICTS = f"""import sys
+sys.path.insert(0, {str(ROOT / "lessons")!r})
+import _lesson
+_lesson.options("05_edge_control", steps=200, quick_steps=4)
+for question in "Why?", "How?":
+    print("guess:", repr(_lesson.predict(question, a="so", b="thus")))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="select knows no pipes there")
+def test_a_pipe_answers_and_nobody_waits_for_more(tmp_path):
+    """In processes of their own: the pipe's other end stays open; there is no input at all."""
+    begin = lambda stdin, **more: subprocess.Popen(
+        [sys.executable, "-c", PREDICTS], cwd=tmp_path, stdin=stdin, stdout=subprocess.PIPE, text=True, **more)
+    pipe, end = os.pipe()
+    os.write(end, b"b\n")
+    runs = begin(pipe), begin(None, preexec_fn=lambda: os.close(0))
+    told = [process.communicate(timeout=240)[0] for process in runs]
+    os.close(pipe), os.close(end)
+    assert [process.returncode for process in runs] == [0, 0]
+    guesses = [[line for line in text.splitlines() if line.startswith("guess:")] for text in told]
+    assert guesses == [["guess: 'b'", "guess: ''"], ["guess: ''"] * 2]
+    assert told[0].count("   your answer: b\n") == 1 and "your answer" not in told[1]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="select knows no pipes there")
+@pytest.mark.parametrize("sent, guesses", [
+    (b"b\na\n", ["b", "a"]), (b"b\n", ["b", ""]), (b"\nB", ["", "b"]), (b"", ["", ""]),
+    (b"\xff\n" + 500 * b"a", ["\ufffd", "a"])])
+@pytest.mark.parametrize("closed", [True, False])
+def test_a_line_for_each_question(sent, guesses, closed, tools, monkeypatch):
+    """From a socket whose other end is closed, or stays open and may never say more."""
+    lesson, (ours, theirs) = tools(), socket.socketpair()
+    with ours, theirs, ours.makefile() as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        theirs.sendall(sent)
+        if closed:
+            theirs.close()
+        assert [lesson.predict("Why?", a="so", b="thus") for _ in guesses] == guesses
+
+
+@pytest.mark.parametrize("place", [os.devnull, "."])
+def test_input_that_says_nothing_is_passed_by(place, tools, monkeypatch):
+    """An empty device; a folder in a file's place."""
+    lesson, descriptor = tools(), os.open(place, os.O_RDONLY)
+    with os.fdopen(os.dup(0)) as stdin:
+        os.dup2(descriptor, stdin.fileno())
+        monkeypatch.setattr(sys, "stdin", stdin)
+        assert lesson.predict("Why?", a="so", b="thus") == ""
+    os.close(descriptor)
+
+
+def test_in_a_notebook_options_are_those_of_the_lesson_alone(tools, monkeypatch):
+    """The kernel's own words are none; a cell that runs again begins anew."""
+    lesson = tools("--quick", "--seed", "3")
+    assert (lesson.args.quick, lesson.args.seed, lesson.args.steps) == (True, 3, 4)
+    monkeypatch.setitem(sys.modules, "ipykernel", sys)
+    monkeypatch.setattr(sys, "argv", ["ipykernel_launcher.py", "-f", "kernel.json"])
+    again = lesson.options("05_edge_control", steps=200, quick_steps=4)
+    assert (again.quick, again.seed, again.steps) == (False, 0, 200) and again is lesson.args
+    monkeypatch.setattr(sys, "argv", ["lessons/05_edge_control.py", "--steps", "7"])
+    assert lesson.options("05_edge_control", steps=200, quick_steps=4).steps == 7
+
+
+def test_a_notebook_without_an_input_box_goes_on(tools, monkeypatch):
+    """Such as one that a program runs: it refuses input()."""
+    lesson = tools()
+    monkeypatch.setitem(sys.modules, "ipykernel", sys)
+
+    def refuse(question):
+        raise NotImplementedError
+
+    monkeypatch.setattr("builtins.input", refuse)
+    assert lesson.predict("Why?", a="so", b="thus") == ""
 
 
 def test_a_wrong_guess_is_answered_on_its_own(tools, capsys):
