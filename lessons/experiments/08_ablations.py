@@ -24,11 +24,11 @@ Written down before any number was seen. Differences are paired by the training 
   more often, where the control data never showed them, than from scratch and than by
   training the base itself; for the copy's weights, a higher IoU than by a random copy.
   Refuted by: less often; a lower IoU.
-An earlier run had 200 steps for all. Fig. 8's arms had begun to follow at steps so far
-apart that five seeds left lite, Tab. 2 and Tab. 3 undecided, and no copy had learned the
-pairs. So Fig. 8's arms now have 400 steps and 64 pictures a prompt in place of 24, and
-the pairs 2,000 steps. Claims and rules above are as they were; that this run counts,
-whatever it says, was settled before it began.
+An earlier run had 200 steps for all. Fig. 8's arms had begun to follow at steps so
+far apart that five seeds left lite, Tab. 2 and Tab. 3 undecided, and no copy had
+learned the pairs. So Fig. 8's arms now have 400 steps and 64 pictures a prompt in place
+of 24, and the pairs 2,000 steps. Claims and rules above are as they were; that this run
+counts, whatever it says, was settled before it began.
 """
 
 import sys

@@ -44,7 +44,8 @@ from minicontrolnet import (GUIDANCE, Batch, ConditionedUNet, ControlNet,  # noq
                             load_base, random_batch, sample, seeded, to_image, train)
 from minicontrolnet.training import BATCH_SIZE, NextBatch  # noqa: E402
 
-SEEDS, EVERY, LONGER = 3, 20, 4  # training seeds; steps between two looks; 3.'s long run
+SEEDS, EVERY = 3, 20  # training seeds; steps between two looks
+LONGER = 4  # the long run of 3., in units of --steps
 
 
 def only(n: int) -> NextBatch:
@@ -69,7 +70,7 @@ def draw(base: UNet, control: ControlNet | None, test: Test, prompt: Tensor,
 
 def train_control(base: UNet, pictures: NextBatch, seed: int, test: Test,
                   small: Test | None, name: str) -> Arm:
-    """With ``small``, pictures are drawn on the way, too: how good are they throughout?"""
+    """With ``small``, pictures are drawn on the way, too: are they good throughout?"""
     begin, curves, on_the_way = time.process_time(), {}, {}
 
     def on_step(step: int, loss: float, control: nn.Module) -> None:
@@ -77,12 +78,13 @@ def train_control(base: UNet, pictures: NextBatch, seed: int, test: Test,
             look(curves, step, base, control, n=4 if args.quick else 48)
             if small:
                 images = draw(base, control, small, small.truth.prompt)
-                for what, value in (small.follows(images) | small.obeys(images)).items():
+                scores = small.follows(images) | small.obeys(images)
+                for what, value in scores.items():
                     on_the_way.setdefault(what, {})[str(step)] = value
 
     loss = control_loss(base, "edge", next_batch=pictures)
-    control = train(seeded(seed, ControlNet, base), loss, args.steps, lr=1e-3, seed=seed,
-                    on_step=on_step, progress=f"{name}, seed {seed}")
+    control = train(seeded(seed, ControlNet, base), loss, args.steps, lr=1e-3,
+                    seed=seed, on_step=on_step, progress=f"{name}, seed {seed}")
     scores, row = test.scores(partial(draw, base, control, test))
     if small:  # this arm is also compared with a UNet from scratch
         both, _ = test.scores(partial(draw, base, control, test, in_both=True))
@@ -98,7 +100,7 @@ def train_control(base: UNet, pictures: NextBatch, seed: int, test: Test,
 
 
 def scratch_loss(network: ConditionedUNet, generator: torch.Generator) -> Tensor:
-    """Eq. 5 with the condition as an input; half of the prompts are empty, as for ControlNet."""
+    """Eq. 5 with the condition as an input; half of the prompts are empty."""
     return condition_loss(network, network, "edge", generator)
 
 
@@ -124,7 +126,8 @@ def train_from_scratch(steps: int, seed: int, test: Test, name: str) -> Arm:
 def main() -> None:
     options("09_evaluation", steps=360, quick_steps=2)
     base, record = load_base(device=args.device), Record(columns=4)
-    test, small = (Test(4, 2), Test(4, 2)) if args.quick else (Test(48, 12), Test(16, 10))
+    sizes = ((4, 2), (4, 2)) if args.quick else ((48, 12), (16, 10))
+    test, small = (Test(n, ddim_steps) for n, ddim_steps in sizes)
     seeds = range(args.seed, args.seed + (2 if args.quick else SEEDS))
 
     def add(name: str, runs: list[Arm]) -> None:
@@ -132,12 +135,14 @@ def main() -> None:
 
     if "no control" not in record.numbers:
         image = test.truth.image
-        add("real pictures", [(test.follows(image) | test.obeys(image), test.row(image))])
+        scores = test.follows(image) | test.obeys(image)
+        add("real pictures", [(scores, test.row(image))])
         add("no control", [test.scores(partial(draw, base, None, test))])
-    for name, pictures in {"endless": fresh_batch, "500": only(500), "50": only(50)}.items():
+    sources = {"endless": fresh_batch, "500": only(500), "50": only(50)}
+    for name, pictures in sources.items():
         if name not in record.numbers:
-            look = small if name == "endless" else None
-            add(name, [train_control(base, pictures, seed, test, look, name)
+            way = small if name == "endless" else None
+            add(name, [train_control(base, pictures, seed, test, way, name)
                        for seed in seeds])
     for name, steps in (("scratch", args.steps),
                         ("scratch, longer", LONGER * args.steps)):

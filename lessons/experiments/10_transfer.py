@@ -44,8 +44,8 @@ from experiments.transfer import (between, erase, moved, pale, pale_batch,  # no
                                   unpale)
 from minicontrolnet import (SHAPES, ControlNet, UNet, base_loss,  # noqa: E402
                             colours_right, conflicting, control_loss, detect_edges,
-                            fresh_batch, held_out, load_base, load_control, lock, mask_iou,
-                            mask_of, sample, seeded, shapes_right, train)
+                            fresh_batch, held_out, load_base, load_control, lock,
+                            mask_iou, mask_of, sample, seeded, shapes_right, train)
 
 SEEDS, STEPS_OF_B = 3, 1500
 ERASED = (0.0, 0.25, 0.4, 0.6)  # shares of the outline
@@ -76,7 +76,7 @@ def own_control(base: UNet, batches: Callable, seed: int) -> ControlNet:
 
 
 def scores_of(images: Tensor, test: Test) -> Scores:
-    """Fidelity; right colours, in A's style and in the pale one; the IoU of each picture."""
+    """Fidelity; right colours, in A's style and the pale one; each picture's IoU."""
     right = colours_right(unpale(images), test.truth.prompt).float().mean().item()
     each = mask_iou(mask_of(images), test.truth.mask).tolist()
     return {**test.follows(images), **test.obeys(images), "pale colours": right,
@@ -90,9 +90,10 @@ def fidelity(base: UNet, control: ControlNet | None, test: Test) -> Arm:
     return scores_of(images, test), test.row(images)
 
 
-def record_bases(record: Record, name: str, a: UNet, control: ControlNet, batches: Callable,
-                 bases: Iterable[tuple[int, UNet]], test: Test) -> None:
-    """No control, A's ControlNet as it is and with the difference added, one of its own."""
+def record_bases(record: Record, name: str, a: UNet, control: ControlNet,
+                 batches: Callable, bases: Iterable[tuple[int, UNet]],
+                 test: Test) -> None:
+    """No control; A's ControlNet, as it is and with the difference; one of its own."""
     arms: dict[str, list[Arm]] = {}
     for seed, base in bases:
         ways = {"no control": None, "as it is": control,
@@ -117,22 +118,27 @@ def erased(base: UNet, control: ControlNet, share: float,
         images = sample(base, prompt, test.noise, [(control, edges)], steps=test.steps)
         own = shapes_right(images, right, test.classifier).float()
         other = shapes_right(images, wrong, test.classifier).float()
-        scores = {"outline's shape": own.mean().item(), "other shape": other.mean().item(),
+        scores = {"outline's shape": own.mean().item(),
+                  "other shape": other.mean().item(),
                   "IoU": mask_iou(mask_of(images), test.truth.mask).mean().item(),
                   "outline's shape of each": own.tolist(),
                   "other shape of each": other.tolist()}
-        yield f"{share:.0%} erased, {name}", (scores, figures.outlined(images[:4], edges[:4]))
+        row = figures.outlined(images[:4], edges[:4])
+        yield f"{share:.0%} erased, {name}", (scores, row)
 
 
-def eight_corners(base: UNet, control: ControlNet, test: Test) -> Iterator[tuple[str, Arm]]:
-    """As which shape the classifier sees pictures of one outline, for several prompts."""
+def eight_corners(base: UNet, control: ControlNet,
+                  test: Test) -> Iterator[tuple[str, Arm]]:
+    """As which shapes the classifier sees pictures of one outline, for each prompt."""
     edges, mask = between(held_out(1)[0].scenes)
     edges, mask = edges.to(args.device), mask.to(args.device)
     for prompt in ("", "red on blue", *(f"red {shape} on blue" for shape in SHAPES)):
         images = sample(base, prompt, test.noise, [(control, edges)], steps=test.steps)
         seen = test.classifier(mask_of(images)).argmax(1)
-        scores = {shape: (seen == i).float().mean().item() for i, shape in enumerate(SHAPES)}
-        scores["IoU"] = mask_iou(mask_of(images), mask.expand_as(images[:, :1])).mean().item()
+        scores = {shape: (seen == i).float().mean().item()
+                  for i, shape in enumerate(SHAPES)}
+        iou = mask_iou(mask_of(images), mask.expand_as(images[:, :1]))
+        scores["IoU"] = iou.mean().item()
         row = figures.outlined(images[:4], edges.expand(4, -1, -1, -1))
         yield f"eight corners, {prompt or 'no words'}", (scores, row)
 

@@ -47,16 +47,17 @@ from minicontrolnet.controlnet import Controls  # noqa: E402
 from minicontrolnet.training import BATCH_SIZE, Loss  # noqa: E402
 
 SEEDS, SMALL = 3, 4  # training seeds; pictures in a small batch
-CONSTANT = 100  # a plan 100 times as long, cut short: its rate stays above .999 of the full
+CONSTANT = 100  # a plan this much longer, cut short: the rate stays above .999
 
 
 # %% What is trained: a base and a ControlNet on it
 
 
 class Pair(nn.Module):
-    """A copy of the base and a ControlNet on it; the base is locked, or all but its decoder."""
+    """A copy of the base, locked or all but its decoder, and a ControlNet on it."""
 
-    def __init__(self, base: UNet, kind: type[ControlNet] = ControlNet, unlock: bool = False):
+    def __init__(self, base: UNet, kind: type[ControlNet] = ControlNet,
+                 unlock: bool = False):
         super().__init__()
         self.base, self.control = lock(copy.deepcopy(base)), kind(base)
         self.base.decoder.requires_grad_(unlock)
@@ -65,16 +66,18 @@ class Pair(nn.Module):
 class OnlyMiddle(ControlNet):
     """The 12 skips get no control, the middle does."""
 
-    def forward(self, xt: Tensor, t: Tensor, prompt: Tensor, condition: Tensor) -> Controls:
+    def forward(self, xt: Tensor, t: Tensor, prompt: Tensor,
+                condition: Tensor) -> Controls:
         controls = super().forward(xt, t, prompt, condition)
         return weigh(controls, [0.0] * 12 + [1.0])
 
 
 class ConditionAlone(ControlNet):
-    """The copy sees neither time nor noisy picture: its controls are the same at each step."""
+    """The copy sees neither t nor xt: its controls are the same at each step."""
 
-    def forward(self, xt: Tensor, t: Tensor, prompt: Tensor, condition: Tensor) -> Controls:
-        return super().forward(torch.zeros_like(xt), torch.zeros_like(t), prompt, condition)
+    def forward(self, xt: Tensor, t: Tensor, prompt: Tensor,
+                condition: Tensor) -> Controls:
+        return super().forward(0 * xt, 0 * t, prompt, condition)
 
 
 ARMS = {"as in the paper": Pair, "small batch": Pair,
@@ -87,7 +90,9 @@ def loss_in_batches(size: int) -> Loss:
     """Eq. 5 for a Pair, ``size`` pictures at a time; half of the prompts are empty."""
 
     def loss(pair: Pair, generator: torch.Generator) -> Tensor:
-        model = lambda xt, t, words, c: pair.base(xt, t, words, pair.control(xt, t, words, c))
+        def model(xt: Tensor, t: Tensor, prompt: Tensor, condition: Tensor) -> Tensor:
+            return pair.base(xt, t, prompt, pair.control(xt, t, prompt, condition))
+
         return condition_loss(model, pair.base, "edge", generator,
                               next_batch=partial(random_batch, size))
 
@@ -103,7 +108,7 @@ def draw(base: UNet, control: ControlNet | None, test: Test, prompt: Tensor) -> 
 
 
 def run(base: UNet, arm: str, seed: int, test: Test) -> Arm:
-    """Train an arm with one seed; the small batch is measured on its longer way, too."""
+    """Train an arm with one seed; the small batch is measured on its way, too."""
     begin, curves, after = time.process_time(), {}, {}
     longer = BATCH_SIZE // SMALL if arm == "small batch" else 1
     steps = longer * args.steps

@@ -8,8 +8,8 @@ from _lesson import args, figures
 from torch import Tensor
 
 from minicontrolnet import (Paired, colours_right, detect_edges, edge_f1,
-                            frechet_distance, held_out, load_classifier, mask_iou, mask_of,
-                            off_palette, paired, random_batch, shapes_right)
+                            frechet_distance, held_out, load_classifier, mask_iou,
+                            mask_of, off_palette, paired, random_batch, shapes_right)
 
 from .record import Scores
 
@@ -32,7 +32,7 @@ class Test:
                 "F1": edge_f1(images, self.edges).mean().item()}
 
     def obeys(self, images: Tensor) -> Scores:
-        """The shares of right colours, right shapes and clean pixels; how the shapes differ.
+        """The shares of right colours, right shapes and clean pixels, and a distance.
 
         Clean is a pixel within 0.2 of a colour of the toy world. Frechet is the
         distance of the masks' features from those of 256 other real pictures (Tab. 3's
@@ -50,20 +50,21 @@ class Test:
 
     def scores(self, draw: Callable[[Tensor], Tensor]) -> Arm:
         """Of draw(prompt) -> images, with the right prompts and with empty ones."""
-        right, empty = draw(self.truth.prompt), draw(torch.zeros_like(self.truth.prompt))
-        unsaid = {f"{name}, no words": value for name, value in self.follows(empty).items()}
+        right, empty = draw(self.truth.prompt), draw(0 * self.truth.prompt)
+        unsaid = {f"{name}, no words": value
+                  for name, value in self.follows(empty).items()}
         return {**self.follows(right), **self.obeys(right), **unsaid}, self.row(right)
 
 
 # %% Sudden convergence (Sec. 3.3, Fig. 4)
 
-# 1 - exp(-step / tau) is at 10 % after .105 tau and at 50 % after .693 tau: it waits .18 of
-# the time that it takes from the one to the other. A straight line waits .25 of it.
+# 1 - exp(-step / tau) is at 10 % after .105 tau and at 50 % after .693 tau: it waits
+# .18 of what it takes from the one to the other. A straight line waits .25 of it.
 GRADUAL = math.log(1 / 0.9) / (math.log(2) - math.log(1 / 0.9))
 
 
 def reached(curve: dict[str, float], share: float) -> float:
-    """The step at which a curve has done ``share`` of its way from the first to the highest.
+    """The step at which a curve has risen by ``share`` of its way to the highest.
 
     curve: step -> value; between two measured steps it is taken for a straight line.
     """
@@ -77,7 +78,7 @@ def reached(curve: dict[str, float], share: float) -> float:
 
 
 def suddenness(curve: dict[str, float]) -> float:
-    """How long a curve waits for its first tenth, over how long it then takes to its half."""
+    """How long a curve waits for its first tenth, over what it takes from there to half."""
     wait, half = reached(curve, 0.1), reached(curve, 0.5)
     return wait / max(half - wait, 1e-9)
 
@@ -86,7 +87,7 @@ def suddenness(curve: dict[str, float]) -> float:
 
 
 def apart(one: list[float], other: list[float]) -> Paired:
-    """One score less another, paired by training seed; one number stands for every seed."""
+    """One score less another, paired by seed; one number stands for every seed."""
     n = max(len(one), len(other))
     one, other = (values * (n // len(values)) for values in (one, other))
     return paired([a - b for a, b in zip(one, other, strict=True)])

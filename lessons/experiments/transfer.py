@@ -9,7 +9,7 @@ from torch import Tensor
 from minicontrolnet import Batch, ControlNet, UNet, detect_edges, fresh_batch, render
 from minicontrolnet.shapes import Outline, Scenes
 
-BETWEEN = Outline(4, 0.8, 0.9, math.pi / 4)  # eight corners; a square's notch is at 0.71
+BETWEEN = Outline(4, 0.8, 0.9, math.pi / 4)  # eight corners; a square's notch: 0.71
 
 
 def pale(images: Tensor) -> Tensor:
@@ -33,17 +33,17 @@ def moved(control: ControlNet, old: UNet, new: UNet) -> ControlNet:
     control = copy.deepcopy(control)
     with torch.no_grad():
         for part in ("embedding", "encoder"):
-            three = (getattr(network, part).parameters() for network in (control, old, new))
+            three = (getattr(net, part).parameters() for net in (control, old, new))
             for own, before, after in zip(*three, strict=True):
                 own += after - before
     return control
 
 
 def erase(edges: Tensor, centre: Tensor, share: float, seed: int = 0) -> Tensor:
-    """Rub out edges (n, 1, h, w) in a sector around centre (n, 2), ``share`` of a turn wide.
+    """Rub out edges (n, 1, h, w) in a sector around centre (n, 2).
 
-    Each picture's sector begins at a random angle of its own; a centre is x and y in
-    [-1, 1].
+    It is ``share`` of a turn wide and begins at a random angle of each picture's own.
+    A centre is x and y in [-1, 1].
     """
     n, _, h, w = edges.shape
     start = torch.rand(n, 1, 1, generator=torch.Generator().manual_seed(seed)).to(edges)
@@ -55,9 +55,9 @@ def erase(edges: Tensor, centre: Tensor, share: float, seed: int = 0) -> Tensor:
 
 
 def between(scenes: Scenes) -> tuple[Tensor, Tensor]:
-    """An outline that is no shape of the toy world: its edges and mask, (1, 1, 64, 64) each."""
-    one = scenes._replace(shape=torch.zeros(1, dtype=torch.long), centre=torch.zeros(1, 2),
-                          radius=torch.tensor([0.65]), angle=torch.zeros(1),
-                          aspect=torch.ones(1))
+    """The edges and mask (1, 1, 64, 64) of an outline that is no shape of the world."""
+    one = scenes._replace(shape=torch.zeros(1, dtype=torch.long),
+                          centre=torch.zeros(1, 2), radius=torch.tensor([0.65]),
+                          angle=torch.zeros(1), aspect=torch.ones(1))
     image, mask = render(one, outlines=[BETWEEN])
     return detect_edges(image), mask
