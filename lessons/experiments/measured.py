@@ -78,7 +78,7 @@ def reached(curve: dict[str, float], share: float) -> float:
 
 
 def suddenness(curve: dict[str, float]) -> float:
-    """How long a curve waits for its first tenth, over what it takes from there to half."""
+    """The wait for a curve's first tenth, over what it takes from there to its half."""
     wait, half = reached(curve, 0.1), reached(curve, 0.5)
     return wait / max(half - wait, 1e-9)
 
