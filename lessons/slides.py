@@ -1,0 +1,470 @@
+"""Slides for a lecture: python lessons/slides.py [--out outputs/slides.pdf] [--quick]
+
+Fifteen pages of 16:9, in half a minute. Every number is read from results or CLAIMS.md,
+or measured here; titles follow the verdicts. The small line below each page is for the
+speaker: which lesson to run, what to ask.
+"""
+
+import argparse
+import re
+import textwrap
+from collections import Counter
+from collections.abc import Iterator
+from math import log
+from pathlib import Path
+from statistics import fmean
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from _lesson import HERE, RESULTS, figures, load_pictures, load_results
+from matplotlib.backends.backend_pdf import PdfPages
+from matplotlib.figure import Figure, SubFigure
+from torch import Tensor
+
+from exercises.checking import EXERCISES
+from experiments.measured import GRADUAL, apart
+from minicontrolnet import (ControlNet, Paired, UNet, detect_edges, held_out, load_base,
+                            load_control, mask_iou, mask_of, paired, palette,
+                            paper_weights, sample, tokenize)
+from minicontrolnet.diagram import architecture
+from minicontrolnet.files import write_atomically
+from minicontrolnet.options import file_to_write, tell_problems
+
+TITLE, TEXT, NOTE = 24, 20, 12  # points
+plt = figures.plt
+STYLE = {"xtick.labelsize": 18, "ytick.labelsize": 18, "legend.fontsize": 18}
+
+
+class Live(NamedTuple):
+    """What pictures are drawn with: 8 held-out pictures, their outlines and noise."""
+
+    base: UNet
+    edge: ControlNet
+    palette: ControlNet
+    masks: Tensor
+    images: Tensor
+    prompt: Tensor
+    edges: Tensor
+    noise: Tensor
+    steps: int
+
+
+def page(title: str, *lines: str, note: str) -> tuple[Figure, SubFigure]:
+    """A slide with its title, at most three lines, the speaker's note, and room for more."""
+    title = textwrap.fill(title, 58)
+    lines = [part for line in lines for part in textwrap.wrap(line, 86)]
+    figure = plt.figure(figsize=(12.8, 7.2))
+    figure.get_layout_engine().set(w_pad=0.2)  # inches
+    top = 0.2 + 0.42 * (title.count("\n") + 1) + 0.38 * len(lines)  # inches
+    head, body, foot = figure.subfigures(3, 1, height_ratios=[top, 6.9 - top, 0.3])
+    head.text(0.03, 1 - 0.15 / top, title, size=TITLE, weight="bold", va="top")
+    head.text(0.03, 0, "\n".join(lines), size=TEXT, va="bottom", linespacing=1.25)
+    foot.text(0.03, 0.5, note, size=NOTE, color="0.5", va="center")
+    return figure, body
+
+
+def numbers_of(lesson: str) -> dict:
+    name, = (path.stem for path in RESULTS.glob(f"{lesson}_*.json"))
+    return load_results(name)["numbers"]
+
+
+def tell(it: Paired, yes: str, no: str, unclear: str) -> str:
+    """What a difference says, as one of three phrases."""
+    return {"confirmed": yes, "contradicted": no, "undecided": unclear}[it.verdict]
+
+
+# %% What it is
+
+
+def cover(live: Live) -> Figure:
+    figure, body = page(
+        "ControlNet: a picture says what words cannot",
+        "L. Zhang, A. Rao, M. Agrawala, ICCV 2023, arXiv 2302.05543",
+        "Here as a small program, in a world of one shape a picture",
+        note="python lessons/00_check.py; then python -m minicontrolnet board")
+    drawn = sample(live.base, live.prompt, live.noise, [(live.edge, live.edges)],
+                   steps=live.steps)
+    rows = torch.cat([live.edges[:6].expand(-1, 3, -1, -1), drawn[:6]])
+    figures.show(body.subplots(), rows, 6, below=figures.captions(live.prompt[:6]),
+                 left=["outline", "drawn"])
+    return figure
+
+
+def problem(live: Live) -> Figure:
+    star = int((live.prompt[:, 1] == tokenize(["star"])[0, 1]).nonzero()[0])
+    words, edges = "red star on blue", live.edges[[star]].expand_as(live.edges)
+    rows = [sample(live.base, words, live.noise, controls, steps=live.steps)
+            for controls in ([], [(live.edge, edges)])]
+    iou = [mask_iou(mask_of(images), live.masks[[star]]).mean() for images in rows]
+    spread = numbers_of("01")["spread of x, y, area, tilt over the data's"]
+    figure, body = page(
+        f'"{words}": eight noises, eight poses. With one outline, one pose',
+        f"No word fixes place, size and tilt: they vary {min(spread):.1f} to"
+        f" {max(spread):.1f} times as much as in the data.",
+        f"Mask IoU with the outline: {iou[0]:.2f} by words alone, {iou[1]:.2f} with it"
+        f" (n = {len(edges)}).",
+        note="python lessons/01_ddpm.py. Ask: which longer prompt would fix the pose?")
+    rows[1] = figures.outlined(rows[1], edges, 4)
+    figures.show(body.subplots(), torch.cat([figures.enlarge(rows[0], 4), rows[1]]), 8,
+                 left=["words", "and an\noutline"])
+    return figure
+
+
+def diagram(live: Live) -> Figure:
+    title = "{} outputs of the copy are added to the locked base's {} skips and middle"
+    figure = architecture(live.base, live.edge, title=title)
+    figure.text(0.01, 0.035, "python lessons/02_locking.py\nRead controlnet.py aloud",
+                size=NOTE, color="0.5", va="center")
+    return figure
+
+
+def locking(live: Live) -> Figure:
+    record = numbers_of("02")
+    arms, costs = record["asked for what is new"], record["costs"]["ControlNet, locked"]
+    colours = {arm: own["right colours"] for arm, own in arms.items()}
+    figure, body = page(
+        f"Trained itself, the base paints {colours['trained itself']:.0%} of the new"
+        f" colours right; locked, with a copy, {colours['locked + copy']:.0%}",
+        "Both learn from 100 pictures in four colours; then the other four are asked"
+        " for.",
+        f"A locked step has {costs[0]:.2f} of the base's own arithmetic, {costs[2]:.2f}"
+        " of its memory.",
+        note="python lessons/02_locking.py. Ask: what does an exact 0 buy that a small"
+             " learning rate does not?")
+    ax = body.subplots()
+    for shift, what in enumerate(("right shape", "right colours")):
+        at = [i + 0.36 * shift for i in range(len(arms))]
+        bars = ax.barh(at, [own[what] for own in arms.values()], 0.34, label=what)
+        ax.bar_label(bars, fmt="{:.0%}", padding=6, size=18)
+    ax.set_yticks([i + 0.18 for i in range(len(arms))], arms)
+    ax.set(xlim=(0, 1.1), xlabel="share of pictures asked for what is new")
+    ax.legend(ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1), reverse=True)
+    return figure
+
+
+def zero_conv(live: Live) -> Figure:
+    norms = numbers_of("03")["gradient norms"]
+    text = lambda x: "None" if x is None else f"{x:.0e}" if x else "0"
+    first = {name: next((i for i, x in enumerate(row) if x), None)
+             for name, row in norms.items()}
+    order = sorted({i for i in first.values() if i is not None})
+    figure, body = page(
+        "Weights of zero learn: their gradient holds the input, not the weight",
+        f"They wake in an order, at backward pass {', '.join(map(str, order))}: the"
+        " outputs first; the locked base never.",
+        note="python lessons/03_zero_conv.py. Ask: two zero convs in a row never learn;"
+             " why do these?")
+    left, right = body.subplots(1, 2, width_ratios=[2, 3])
+    left.axis("off")
+    left.text(0, 0.5, "$y = W x + b$,  $W = 0$,  $b = 0$\n\n$dL/dW = g\\, x^T$  is not 0"
+              "\n\n$dL/db = g$  is not 0\n\n$dL/dx = W^T g$  is 0\n\n"
+              "with  $g = dL/dy$", size=24, va="center")
+    figures.heat(right, norms, {name: [*map(text, row)] for name, row in norms.items()})
+    right.set_yticks(range(len(norms)), [textwrap.fill(name, 14) for name in norms])
+    right.set_xlabel("backward pass")
+    right.set_title("norm of the gradient")
+    return figure
+
+
+def encoder(live: Live) -> Figure:
+    arms = numbers_of("04")
+    rest = list(arms)[1:]
+    more = {arm: apart(arms["learned"]["F1"], arms[arm]["F1"]) for arm in rest}
+    say = lambda verdict: ", ".join(arm for arm in rest
+                                    if more[arm].verdict == verdict) or "none"
+    figure, body = page(
+        tell(more["average"], "An average of patches forgets where the line runs; a"
+             " learned encoder does not", "An average of patches is enough here",
+             "A learned encoder is not told apart from an average of patches"),
+        f"The learned encoder follows better than: {say('confirmed')}.",
+        f"Not told apart from it: {say('undecided')}. Better than it:"
+        f" {say('contradicted')}.",
+        note="python lessons/04_condition_encoder.py. An early difference says how soon,"
+             " not how well in the end.")
+    left, right = body.subplots(1, 2, width_ratios=[4, 3])
+    edges = live.edges[:2]
+    maps = [edges, F.avg_pool2d(edges, 4), edges[:, :, ::4, ::4]]
+    tiles = [figures.enlarge(x, 256 // x.shape[-1]) for x in maps]
+    figures.show(left, torch.stack(tiles, 1).flatten(0, 1), 3,
+                 below=["64 x 64", "average", "every\nfourth"])
+    dots(right, {arm: own["F1"] for arm, own in arms.items()})
+    right.set(xlabel="edge F1, a dot a seed", xlim=(0, 1.05))
+    return figure
+
+
+def dots(ax: plt.Axes, scores: dict[str, list[float]]) -> None:
+    """A row for each name, from above; a dot for each seed."""
+    for i, values in enumerate(scores.values()):
+        ax.plot(values, [-i] * len(values), "o", ms=12, alpha=0.6, color=f"C{i}")
+    ax.set_yticks([-i for i in range(len(scores))], scores)
+    ax.margins(y=0.15)
+
+
+# %% How it learns
+
+
+def training(live: Live) -> Figure:
+    iou = {name: fmean(each) for name, each in numbers_of("05")["IoU"].items()}
+    pairs = [numbers_of("08")[f"pairs, {arm} dropped"]["none"]["right colours"]
+             for arm in ("half", "none")]
+    learned = tell(apart(*pairs), "It learns to.", "It learns less than without.",
+                   "Whether it must is undecided.")
+    figure, body = page(
+        "Half of the prompts are emptied: the copy has to read the outline",
+        f"{learned} Right colours without a word: half dropped {fmean(pairs[0]):.0%},"
+        f" none dropped {fmean(pairs[1]):.0%}.",
+        f"After 200 steps, mask IoU: {iou['right prompt']:.2f} with words,"
+        f" {iou['empty prompt']:.2f} without; untrained {iou['step 0']:.2f}.",
+        note="python lessons/05_edge_control.py, 08_ablations.py. Ask: what is the loss"
+             " mostly made of?")
+    left, right = body.subplots(1, 2, width_ratios=[2, 3])
+    left.axis("off")
+    left.text(0, 0.5, "Eq. 5, on noisy $z_t$, time $t$,\nprompt $c_t$, outline $c_f$:"
+              "\n\n$\\|\\epsilon - \\epsilon_\\theta(z_t, t, c_t, c_f)\\|^2$\n\n"
+              "$c_t$ is empty half of the time", size=22, va="center")
+    rows = [live.edges[:4].expand(-1, 3, -1, -1)]
+    rows += [sample(live.base, prompt, live.noise[:4], [(live.edge, live.edges[:4])],
+                    steps=live.steps) for prompt in (live.prompt[:4], "")]
+    figures.show(right, torch.cat(rows), 4, left=["outline", "words", "no words"],
+                 below=[words.replace(" ", "\n", 1)
+                        for words in figures.captions(live.prompt[:4])])
+    return figure
+
+
+def convergence(live: Live) -> Figure:
+    arm = numbers_of("09")["endless"]
+    wait, half = fmean(arm["wait"]), fmean(arm["half"])
+    sudden = paired([log(ratio / GRADUAL) for ratio in arm["suddenness"]])
+    figure, body = page(
+        tell(sudden, f"Sudden convergence: {wait:.0f} steps of waiting, and"
+             f" {half - wait:.0f} steps later half of the rise",
+             "Outlines are followed step by step", "Sudden or gradual: undecided"),
+        "The shuffle gap: how much larger the loss is with a neighbour's outline.",
+        "Left, the eye sees a jump. Right, by powers of ten, a growth from the start.",
+        note="python lessons/05_edge_control.py, 43 s; start it, vote, then show this."
+             " Three seeds: lesson 09.")
+    for ax, scale in zip(body.subplots(1, 2), ("linear", "log")):
+        for i in range(len(arm["wait"])):
+            steps, gaps = zip(*((int(step), at[i]) for step, at in arm["gap"].items()
+                                if scale == "linear" or at[i] > 0))
+            ax.plot(steps, gaps, "o-", color=f"C{i}", label=f"seed {i}")
+        ax.set(xlabel="training step", yscale=scale)
+    ax.legend()
+    body.axes[0].set_ylabel("shuffle gap")
+    return figure
+
+
+# %% How it is used
+
+
+def guidance(live: Live) -> Figure:
+    record = numbers_of("06")
+    at_30 = {arm: own["30"]["off palette"] for arm, own in record.items()}
+    burnt = {arm: f"{fmean(each):.0%}" for arm, each in at_30.items()}
+    cured = paired(torch.tensor(at_30["one branch"]) - torch.tensor(at_30["paper / 8"]))
+    weak = paired(torch.tensor(at_30["equal, weak"]) - torch.tensor(at_30["paper / 8"]))
+    figure, body = page(
+        f"Guidance 30 burns {burnt['one branch']} of the pixels; weighed by resolution "
+        + tell(cured, f"only {burnt['paper / 8']}", f"even {burnt['paper / 8']}",
+               f"{burnt['paper / 8']}, not told apart"),
+        "No prompt, control in both branches: they are one function, guidance is"
+        " nothing.",
+        f"Equal weights, as weak as the paper's on the larger grids: "
+        f"{burnt['equal, weak']}, " + tell(weak, "burn more", "burn less",
+                                           "not told apart") + ".",
+        note="python lessons/06_cfg_weighting.py. Ask: what else than weights would"
+             " lessen the burning?")
+    paper = [weight / 8 for weight in paper_weights()]
+    arms = {"both branches": (True, 1.0), "one branch": (False, 1.0),
+            "paper / 8": (False, paper)}
+    n, columns = 3, [figures.enlarge(live.edges[:3], 4)]
+    for in_both, weights in arms.values():
+        drawn = sample(live.base, "", live.noise[:n],
+                       [(live.edge, live.edges[:n], weights)], 30, 4, in_both=in_both)
+        columns.append(figures.outlined(drawn, live.edges[:n], 4))
+    figures.show(body.subplots(), torch.stack(columns, 1).flatten(0, 1), len(columns),
+                 below=["outline", *(f"{arm.replace(' ', chr(10), 1)}\n{burnt[arm]} burnt"
+                                     for arm in arms)])
+    return figure
+
+
+def several(live: Live) -> Figure:
+    record = numbers_of("07")
+    means = {what: {way: fmean(each) for way, each in ways.items()}
+             for what, ways in record.items() if isinstance(ways, dict)}
+    less = lambda what, a, b: paired(torch.tensor(record[what][a])
+                                     - torch.tensor(record[what][b]))
+    gains = (less("palette error", "edge alone", "agreeing: sum"),
+             less("IoU", "agreeing: sum", "agreeing: palette alone"))
+    weakest = min(gains, key=lambda it: it.low)
+    figure, body = page(
+        "Two ControlNets that never met: their sum " + tell(
+            weakest, "follows both", "does not follow both", "may not follow both"),
+        *(f"{name}: IoU with the outline {means['IoU'][way]:.2f}, palette error"
+          f" {means['palette error'][way]:.3f}" for name, way in
+          {"Edge alone": "edge alone", "Palette alone": "agreeing: palette alone",
+           "Sum": "agreeing: sum"}.items()),
+        note="python lessons/07_multi_control.py. Ask: why the sum and not the mean?")
+    edges, colours, noise = live.edges[:3], palette(live.images[:3]), live.noise[:3]
+    pairs = (live.edge, edges), (live.palette, colours)
+    columns = [figures.enlarge(x, 4) for x in (edges, colours)]
+    for controls in ([pairs[0]], [pairs[1]], pairs):
+        drawn = sample(live.base, "", noise, controls, steps=live.steps)
+        columns.append(figures.outlined(drawn, edges, 4))
+    figures.show(body.subplots(), torch.stack(columns, 1).flatten(0, 1), len(columns),
+                 below=["edges", "palette", "edge\nalone", "palette\nalone", "sum"])
+    return figure
+
+
+# %% What holds
+
+
+def ablations(live: Live) -> Figure:
+    record, kinds = numbers_of("08"), ("none", "insufficient", "conflicting", "perfect")
+    arms = ("zero convs", "N(0, 1/fan_in)", "N(0, 0.02^2)", "lite")
+    over = {arm: apart(record["zero convs"]["none"]["IoU"], record[arm]["none"]["IoU"])
+            for arm in arms[1:]}
+    say = lambda it: tell(it, "worse", "better", "not told apart")
+    figure, body = page(
+        "Against zero convs: large Gaussian convs are"
+        f" {say(over['N(0, 1/fan_in)'])}, lite is {say(over['lite'])}",
+        *(f"Zero convs less {arm}, no prompt: IoU {it}, {it.verdict}"
+          for arm, it in over.items()),
+        note="python lessons/08_ablations.py (Fig. 8). Ask: what would one seed have"
+             " hidden?")
+    for ax, kind in zip(body.subplots(1, 4, sharey=True, sharex=True), kinds):
+        dots(ax, {arm: record[arm][kind]["IoU"] for arm in arms})
+        ax.set_title(f"prompt: {kind}")
+    body.supxlabel("mask IoU, a dot a training seed", size=18)
+    return figure
+
+
+def few_pictures(live: Live) -> Figure:
+    record = numbers_of("08")
+    arms = [arm for arm in record if arm.startswith("few: ")]
+    paint = {arm: fmean(record[arm]["new colours"]["right colours"]) for arm in arms}
+    own, itself = paint["few: ControlNet"], paint["few: base trained"]
+    figure, body = page(
+        f"From 100 pictures in four colours: ControlNet paints {own:.0%} of the other"
+        f" four right, the base trained itself {itself:.0%}",
+        "What the locked base knew, it still knows. The copy only has to learn"
+        " outlines.",
+        note="python lessons/08_ablations.py, lessons/02_locking.py. Ask: who would"
+             " collect a million pictures for one condition?")
+    left, right = body.subplots(1, 2, width_ratios=[5, 6])
+    pictures = load_pictures("08_ablations", 256).unflatten(0, (len(record), -1))
+    shown = [arm for arm in arms if arm not in ("few: random copy", "few: lite")]
+    rows = [pictures[list(record).index(arm)] for arm in shown]
+    figures.show(left, torch.cat(rows), len(rows[0]),
+                 below=["seen", "new", "new", "new,\nshapes too"],
+                 left=[arm[5:].replace(" ", "\n", 1) for arm in shown])
+    dots(right, {arm[5:]: record[arm]["new colours"]["right colours"] for arm in arms})
+    right.set(xlim=(-0.05, 1.05), xlabel="right colours, a dot a seed")
+    return figure
+
+
+def transfer(live: Live) -> Figure:
+    arms, ways = numbers_of("10"), ("no control", "as it is")
+    bases = {"A": "A itself", "A'": "a sibling", "B": "a stranger"}
+    iou = {base: [fmean(arms[f"{base}, {way}"]["IoU"]) for way in ways] for base in bases}
+    gains = {bases[base]: after - before for base, (before, after) in iou.items()}
+    keeps = {who: gain / gains["A itself"] for who, gain in gains.items()}
+    pale = apart(arms["A', as it is"]["pale colours"],
+                 arms["A', no control"]["pale colours"])
+    figure, body = page(
+        f"On another base, untrained: a sibling keeps {keeps['a sibling']:.0%} of the"
+        f" gain in IoU, a stranger {keeps['a stranger']:.0%}",
+        "The sibling was trained on from A, on pale pictures; the stranger from noise.",
+        f"The sibling's pale style {tell(pale, 'gains', 'suffers', 'may suffer')}: right"
+        f" and pale, {pale}.",
+        note="python lessons/10_transfer.py. Ask: why should channel 17 mean the same"
+             " in two networks?")
+    pictures = load_pictures("10_transfer", 192).unflatten(0, (len(arms), -1))
+    at = {arm: i for i, arm in enumerate(arms)}
+    grid = [pictures[at[f"{base}, {way}"]][i] for way in ways for base in bases
+            for i in (1, 2)]
+    below = [text for base, who in bases.items()
+             for text in (who, "IoU {:.2f}\nto {:.2f}".format(*iou[base]))]
+    figures.show(body.subplots(), torch.stack(grid), 6, "", below, ["without", "with"])
+    return figure
+
+
+def claims(live: Live) -> Figure:
+    text = (HERE / "CLAIMS.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \[(\d+)\].*\| ([^|]+) \|$", text, re.MULTILINE)
+    parts = [(number, *re.fullmatch(r"([a-z ]+?)(?: \((.+)\))?", part).groups())
+             for number, cell in rows for part in cell.split("; ")]
+    count = Counter(status for _, status, _ in parts)
+    against = [f"{part or 'the whole'} ({number})" for number, status, part in parts
+               if status == "contradicted"]
+    figure, body = page(
+        f"{len(rows)} claims of the paper, {len(parts)} parts:"
+        f" {count['reproduced']} reproduced, {count['contradicted']} contradicted",
+        *textwrap.wrap(f"Contradicted: {', '.join(against) or 'none'}.", 82)[:2],
+        "A toy can show a mechanism, and fail to; it is no proof against the paper.",
+        note="lessons/CLAIMS.md has the interval behind each status. Ask: which row"
+             " would you not have believed?")
+    ax, count = body.subplots(), dict(count.most_common())
+    bars = ax.barh([-i for i in range(len(count))], count.values(), color="C0")
+    ax.bar_label(bars, padding=6, size=18)
+    ax.set_yticks([-i for i in range(len(count))], count)
+    ax.set_xlabel("parts of claims")
+    return figure
+
+
+def at_home(live: Live) -> Figure:
+    homework = [EXERCISES[id] for id in ("05a", "05b", "06c")]
+    figure, body = page(
+        f"At home: {len(EXERCISES)} exercises that check themselves,"
+        f" {sum(e.minutes for e in EXERCISES.values())} minutes in all",
+        "pip install -r requirements.txt", "python lessons/exercises",
+        "python lessons/03_zero_conv.py --mine   (a lesson with your own functions)",
+        note="lessons/README.md: plans, grading. The project: a condition of your own.")
+    ax = body.subplots()
+    ax.axis("off")
+    told = [f"{e.id}   {e.task} ({e.minutes} minutes)" for e in homework]
+    told += ["The project: a condition of your own; what you expect, written before",
+             "Draw: python -m minicontrolnet board"]
+    ax.text(0, 0.95, "For next week:\n\n" + "\n\n".join(told), size=TEXT, va="top")
+    return figure
+
+
+# %% The file
+
+
+SLIDES = (cover, problem, diagram, locking, zero_conv, encoder, training, convergence,
+          guidance, several, ablations, few_pictures, transfer, claims, at_home)
+
+
+def drawn(quick: bool) -> Iterator[Figure]:
+    """The slides, one by one; ``quick``: their live pictures take few sampling steps."""
+    base, (truth, noise) = load_base(), held_out(8)
+    live = Live(base, load_control("edge", base), load_control("palette", base),
+                truth.mask, truth.image, truth.prompt, detect_edges(truth.image), noise,
+                steps=3 if quick else 25)
+    for slide in SLIDES:
+        with plt.rc_context(STYLE):
+            figure = slide(live)
+        yield figure
+
+
+def main(words: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python lessons/slides.py",
+                                     description="Make slides for a lecture.")
+    parser.add_argument("--out", type=file_to_write(".pdf"), metavar="FILE",
+                        default=Path("outputs") / "slides.pdf")
+    parser.add_argument("--quick", action="store_true",
+                        help="pictures of few sampling steps, in seconds")
+    args = parser.parse_args(words)
+    about = {"Title": "ControlNet", "CreationDate": None}
+    with write_atomically(args.out) as file, PdfPages(file, metadata=about) as pdf:
+        for figure in drawn(args.quick):
+            pdf.savefig(figure, dpi=200)
+            plt.close(figure)
+    print(args.out)
+
+
+if __name__ == "__main__":
+    tell_problems()
+    main()
