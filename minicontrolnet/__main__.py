@@ -3,6 +3,8 @@
 import argparse
 import platform
 import sys
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,69 +15,85 @@ from .controlnet import ControlNet
 from .diffusion import TIMESTEPS
 from .drawings import doubt, edges_from_picture, palette_from_picture, read_image, trace
 from .evaluation import show_scores
-from .files import Problem, check_place, load_file, write_atomically
+from .files import Problem, check_place, in_use, load_file, write_atomically
 from .metrics import ShapeClassifier, classifier_loss
 from .options import device, file_to_write, in_range, tell_problems
 from .pretrained import fingerprint, load_base, load_classifier, load_control, save_weights, seeded
 from .sampling import GUIDANCE, sample, seeded_noise
-from .shapes import SIZE, tokenize
-from .training import BATCH_SIZE, Loss, base_loss, control_loss, train
+from .shapes import SIZE, random_batch, tokenize
+from .training import (BATCH_SIZE, Loss, base_loss, control_loss, first_does, processes, together,
+                       train)
 from .unet import UNet
 
-# Steps and learning rate of the weights that ship; "shapes" is the classifier of metrics.py. At 2e-3
+# Steps, batch and learning rate of the weights that ship; "shapes" is the classifier of metrics.py. At 2e-3
 # the base learns no faster and its maps grow; one run of 12,000 steps ended in a base that ignores xt.
-RECIPES = {"base": (10000, 1e-3), "edge": (4000, 1e-3), "palette": (4000, 1e-3),
-           "pose": (4000, 1e-3), "shapes": (400, 3e-3)}
+RECIPES = {"base": (10000, BATCH_SIZE, 1e-3), "edge": (4000, BATCH_SIZE, 1e-3),
+           "palette": (4000, BATCH_SIZE, 1e-3), "pose": (4000, BATCH_SIZE, 1e-3), "shapes": (400, 64, 3e-3)}
 SCALES = [0, 0.25, 0.5, 0.75, 1, 1.5, 2]  # of --grid scale
 
 
 def train_command(args: argparse.Namespace) -> None:
     """Train the base or a ControlNet; the state to resume from is saved beside the weights."""
-    full, lr = RECIPES[args.what]
-    steps, out = args.steps or full, args.out or Path("checkpoints") / f"{args.what}.pt"
-    state = out.with_suffix(".train.pt")
-    for path in out, state, out.with_suffix(".txt"):
+    steps, batch, args.lr = RECIPES[args.what]
+    args.steps, args.batch = args.steps or steps, args.batch or batch
+    args.out = args.out or Path("checkpoints") / f"{args.what}.pt"
+    args.state = args.out.with_suffix(".train.pt")
+    with together(args.device), ExitStack() as until_the_end:
+        first_does(lambda: begin(args, until_the_end))
+        network, loss, run = what_to_train(args)
+        try:
+            average = train(network, loss, args.steps, lr=args.lr, seed=args.seed, path=args.state,
+                            resume=args.resume, run=run, progress=f"training {args.what}")
+        except KeyboardInterrupt as stop:
+            if not stop.args:  # pressed twice: nothing was saved
+                raise
+            raise KeyboardInterrupt(f"{stop}; saved in {args.state}; the same command with --resume goes on") from None
+        first_does(lambda: write_weights(average, args))
+
+
+def begin(args: argparse.Namespace, until_the_end: ExitStack) -> None:
+    """Hold the files of a training; raises Problem if it could not write them, or another one does or did."""
+    for path in args.out, args.state, args.out.with_suffix(".txt"):
         check_place(path)
-    if state.exists() and not args.resume:
-        raise Problem(f"{state} holds an earlier run; give --resume to go on with it,"
+    until_the_end.enter_context(in_use(args.state))
+    if args.state.exists() and not args.resume:
+        raise Problem(f"{args.state} holds an earlier run; give --resume to go on with it,"
                       " or --out FILE to leave it and start another")
-    network, loss, run = what_to_train(args)
-    try:
-        average = train(network, loss, steps, lr=lr, seed=args.seed, path=state, resume=args.resume,
-                        run=run, progress=f"training {args.what}")
-    except KeyboardInterrupt as stop:
-        if not stop.args:  # pressed twice: nothing was saved
-            raise
-        raise KeyboardInterrupt(f"{stop}; saved in {state}; the same command with --resume goes on") from None
-    mark = save_weights(average, args.what, out)
-    write_recipe(out.with_suffix(".txt"), steps, lr, args.seed, load_file(state)["seconds"], mark)
-    print(f"wrote {out} and, beside it, how it was made")
+    if args.what == "shapes" and args.batch != RECIPES["shapes"][1]:
+        raise Problem(f"the classifier does not learn from {args.batch} pictures a step but from"
+                      f" {RECIPES['shapes'][1]}; leave out --batch")
 
 
-def write_recipe(path: Path, steps: int, lr: float, seed: int, seconds: float, mark: str) -> None:
-    """Write the text file that stands beside a file of weights."""
+def write_weights(network: nn.Module, args: argparse.Namespace) -> None:
+    """Write a trained network, and beside it a text file that tells how it was made."""
+    mark, seconds = save_weights(network, args.what, args.out), load_file(args.state)["seconds"]
+    shared = f" in each of {processes()} processes" if processes() > 1 else ""
     lines = {
         "command": "python -m minicontrolnet " + " ".join(sys.argv[1:]),
-        "steps, batch, learning rate, seed": f"{steps}, {BATCH_SIZE}, {lr}, {seed}",
-        "machine": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads",
+        "steps, batch, learning rate, seed": f"{args.steps}, {args.batch}, {args.lr}, {args.seed}",
+        "machine": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads{shared}",
         "versions": f"Python {platform.python_version()}, torch {torch.__version__}",
         "minutes": f"{seconds / 60:.1f}",
         "fingerprint": mark,
     }
-    with write_atomically(path) as file:
+    with write_atomically(args.out.with_suffix(".txt")) as file:
         file.write("".join(f"{name}: {value}\n" for name, value in lines.items()).encode())
+    print(f"wrote {args.out} and, beside it, how it was made")
 
 
-def what_to_train(args: argparse.Namespace) -> tuple[nn.Module, Loss, dict[str, str]]:
+def what_to_train(args: argparse.Namespace) -> tuple[nn.Module, Loss, dict[str, str | int]]:
     """The new network, the loss that trains it, and what both depend on."""
-    run = {"network": args.what}
+    run = {"network": args.what, "batch": args.batch}
+    pictures = partial(random_batch, args.batch)
+    new = lambda *build: first_does(lambda: seeded(args.seed, *build))
     if args.what == "base":
-        return seeded(args.seed, UNet).to(args.device), base_loss, run
+        return new(UNet).to(args.device), partial(base_loss, next_batch=pictures), run
     if args.what == "shapes":
-        return seeded(args.seed, ShapeClassifier), classifier_loss, run
-    base = load_base(args.base_weights, args.device)
-    control = seeded(args.seed, ControlNet, base, CHANNELS[args.what]).to(args.device)
-    return control, control_loss(base, args.what), run | {"base": fingerprint(base.state_dict())}
+        return new(ShapeClassifier), classifier_loss, run
+    base = first_does(lambda: load_base(args.base_weights))
+    control = new(ControlNet, base, CHANNELS[args.what]).to(args.device)
+    loss = control_loss(base.to(args.device), args.what, next_batch=pictures)
+    return control, loss, run | {"base": fingerprint(base.state_dict())}
 
 
 def sample_command(args: argparse.Namespace) -> None:
@@ -193,6 +211,7 @@ def add_board(command: argparse.ArgumentParser) -> None:
 def add_train(command: argparse.ArgumentParser) -> None:
     command.add_argument("what", choices=list(RECIPES))
     command.add_argument("--steps", type=in_range(int, 1, 10**7), help="default: the recipe that ships")
+    command.add_argument("--batch", type=in_range(int, 1, 10**4), help="pictures a step; default: 16")
     command.add_argument("--seed", type=in_range(int, 0, 2**31), default=0)
     command.add_argument("--device", type=device, default="auto")
     command.add_argument("--out", type=file_to_write(".pt"), help="default: checkpoints/base.pt and so on")

@@ -11,6 +11,11 @@ from typing import Any
 
 import torch
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
 
 class Problem(ValueError):
     """Something the user can mend, in one sentence: what was given, what is expected, what next."""
@@ -61,6 +66,31 @@ def check_place(path: Path) -> None:
         raise _Enough
 
 
+@contextmanager
+def in_use(path: Path) -> Iterator[None]:
+    """Hold ``path`` for one program at a time; raises Problem if another one holds it.
+
+    The lock is the system's, on a file beside ``path``: it ends with its process, however that
+    ends, so what a killed one leaves holds nobody up. Windows has none of this kind.
+    """
+    beside = path.with_name(f".{path.name}.lock")
+    check_place(beside)
+    with open(beside, "wb") as file:
+        try:
+            if fcntl:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Problem(f"another training is writing to {path}; wait for its end, or give this one"
+                          " an --out of its own") from None
+        except OSError:  # some network drives know no locks
+            pass
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                beside.unlink()
+
+
 def save_file(content: Any, path: Path) -> None:
     """torch.save, all or nothing: a crash or a full disk leaves what was there before."""
     with write_atomically(path) as file:
@@ -72,6 +102,8 @@ def load_file(path: Path) -> Any:
 
     Tensors must be dense, real and finite: on others, load_state_dict and AdamW may do anything.
     """
+    if os.path.exists(path) and not os.path.isfile(path):  # to open a pipe would wait for its other end
+        raise Problem(f"{path} cannot be read as weights: it is no plain file; give the name of one")
     try:
         with zipfile.ZipFile(path) as archive:
             if archive.testzip():  # torch.load itself would take a flipped bit for a weight

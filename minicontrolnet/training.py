@@ -5,11 +5,12 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
@@ -63,7 +64,7 @@ def base_loss(unet: UNet, generator: torch.Generator, next_batch: NextBatch = fr
     batch = next_batch(generator)
     prompt = drop_words(batch.prompt, generator, whole=0.1, each=0.03)
     t, eps = random_times_and_noise(batch.x0, generator)
-    x0, t, eps, prompt = to_device_of(unet, batch.x0, t, eps, prompt)
+    x0, t, eps, prompt = own_part(unet, batch.x0, t, eps, prompt)
     return noise_loss(lambda xt, t: unet(xt, t, prompt), x0, t, eps, unet.prediction_type)
 
 
@@ -74,7 +75,7 @@ def condition_loss(model: Callable[..., Tensor], unet: nn.Module, kind: str, gen
     condition = condition_of(kind, batch, generator)
     prompt = drop_words(batch.prompt, generator, whole=drop, each=0.0)
     t, eps = random_times_and_noise(batch.x0, generator)
-    x0, t, eps, prompt, c = to_device_of(unet, batch.x0, t, eps, prompt, condition)
+    x0, t, eps, prompt, c = own_part(unet, batch.x0, t, eps, prompt, condition)
     return noise_loss(lambda xt, t: model(xt, t, prompt, c), x0, t, eps, unet.prediction_type)
 
 
@@ -88,19 +89,93 @@ def control_loss(base: UNet, kind: str, drop: float = 0.5, next_batch: NextBatch
     return loss
 
 
-def to_device_of(module: nn.Module, *tensors: Tensor) -> list[Tensor]:
-    """Move tensors to where a module's parameters are."""
-    device = next(module.parameters()).device
-    return [tensor.to(device) for tensor in tensors]
+# %% Several processes: each draws the whole batch and takes its part; torchrun starts them
+
+
+def rank() -> int:
+    """The number of this process: 0 is the first, which alone reads, writes and prints."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def processes() -> int:
+    """How many processes train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+@contextmanager
+def together(device: torch.device) -> Iterator[None]:
+    """Join the processes that torchrun started, if it did; on CUDA each has a GPU of its own."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        yield
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    yield
+    dist.destroy_process_group()
+
+
+def own_part(module: nn.Module, *batch: Tensor) -> list[Tensor]:
+    """This process's equal part of a batch, moved to where a module's parameters are."""
+    n, k, device = len(batch[0]), processes(), next(module.parameters()).device
+    if n % k:
+        raise agreed(Problem(f"a batch of {n} pictures cannot be divided equally among {k} processes;"
+                             " give --batch a multiple of their number"))
+    return [tensor.chunk(k)[rank()].to(device) for tensor in batch]
+
+
+def mean_over_processes(loss: Tensor, network: nn.Module) -> Tensor:
+    """Replace each process's gradients by their mean; returns the mean loss. Parts are equal, so
+    these are the whole batch's."""
+    if processes() == 1:
+        return loss
+    gradients = [p.grad for p in network.parameters() if p.grad is not None]
+    together = torch.cat([part.flatten() for part in (*gradients, loss.detach())])
+    dist.all_reduce(together)  # one message is faster than one for each of 200 tensors
+    *means, loss = (together / processes()).split([part.numel() for part in (*gradients, loss)])
+    for gradient, mean in zip(gradients, means):
+        gradient.copy_(mean.view_as(gradient))
+    return loss.squeeze()
+
+
+def in_any_process(event: bool) -> bool:
+    """Whether an event happened in one process at least: all must stop after the same step."""
+    if processes() > 1:
+        count = torch.tensor(int(event))
+        dist.all_reduce(count)
+        return bool(count)
+    return event
+
+
+def first_does(work: Callable[[], Any]) -> Any:
+    """Let the first process alone do ``work``; all return its result, or end with its Problem.
+
+    So no process waits for one that has left because a file could not be read or written.
+    """
+    done = [None, None]
+    if rank() == 0:
+        try:
+            done[0] = work()
+        except Problem as problem:
+            done[1] = problem
+    if processes() > 1:
+        dist.broadcast_object_list(done)
+    if done[1]:
+        raise agreed(done[1])
+    return done[0]
+
+
+def agreed(error: BaseException) -> BaseException:
+    """What to raise if all processes have the same error: the first one tells it, the others end."""
+    return error if rank() == 0 else SystemExit(1)
 
 
 # %% The loop
 
 
 def train(network: nn.Module, loss: Loss, steps: int, *, lr: float, seed: int = 0,
-          path: Path | None = None, resume: bool = False, run: dict[str, str] | None = None,
-          stop_at: int | None = None,
-          on_step: Callable[[int, float, nn.Module], None] | None = None,
+          path: Path | None = None, resume: bool = False, run: dict[str, Any] | None = None,
+          stop_at: int | None = None, on_step: Callable[[int, float, nn.Module], None] | None = None,
           progress: str | None = None) -> nn.Module:
     """Train ``network`` for ``steps`` steps and return the moving average of its weights.
 
@@ -110,37 +185,41 @@ def train(network: nn.Module, loss: Loss, steps: int, *, lr: float, seed: int = 
         go on from there. A run that was stopped and resumed equals one without a break.
     run: what else tells this run from others, such as its base; all of it must agree to resume.
     on_step: called after each step with its number, its loss and the averaged network.
-    Raises Problem if the loss or its gradient is not finite. Ctrl-C finishes the step in hand,
-    saves, and raises KeyboardInterrupt.
+    Raises Problem if the loss or its gradient is not finite. Ctrl-C or ``kill`` finishes the step
+    in hand, saves, and raises KeyboardInterrupt.
     """
-    generator = torch.Generator().manual_seed(seed)
-    optimiser = adamw(network, lr)
+    generator, optimiser = torch.Generator().manual_seed(seed), adamw(network, lr)
     average = AveragedModel(network, multi_avg_fn=moving_average)
     state = State(network, average, optimiser, generator, path,
                   {"steps": steps, "seed": seed, "learning rate": lr, "batch": BATCH_SIZE, **(run or {})})
-    first = state.load() if resume else 0
-    bar = tqdm(range(first, min(steps if stop_at is None else stop_at, steps)), progress, steps, initial=first,
-               disable=progress is None, mininterval=1 if os.isatty(2) else 15)
-    with finish_step_on_ctrl_c() as asked_to_stop:
+    first, end = state.load() if resume else 0, steps if stop_at is None else min(stop_at, steps)
+    bar = tqdm(range(first, end), progress, steps, initial=first, disable=progress is None or rank() > 0,
+               mininterval=1 if os.isatty(2) else 15)
+    with finish_step_on_ctrl_c() as asked_to_stop, bar:
         for step in bar:
             for group in optimiser.param_groups:
                 group["lr"] = lr * learning_rate(step, steps)
-            value = loss(network, generator)
-            optimiser.zero_grad()
-            value.backward()
-            norm = nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            value, norm = find_gradients(network, loss, generator)
             _check_finite(value, norm, step, path if resume or step >= 500 else None)
             optimiser.step()
             average.update_parameters(network)
             if on_step:
                 on_step(step + 1, value.item(), average.module)
-            last = bool(asked_to_stop) or step + 1 == bar.iterable.stop
-            if path and (last or (step + 1) % 500 == 0):
+            stop = in_any_process(bool(asked_to_stop))  # Ctrl-C from here on waits for the next step
+            if path and (stop or step + 1 == end or (step + 1) % 500 == 0):
                 state.save(step + 1)
-            if asked_to_stop and last:  # saved; a later Ctrl-C waits for the next step
-                bar.close()
-                raise KeyboardInterrupt(f"stopped after step {step + 1} of {steps}")
+            if stop:
+                raise agreed(KeyboardInterrupt(f"stopped after step {step + 1} of {steps}"))
     return average.module.eval()
+
+
+def find_gradients(network: nn.Module, loss: Loss, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Leave in the network the gradients of a new batch, clipped; returns the loss and their norm before."""
+    network.zero_grad()
+    value = loss(network, generator)
+    value.backward()
+    value = mean_over_processes(value, network)
+    return value, nn.utils.clip_grad_norm_(network.parameters(), 1.0)
 
 
 def adamw(network: nn.Module, lr: float) -> torch.optim.AdamW:
@@ -167,29 +246,31 @@ def moving_average(averaged: list[Tensor], current: list[Tensor], count: Tensor)
 def _check_finite(loss: Tensor, norm: Tensor, step: int, path: Path | None) -> None:
     if not (torch.isfinite(loss) and torch.isfinite(norm)):
         kept = f"the last good state is in {path}" if path else "nothing was saved yet"
-        raise Problem(f"the loss is {loss.item()} and its gradient's norm {norm.item()} at step"
-                      f" {step + 1}, so training stopped; {kept}; try another seed")
+        raise agreed(Problem(f"the loss is {loss.item()} and its gradient's norm {norm.item()} at step"
+                             f" {step + 1}, so training stopped; {kept}; try another seed"))
 
 
 @contextmanager
 def finish_step_on_ctrl_c() -> Iterator[list[int]]:
-    """Yield a list that the first Ctrl-C fills; the second one interrupts as usual."""
+    """Yield a list that the first Ctrl-C or ``kill`` fills; the second one interrupts as usual."""
     asked: list[int] = []
-    before = signal.getsignal(signal.SIGINT)
+    before: dict[int, Any] = {}
+
+    def as_usual() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
     def ask(number: int, frame: Any) -> None:
         asked.append(number)
-        signal.signal(signal.SIGINT, before)
+        as_usual()
 
-    try:
-        signal.signal(signal.SIGINT, ask)
-    except ValueError:  # not the main thread, as in some notebooks: Ctrl-C stays as it is
-        yield asked
-        return
+    with suppress(ValueError):  # not the main thread, as in some notebooks: Ctrl-C stays as it is
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, ask)
     try:
         yield asked
     finally:
-        signal.signal(signal.SIGINT, before)
+        as_usual()
 
 
 # %% Files
@@ -214,6 +295,9 @@ class State:
                 "step": step, "seconds": time.perf_counter() - self.begun, "run": self.run}
 
     def save(self, step: int) -> None:
+        first_does(lambda: self._write(step))
+
+    def _write(self, step: int) -> None:
         if self._stamp() != self.stamp:
             raise Problem(f"another training writes to {self.path}, so this one stopped; its state is left"
                           " alone; give each training an --out of its own")
@@ -222,14 +306,25 @@ class State:
 
     def load(self) -> int:
         """Take up the state in the file; returns how many steps were done."""
+        found = first_does(self._read)
+        self.generator.set_state(found["generator"])
+        self.network.load_state_dict(found["network"])
+        self.average.load_state_dict(found["average"])
+        groups = self.optimiser.state_dict()["param_groups"]
+        self.optimiser.load_state_dict({"state": found["moments"], "param_groups": groups})
+        self.begun -= found["seconds"]
+        return found["step"]
+
+    def _read(self) -> dict[str, Any]:
+        """The file's content, if it belongs to this run; else Problem."""
         found, ours = load_file(self.path), self.content(0)
         # AdamW crashes if moments have another shape than their weight. It has none before step 1.
-        ours["moments"] = {i: {"step": torch.tensor(0.0), "exp_avg": weight, "exp_avg_sq": weight}
+        ours["moments"] = {i: {"step": torch.zeros((), dtype=torch.float32), "exp_avg": weight, "exp_avg_sq": weight}
                            for i, weight in enumerate(self.network.parameters())}
         try:
             if not _alike(found, ours) or not 0 <= found["step"] <= found["run"]["steps"]:
                 raise ValueError("other parts, types or shapes")
-            self.generator.set_state(found["generator"])
+            torch.Generator().set_state(found["generator"])
         except (RuntimeError, ValueError) as error:
             raise Problem(f"{self.path} is no state of this training, it is damaged or of another network;"
                           " resume with the command that began it") from error
@@ -237,12 +332,7 @@ class State:
             if found["run"][name] != value:
                 raise Problem(f"{self.path} belongs to a run with {name} {found['run'][name]}, not {value};"
                               " resume with the command that began it, or start anew with another --out")
-        self.network.load_state_dict(found["network"])
-        self.average.load_state_dict(found["average"])
-        groups = self.optimiser.state_dict()["param_groups"]
-        self.optimiser.load_state_dict({"state": found["moments"], "param_groups": groups})
-        self.begun -= found["seconds"]
-        return found["step"]
+        return found
 
 
 def _alike(a: Any, b: Any) -> bool:

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 
 from minicontrolnet import Problem, __main__, load_base, load_control
 from minicontrolnet.__main__ import main
+from minicontrolnet.files import in_use
 from minicontrolnet.options import device, in_range, tell_problems
 
 ROOT = Path(__file__).parents[1]
@@ -78,6 +79,8 @@ def test_sample_writes_the_same_picture_for_the_same_seed(tmp_path, drawing):
     (["train", "base", "--out", ""], "is not the name of a .pt file"),
     (["train", "base", "--out", "README.md/base.pt"], "cannot write"),
     (["train", "base", "--out", "x" * 300 + ".pt"], "cannot write"),
+    (["train", "edge", "--batch", "0"], "is not a whole number from 1"),
+    (["train", "shapes", "--batch", "8", "--out", "outputs/8.pt"], "leave out --batch"),
     (["evaluate", "--base-weights", "nowhere.pt"], "nowhere.pt does not exist"),
     (["evaluate", "--base-weights", "README.md"], "cannot be read as weights"),
 ])
@@ -159,6 +162,9 @@ def test_train_writes_weights_that_load_and_never_overwrites_a_run(tmp_path, cap
         capsys, "train", "pose", *train_edge[2:], "--resume")
     assert "with base" in error_of(capsys, "train", "edge", "--steps", "2", "--out", edge, "--resume")
     assert "seed 0, not 1" in error_of(capsys, *train_edge, "--resume", "--seed", "1")
+    assert "batch 16, not 8" in error_of(capsys, *train_edge, "--resume", "--batch", "8")
+    with in_use(tmp_path / "edge.train.pt"):
+        assert "another training is writing" in error_of(capsys, *train_edge, "--resume")
     main([*train_edge, "--resume"])
 
 

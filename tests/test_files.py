@@ -4,11 +4,14 @@ import os
 import pickle
 import random
 import stat
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 
-from minicontrolnet.files import Problem, check_place, load_file, save_file, write_atomically
+from minicontrolnet.files import Problem, check_place, in_use, load_file, save_file, write_atomically
 
 CONTENT = {"x": torch.arange(3000.0), "n": [1, "two"]}
 
@@ -154,6 +157,48 @@ def test_what_killed_writes_left_is_removed_after_an_hour(tmp_path):
     assert {*tmp_path.iterdir()} == {young, other, mine, tmp_path / "a.pt"}
 
 
+# %% One program at a time
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from minicontrolnet.files import in_use
+with in_use(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no such lock there")
+def test_a_file_in_use_is_refused_until_its_program_ends_or_is_killed(tmp_path):
+    """Another process holds it: one sentence; that process is killed: it is free. Others never were held."""
+    path = tmp_path / "run.pt"
+    other = subprocess.Popen([sys.executable, "-c", HOLD, path], cwd=Path(__file__).parents[1],
+                             stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(Problem, match="another training is writing to .*run.pt") as caught:
+            with in_use(path):
+                pass
+        assert "--out of its own" in sentence(caught)
+        with in_use(tmp_path / "other.pt"):
+            pass
+    finally:
+        other.kill()
+        other.wait()
+    with in_use(path):
+        assert [*tmp_path.iterdir()] == [tmp_path / ".run.pt.lock"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_is_free_after_an_error(tmp_path):
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError), in_use(tmp_path / "new" / "run.pt"):
+            raise ZeroDivisionError
+    assert list((tmp_path / "new").iterdir()) == []
+
+
 # %% Reading
 
 
@@ -200,6 +245,16 @@ def test_something_else_is_a_problem(write, tmp_path):
     with pytest.raises(Problem, match="foreign.pt cannot be read as weights") as caught:
         load_file(path)
     sentence(caught)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there are no such files there")
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    """To open it would wait until somebody writes; a device is no file of weights, either."""
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path(os.devnull)):
+        with pytest.raises(Problem, match="cannot be read as weights: it is no plain file") as caught:
+            load_file(path)
+        assert str(path) in sentence(caught)
 
 
 @pytest.mark.parametrize("odd", [

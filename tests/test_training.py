@@ -234,15 +234,16 @@ def test_a_run_that_was_stopped_equals_one_without_a_break(what, make_base, tmp_
     assert same(kept(broken), kept(whole))  # with the optimiser and the generator
 
 
-def test_ctrl_c_finishes_the_step_saves_and_can_be_resumed(toy, tmp_path):
-    """Interrupted in step 2, the run is saved there, and goes on as if nothing had happened."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_finishes_the_step_saves_and_can_be_resumed(number, toy, tmp_path):
+    """Interrupted in step 2 by Ctrl-C or kill, the run is saved there, and goes on as if nothing had happened."""
     whole, broken = tmp_path / "whole.pt", tmp_path / "broken.pt"
-    before = signal.getsignal(signal.SIGINT)
+    before = signal.getsignal(number)
     train(toy(), toy_loss, 5, lr=0.1, path=whole)
-    interrupt = lambda step, *_: signal.raise_signal(signal.SIGINT) if step == 2 else None
+    interrupt = lambda step, *_: signal.raise_signal(number) if step == 2 else None
     with pytest.raises(KeyboardInterrupt, match="step 2 of 5"):
         train(toy(), toy_loss, 5, lr=0.1, path=broken, on_step=interrupt)
-    assert load_file(broken)["step"] == 2 and signal.getsignal(signal.SIGINT) is before
+    assert load_file(broken)["step"] == 2 and signal.getsignal(number) is before
     train(toy(seed=1), toy_loss, 5, lr=0.1, path=broken, resume=True)
     assert same(kept(broken), kept(whole))
 
