@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps
 from torch import Tensor
-from torchvision.transforms.functional import pil_to_tensor, resize
+from torchvision.transforms.functional import InterpolationMode, affine, center_crop, pil_to_tensor, resize
 
 from .conditions import detect_edges, palette
 from .files import Problem
@@ -90,8 +90,8 @@ def trace(colours: Tensor, opacity: Tensor, name: str = "the drawing") -> Drawin
                       " draw one closed outline with a thin pen, crop a photograph to evenly lit paper,"
                       " or use --edge-from for a picture")
     ink = _ink(tone, 65)
-    strokes = ink > 0
-    rim = _spread(strokes ^ F.pad(strokes[..., 1:-1, 1:-1], (1, 1, 1, 1)), strokes)
+    frame = F.pad(torch.zeros_like(ink)[..., 1:-1, 1:-1], (1, 1, 1, 1), value=1.0)
+    rim = _spread(frame, ink > 0) > 0
     for ink in (ink.masked_fill(rim, -1), ink):  # a scanner's dark margin goes, if anything else is there
         fitted, zoom = _fit(_centre(ink))
         edges = _lines(fitted)
@@ -108,11 +108,9 @@ def doubt(edges: Tensor) -> str:
     Gaps of up to 2 pixels count as closed.
     """
     walls = F.pad(_grow(edges > 0), (1, 1, 1, 1))
-    outside = torch.zeros_like(walls)
-    outside[..., 0, 0] = True
-    if not (~_spread(outside, ~walls) & ~walls).any():
+    areas, lines = (len(_label(mask).unique()) - 1 for mask in (~walls, walls))
+    if areas == 1:
         return "the line encloses nothing; close the outline, or the pictures are guesses"
-    lines = len(_label(walls).unique()) - 1
     if lines > 1:
         return f"there are {lines} separate lines, but the networks know one outline; is there a frame or a table?"
     return ""
@@ -150,9 +148,7 @@ def _resize(image: Tensor, size: int) -> Tensor:
 
 def _centre(image: Tensor) -> Tensor:
     """Put (1, c, h, w) in the middle of a square of zeros."""
-    h, w = image.shape[2:]
-    top, left = max(0, w - h) // 2, max(0, h - w) // 2
-    return F.pad(image, (left, max(0, h - w) - left, top, max(0, w - h) - top))
+    return center_crop(image, [max(image.shape[2:])] * 2)
 
 
 # %% From strokes to lines; masks are (1, 1, h, w) bool
@@ -181,29 +177,25 @@ NARROW, WIDE = 0.40, 0.56
 
 
 def _fit(ink: Tensor) -> tuple[Tensor, float]:
-    """Scale ink (1, 1, s, s), above 0 in strokes, to a size of the toy world's outlines.
+    """Scale ink (1, 1, 256, 256), above 0 in strokes, to a size of the toy world's outlines.
 
-    Returns the strokes (1, 1, 256, 256), true or false, and the scale: 1 if none was needed.
+    Returns the strokes, true or false, and the scale: 1 if none was needed.
     """
     thin = _thin(ink > 0)
     coarse = _largest(F.max_pool2d(thin.float(), 4) > 0)  # parts are found 30 times as fast
     y, x = (thin & (F.interpolate(coarse.float(), thin.shape[2:]) > 0))[0, 0].nonzero().T
-    if len(x) < 8:
-        return ink > 0, 1.0
-    points = (torch.stack([x, y], 1) + 0.5) * 2 / ink.shape[-1] - 1  # in [-1, 1]
-    reach = (points - points.mean(0)).square().sum(1).mean().sqrt().item()
-    zoom = min(max(1.0, NARROW / reach), WIDE / reach)
+    points = torch.stack([x, y], 1) + 0.5 - 128  # from the sheet's middle
+    reach = (points - points.mean(0)).square().sum(1).mean().sqrt().item() / 128
+    zoom = min(max(1.0, NARROW / reach), WIDE / reach) if len(points) else 1.0
     if zoom == 1:
-        return ink > 0, 1.0
+        return thin, zoom
     low, high = points.amin(0), points.amax(0)
-    room = (0.95 - (high - low) * zoom / 2).clamp(min=0)
+    room = (0.95 * 128 - (high - low) * zoom / 2).clamp(min=0)
     middle = (low + high) / 2
-    shift = middle - middle.clamp(-room, room) / zoom  # stays where it is, but inside the sheet
+    move = middle.clamp(-room, room) - middle * zoom  # it stays where it is, but inside the sheet
     if zoom < 1:  # else thin strokes would fall between the points looked at
-        ink = F.max_pool2d(ink, 3, stride=1, padding=1)
-    theta = torch.tensor([[[1 / zoom, 0, shift[0]], [0, 1 / zoom, shift[1]]]])
-    grid = F.affine_grid(theta, [1, 1, 256, 256], align_corners=False)
-    return F.grid_sample(ink, grid, align_corners=False) > 0, zoom
+        ink = _brighten(ink, 3)
+    return affine(ink, 0, move.tolist(), zoom, [0.0], InterpolationMode.BILINEAR) > 0, zoom
 
 
 def _level(image: Tensor) -> Tensor:
@@ -249,12 +241,10 @@ def _largest(mask: Tensor) -> Tensor:
     return (size >= (0.15 * size.max()).clamp(min=8))[label]
 
 
-def _around(mask: Tensor) -> list[Tensor]:
-    """The eight neighbours of each pixel, clockwise from the north."""
-    h, w = mask.shape[2:]
-    padded = F.pad(mask, (1, 1, 1, 1))
-    steps = [(0, 1), (0, 2), (1, 2), (2, 2), (2, 1), (2, 0), (1, 0), (0, 0)]
-    return [padded[..., y : y + h, x : x + w] for y, x in steps]
+def _around(mask: Tensor) -> Tensor:
+    """The eight neighbours (8, 1, h, w) of each pixel of (1, 1, h, w), clockwise from the north."""
+    steps = [(0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1), (1, 0), (1, 1)]
+    return torch.cat([F.pad(mask, (x, -x, y, -y)) for x, y in steps])
 
 
 def _thin(ink: Tensor) -> Tensor:
@@ -264,8 +254,7 @@ def _thin(ink: Tensor) -> Tensor:
         for first in (True, False):
             ring = _around(ink)
             n, _, e, _, s, _, w, _ = ring
-            count = sum(r.int() for r in ring)
-            rises = sum((~a & b).int() for a, b in zip(ring, [*ring[1:], ring[0]]))
+            count, rises = ring.sum(0), (~ring & ring.roll(-1, 0)).sum(0)
             open_side = ~(n & e & s) & ~(e & s & w) if first else ~(n & e & w) & ~(n & s & w)
             ink = ink & ~((count >= 2) & (count <= 6) & (rises == 1) & open_side)
         if torch.equal(ink, before):
@@ -273,23 +262,21 @@ def _thin(ink: Tensor) -> Tensor:
 
 
 def _ends(line: Tensor) -> Tensor:
-    return sum(r.int() for r in _around(line)) <= 1
+    return _around(line).sum(0) <= 1
 
 
 def _grow(mask: Tensor) -> Tensor:
-    return F.max_pool2d(mask.float(), 3, stride=1, padding=1) > 0
+    return _brighten(mask.float(), 3) > 0
 
 
-def _spread(seed: Tensor, mask: Tensor) -> Tensor:
-    """All of a mask that hangs together with the seed."""
-    while not torch.equal(grown := _grow(seed) & mask, seed):
-        seed = grown
-    return seed
+def _spread(start: Tensor, mask: Tensor) -> Tensor:
+    """Fill each part of a mask that hangs together with the largest number that starts in it."""
+    filled = start * mask
+    while not torch.equal(grown := _brighten(filled, 3) * mask, filled):
+        filled = grown
+    return filled
 
 
 def _label(mask: Tensor) -> Tensor:
     """A number for each part of a mask that hangs together: (1, 1, h, w) integers, 0 outside."""
-    label = (torch.arange(1, mask.numel() + 1).view(mask.shape) * mask).float()
-    while not torch.equal(grown := F.max_pool2d(label, 3, stride=1, padding=1) * mask, label):
-        label = grown
-    return label.long()
+    return _spread(torch.arange(1.0, mask.numel() + 1).view(mask.shape), mask).long()
