@@ -6,6 +6,7 @@ Each score stands between its ceiling (real pictures) and its floor (shuffled co
 import math
 import statistics
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -95,48 +96,32 @@ def show_scores(base: UNet, controls: dict[str, ControlNet], classifier: ShapeCl
                 n: int = 256) -> None:
     """Print the whole table for n held-out pictures."""
     truth, noise = held_out(n)
-    show("prompt: real pictures (ceiling)", prompt_scores(truth.image, truth.prompt, classifier))
+    obeyed = lambda images, prompt=truth.prompt: prompt_scores(images, prompt, classifier)
+    show("prompt: real pictures (ceiling)", obeyed(truth.image))
     free = sample(base, truth.prompt, noise, progress="base")
-    show("prompt: base", prompt_scores(free, truth.prompt, classifier))
+    show("prompt: base", obeyed(free))
     right = shapes_right(free, truth.prompt, classifier).float()
     show("prompt: base, shape accuracy of each", {
         shape: right[truth.scenes.shape == i].mean().item() for i, shape in enumerate(SHAPES)
         if i in truth.scenes.shape})
-    show("prompt: shuffled prompts (floor)", prompt_scores(free, truth.prompt.roll(1, 0), classifier))
-    for kind, control in controls.items():
-        show_control_scores(kind, base, control, classifier, truth, noise, free)
-    if len(controls) > 1:
-        show_composed(base, controls, truth, noise)
-
-
-def show_control_scores(kind: str, base: UNet, control: ControlNet, classifier: ShapeClassifier,
-                        truth: Batch, noise: Tensor, free: Tensor) -> None:
-    """Print the rows of one ControlNet; ``free`` are the pictures without it."""
-    condition = condition_of(kind, truth)
-    score = lambda images: condition_scores(kind, images, truth)
-    show(f"{kind}: real pictures (ceiling)", score(truth.image))
-    prompts = {"right": truth.prompt, "empty": torch.zeros_like(truth.prompt),
-               "conflicting": conflicting(truth.prompt)}
-    for name, prompt in prompts.items():
-        images = sample(base, prompt, noise, [(control, condition)], progress=f"{kind}, {name}")
-        extra = prompt_scores(images, prompt, classifier) if name == "right" else {}
-        show(f"{kind}: ControlNet, {name} prompt", score(images) | extra)
-        if name == "right":
-            neighbour = truth.map(lambda tensor: tensor.roll(1, 0))
-            shuffled = condition_scores(kind, images, neighbour)
-    show(f"{kind}: no control, right prompt", score(free))
-    show(f"{kind}: shuffled conditions (floor)", shuffled)
-    show(f"{kind}: condition-shuffle gap", {"loss": gap(base, control, kind)})
-
-
-def show_composed(base: UNet, controls: dict[str, ControlNet], truth: Batch, noise: Tensor) -> None:
-    """Print how all ControlNets together, their outputs added, are followed without a prompt."""
-    pairs = [(control, condition_of(kind, truth)) for kind, control in controls.items()]
-    images = sample(base, "", noise, pairs, progress="composed")
-    scores: dict[str, float] = {}
-    for kind in controls:
-        scores |= condition_scores(kind, images, truth)
-    show(" + ".join(controls) + ", empty prompt", scores)
+    show("prompt: shuffled prompts (floor)", obeyed(free, truth.prompt.roll(1, 0)))
+    pairs = {kind: (control, condition_of(kind, truth)) for kind, control in controls.items()}
+    neighbour = truth.map(lambda tensor: tensor.roll(1, 0))
+    for kind, pair in pairs.items():
+        draw = lambda prompt: sample(base, prompt, noise, [pair], progress=kind)
+        kept = partial(condition_scores, kind)
+        show(f"{kind}: real pictures (ceiling)", kept(truth.image, truth))
+        images = draw(truth.prompt)
+        show(f"{kind}: ControlNet, right prompt", kept(images, truth) | obeyed(images))
+        show(f"{kind}: ControlNet, empty prompt", kept(draw(""), truth))
+        show(f"{kind}: ControlNet, conflicting prompt", kept(draw(conflicting(truth.prompt)), truth))
+        show(f"{kind}: no control, right prompt", kept(free, truth))
+        show(f"{kind}: shuffled conditions (floor)", kept(images, neighbour))
+        show(f"{kind}: condition-shuffle gap", {"loss": gap(base, pair[0], kind)})
+    if len(pairs) > 1:  # their outputs added
+        images = sample(base, "", noise, list(pairs.values()), progress="composed")
+        show(" + ".join(pairs) + ", empty prompt", {
+            name: score for kind in pairs for name, score in condition_scores(kind, images, truth).items()})
 
 
 # %% How sure a difference is
