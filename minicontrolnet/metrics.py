@@ -52,10 +52,10 @@ def edge_f1(images: Tensor, edges: Tensor) -> Tensor:
 
     An edge counts if the other map has one within one pixel.
     """
-    found, wanted = detect_edges(images), edges
+    found = detect_edges(images)
     near = lambda e: F.max_pool2d(e, 3, stride=1, padding=1)
     share = lambda a, b: (a * near(b)).sum((1, 2, 3)) / a.sum((1, 2, 3)).clamp(min=1)
-    precision, recall = share(found, wanted), share(wanted, found)
+    precision, recall = share(found, edges), share(edges, found)
     return 2 * precision * recall / (precision + recall).clamp(min=1e-6)
 
 
@@ -71,11 +71,7 @@ def pose_errors(images: Tensor, scenes: Scenes) -> tuple[Tensor, Tensor]:
     second moments in all directions, so these give its stretch; then the p-th moment around
     its centre gives the tilt, up to turns of 360 / p degrees. A circle has no tilt: nan.
     """
-    mask, size = (mask_of(images) > 0.5).to(images), images.shape[-1]
-    weight = mask / mask.sum((2, 3), True).clamp(min=1)
-    mean = lambda values: (weight * values).sum((1, 2, 3))
-    line = (torch.arange(size).to(images) + 0.5) * 2 / size - 1
-    x, y = line.view(1, 1, 1, -1), line.view(1, 1, -1, 1)
+    mean, x, y = _mean_over((mask_of(images) > 0.5).to(images))
     place = torch.stack([mean(x), mean(y)], dim=1)
     x, y = (axis - mean(axis).view(-1, 1, 1, 1) for axis in (x, y))
     spread = [mean(axis**2).clamp(min=1e-6).sqrt().view(-1, 1, 1, 1) for axis in (x, y)]
@@ -87,8 +83,15 @@ def pose_errors(images: Tensor, scenes: Scenes) -> tuple[Tensor, Tensor]:
     # Where the arrow from the centre to the tip points: the stretch turns it a little.
     lean = lambda angle, aspect: torch.atan2(angle.sin() * aspect, angle.cos()).rad2deg()
     degrees = lean(angle, (spread[0] / spread[1]).flatten()) - lean(scenes.angle, scenes.aspect)
-    pixels = (place - scenes.centre).norm(dim=1) * size / 2
+    pixels = (place - scenes.centre).norm(dim=1) * images.shape[-1] / 2
     return degrees.abs().masked_fill(scenes.shape == list(SHAPES).index("circle"), torch.nan), pixels
+
+
+def _mean_over(mask: Tensor) -> tuple[Callable[[Tensor], Tensor], Tensor, Tensor]:
+    """A function to the means (n,) over masks (n, 1, h, h), and the pixels' x and y in [-1, 1]."""
+    weight = mask / mask.sum((2, 3), True).clamp(min=1e-6)
+    line = (torch.arange(mask.shape[-1]).to(mask) + 0.5) * 2 / mask.shape[-1] - 1
+    return lambda values: (weight * values).sum((1, 2, 3)), line.view(1, 1, 1, -1), line.view(1, 1, -1, 1)
 
 
 # %% The picture against its prompt
@@ -96,8 +99,7 @@ def pose_errors(images: Tensor, scenes: Scenes) -> tuple[Tensor, Tensor]:
 
 def nearest_colour(images: Tensor) -> Tensor:
     """The index into PAINTS nearest to each pixel: (n, h, w)."""
-    known = PAINTS.to(images)[None, :, :, None, None]
-    return (images[:, None] - known).square().sum(2).argmin(1)
+    return (images[:, None] - PAINTS.to(images)[..., None, None]).square().sum(2).argmin(1)
 
 
 def colours_right(images: Tensor, prompt: Tensor) -> Tensor:
@@ -114,8 +116,8 @@ def off_palette(images: Tensor, reach: float = 0.2) -> Tensor:
 
     Burnt colours count, and so do the mixed pixels of outlines: real pictures are not at 0.
     """
-    known = PAINTS.to(images)[None, :, :, None, None]
-    return ((images[:, None] - known).norm(dim=2).amin(1) > reach).float().mean((1, 2))
+    off = (images[:, None] - PAINTS.to(images)[..., None, None]).norm(dim=2).amin(1)
+    return (off > reach).float().mean((1, 2))
 
 
 class ShapeClassifier(nn.Sequential):
@@ -145,11 +147,7 @@ def _standardise(mask: Tensor, to: int = 32) -> Tensor:
 
     What is left to classify, on a grid of 32x32, is the outline up to a turn.
     """
-    size = mask.shape[-1]
-    line = (torch.arange(size).to(mask) + 0.5) * 2 / size - 1
-    weight = mask / mask.sum((2, 3), True).clamp(min=1e-6)
-    mean = lambda values: (weight * values).sum((1, 2, 3))
-    x, y = line.view(1, 1, 1, -1), line.view(1, 1, -1, 1)
+    mean, x, y = _mean_over(mask)
     mx, my = mean(x), mean(y)
     xx, xy, yy = mean(x * x) - mx**2, mean(x * y) - mx * my, mean(y * y) - my**2
     a = xx.clamp(min=1e-3).sqrt()  # Cholesky's factor of the covariance: [[a, 0], [b, c]]
