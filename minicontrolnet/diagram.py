@@ -3,6 +3,8 @@
 Boxes, channels and grids come from a forward pass: if the network changes, so does the diagram.
 """
 
+from itertools import chain
+
 import matplotlib.pyplot as plt
 import torch
 from matplotlib.axes import Axes
@@ -12,11 +14,12 @@ from torch import Tensor, nn
 
 from . import figures  # noqa: F401  (sets the size of figures and text)
 from .controlnet import ControlNet, Controls
-from .unet import UNet
+from .unet import Downsample, Middle, ResBlock, UNet
 
 COLOURS = {"locked base": "lightgrey", "copy": "lightblue", "condition encoder": "palegreen",
            "zero conv at the input": "moccasin", "zero convs at the outputs": "moccasin"}
 TITLE = "The copy's {} outputs are added to the locked base's {} skips and middle"
+NAMES = {nn.Conv2d: "conv", ResBlock: "res", Downsample: "half", Middle: "mid"}
 Map = tuple[str, Tensor]  # the name of a block, and what it puts out
 ENCODER, ADD, DECODER, ZERO, COPY, CONDITION = 5.75, 5.0, 4.2, 3.15, 2.3, 0.95  # heights
 ASIDE = 0.35  # the copy stands this far to the right, so that its lines pass the decoder's boxes
@@ -32,7 +35,10 @@ def architecture(base: UNet, control: ControlNet, colours: dict[str, str] = COLO
                  title: str = TITLE) -> Figure:
     """Draw base and ControlNet and where they meet; ``colours`` has the keys of COLOURS."""
     maps, controls, decoded = measure(base, control)
-    ax = canvas(title.format(len(controls), len(maps) - 1))
+    ax = plt.figure(figsize=(12.8, 7.2), layout="none").add_axes((0, 0, 1, 1))
+    ax.set(xlim=(0, 12.8), ylim=(0, 7.2))  # one inch is one unit
+    ax.axis("off")
+    ax.text(6.4, 6.95, title.format(len(controls), len(maps) - 1), ha="center", va="center", size=20)
     x = [2.6 + 0.7 * i + 0.2 * (i // 3) for i in range(len(maps))]
     for i, (name, h) in enumerate(maps):
         box(ax, x[i], ENCODER, f"{name}\n{h.shape[1]}", colours["locked base"])
@@ -40,7 +46,7 @@ def architecture(base: UNet, control: ControlNet, colours: dict[str, str] = COLO
         plus(ax, x[i], ADD)
         if i % 3 == 1:
             ax.text(x[i], 6.35, "grid {} x {}".format(*h.shape[-2:]), ha="center")
-    chain(ax, [1.7, *x], ENCODER)
+    arrows(ax, [1.7, *x], ENCODER)
     draw_decoder(ax, x, decoded, colours["locked base"])
     draw_copy(ax, [place + ASIDE for place in x], maps, controls, control, colours)
     for place in x:
@@ -52,23 +58,17 @@ def architecture(base: UNet, control: ControlNet, colours: dict[str, str] = COLO
 @torch.no_grad()
 def measure(base: UNet, control: ControlNet) -> tuple[list[Map], Controls, list[Map]]:
     """The encoder's 13 maps, the 13 controls, the decoder's 12 maps; all shallow to deep."""
-    channels, device = control.condition_encoder.layers[0].in_channels, next(base.parameters()).device
-    picture, condition = (torch.zeros(1, c, 64, 64, device=device) for c in (3, channels))
-    t, prompt = (torch.zeros(*size, dtype=torch.long, device=device) for size in ((1,), (1, 3)))
-    decoded: list[Map] = []
-    hooks = [block.register_forward_hook(lambda module, x, h: decoded.insert(0, (name_of(module), h)))
-             for level in base.decoder.levels for block in level]
-    maps = base.encoder(picture, base.embedding(t, prompt))
-    controls = control(picture, t, prompt, condition)
-    base(picture, t, prompt, controls)
+    seen: list[Map] = []
+    blocks = [base.encoder.conv_in, *base.encoder.blocks, base.encoder.middle, *chain(*base.decoder.levels)]
+    hooks = [block.register_forward_hook(lambda module, _, h: seen.append((NAMES[type(module)], h)))
+             for block in blocks]
+    with next(base.parameters()).device:
+        picture, condition = (torch.zeros(1, c, 64, 64) for c in (3, control.c_condition))
+        t, prompt = (torch.zeros(*size, dtype=torch.long) for size in ((1,), (1, 3)))
+    base(picture, t, prompt)
     for hook in hooks:
         hook.remove()
-    modules = [base.encoder.conv_in, *base.encoder.blocks, base.encoder.middle]
-    return list(zip(map(name_of, modules), maps)), controls, decoded
-
-
-def name_of(module: nn.Module) -> str:
-    return {"Conv2d": "conv", "ResBlock": "res", "Downsample": "half", "Middle": "mid"}[type(module).__name__]
+    return seen[:13], control(picture, t, prompt, condition), seen[:12:-1]
 
 
 def draw_decoder(ax: Axes, x: list[float], decoded: list[Map], colour: str) -> None:
@@ -86,9 +86,9 @@ def draw_copy(ax: Axes, x: list[float], maps: list[Map], controls: Controls, con
               colours: dict[str, str]) -> None:
     """The copy, its zero convs above it, and the condition's way in from below."""
     places = [x[0] - 0.6, *x[1:]]  # room for the plus after the first conv
-    chain(ax, [1.25, places[0]], COPY)
+    arrows(ax, [1.25, places[0]], COPY)
     arrow(ax, (places[0] + 0.29, COPY), (x[0] - 0.12, COPY))
-    chain(ax, [x[0] - 0.15, *x[1:]], COPY)
+    arrows(ax, [x[0] - 0.15, *x[1:]], COPY)
     for i, ((name, h), c) in enumerate(zip(maps, controls)):
         box(ax, places[i], COPY, f"{name}\n{h.shape[1]}", colours["copy"])
         arrow(ax, (x[i], COPY + (0.3 if i else 0)), (x[i], ZERO - 0.2))
@@ -99,19 +99,18 @@ def draw_copy(ax: Axes, x: list[float], maps: list[Map], controls: Controls, con
     for i, (conv, key) in enumerate(zip(convs, ["condition encoder"] * 2 + ["zero conv at the input"])):
         name = "conv" if i < 2 else "zero"
         box(ax, x[0] - 0.7 * (2 - i), CONDITION, f"{name}\n{conv.out_channels}", colours[key])
-    chain(ax, [0.85, *(x[0] - 0.7 * i for i in (2, 1, 0))], CONDITION)
+    arrows(ax, [0.85, *(x[0] - 0.7 * i for i in (2, 1, 0))], CONDITION)
     arrow(ax, (x[0], CONDITION + 0.3), (x[0], COPY - 0.12))
 
 
 def label(ax: Axes, base: UNet, control: ControlNet) -> None:
     """What the rows are, at the left, and what happens outside, below."""
     millions = lambda module: f"{sum(p.numel() for p in module.parameters()) / 1e6:.1f} M"
-    channels = control.condition_encoder.layers[0].in_channels
     for height, text in ((ENCODER, f"base encoder\n{millions(base.encoder)}, locked"),
                          (ADD, "13 sums, of which\n12 concatenated"), (ZERO, "13 zero convs"),
                          (DECODER, f"base decoder\n{millions(base.decoder)}, locked"),
                          (COPY, f"copy, {millions(control.encoder)},\ntrainable"),
-                         (CONDITION, f"condition\n{channels}x64x64")):
+                         (CONDITION, f"condition\n{control.c_condition}x64x64")):
         ax.text(0.1, height, text, va="center", size=16)
     for height in (ENCODER, DECODER):
         padlock(ax, 1.75, height - 0.15)
@@ -120,15 +119,6 @@ def label(ax: Axes, base: UNet, control: ControlNet) -> None:
     ax.text(2.2, DECODER - 0.32, "eps, to G", ha="right", va="top", size=16)
     ax.text(4.2, 0.32, LEGEND, va="center", size=16)
     ax.text(4.2, 1.22, GUIDANCE, va="center", bbox={"fc": "white", "ec": "black", "pad": 8})
-
-
-def canvas(title: str) -> Axes:
-    """One inch is one unit."""
-    ax = plt.figure(figsize=(12.8, 7.2), layout="none").add_axes((0, 0, 1, 1))
-    ax.set(xlim=(0, 12.8), ylim=(0, 7.2))
-    ax.axis("off")
-    ax.text(6.4, 6.95, title, ha="center", va="center", size=20)
-    return ax
 
 
 def box(ax: Axes, x: float, y: float, text: str, colour: str, width: float = 0.58, height: float = 0.6) -> None:
@@ -140,7 +130,7 @@ def arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float]) -> Non
     ax.annotate("", end, start, arrowprops={"arrowstyle": "->", "lw": 1.5, "shrinkA": 0, "shrinkB": 0})
 
 
-def chain(ax: Axes, x: list[float], y: float) -> None:
+def arrows(ax: Axes, x: list[float], y: float) -> None:
     """Arrows from box to box."""
     for left, right in zip(x, x[1:]):
         arrow(ax, (left + 0.29, y), (right - 0.29, y))
