@@ -47,20 +47,6 @@ def seconds(*functions: Callable[[], None], rounds: int = 15) -> list[list[float
     return [own[3:] for own in times]
 
 
-def bytes_for_backward(loss: Callable[[], Tensor], *modules: nn.Module) -> int:
-    """The bytes that autograd keeps for the backward pass, each storage once, weights left out."""
-    storages: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        kept = loss()  # noqa: F841  (alive, so that no storage is freed and its address used again)
-    weights = {p.untyped_storage().data_ptr() for module in modules for p in module.parameters()}
-    return sum(size for address, size in storages.items() if address not in weights)
-
-
 def flops(network: nn.Module, loss: Loss) -> int:
     """The arithmetic of a loss and its backward pass: additions and multiplications, counted."""
     with FlopCounterMode(display=False) as counter:
@@ -71,12 +57,24 @@ def flops(network: nn.Module, loss: Loss) -> int:
 def memory(network: nn.Module, loss: Loss, *locked: nn.Module) -> int:
     """Bytes of a step: the weights, the trained ones' gradients and AdamW's two moments, the graph.
 
-    A module in ``locked`` whose weights do ask for gradients has gradients, too: thrown away.
+    The graph is what autograd keeps for the backward pass, each storage once. A module in
+    ``locked`` whose weights do ask for gradients has gradients, too: thrown away.
     """
-    size = lambda module: sum(p.numel() * p.element_size() * (1 + (p.requires_grad and module in locked))
-                              for p in module.parameters())
-    graph = bytes_for_backward(lambda: loss(network, torch.Generator().manual_seed(0)), network, *locked)
-    return 4 * size(network) + sum(size(module) for module in locked) + graph
+    storages: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        kept = loss(network, torch.Generator().manual_seed(0))  # noqa: F841  (keeps the storages alive)
+    size = 0
+    for module in (network, *locked):
+        for p in module.parameters():
+            storages.pop(p.untyped_storage().data_ptr(), None)
+            copies = 4 if module is network else 1 + p.requires_grad  # weight, gradient, moments
+            size += copies * p.numel() * p.element_size()
+    return size + sum(storages.values())
 
 
 def relative_costs(arms: dict[str, tuple], rounds: int) -> dict[str, list[float]]:
@@ -115,20 +113,19 @@ def show_speed() -> None:
         low, middle, high = (scale * q for q in statistics.quantiles(values, n=4))
         print(f"{name:44} {middle:8.2f} {unit}  ({low:.2f} .. {high:.2f})", flush=True)
 
-    base = seeded(0, UNet)
-    locked = lock(seeded(0, UNet))
+    base, locked = seeded(0, UNet), lock(seeded(0, UNet))
     control = ControlNet(locked, CHANNELS["edge"])
-    losses = base_loss, control_loss(locked, "edge")
-    steps = one_step(base, losses[0]), one_step(control, losses[1])
+    arms = (base, base_loss), (control, control_loss(locked, "edge"), locked)
+    steps = [one_step(*arm[:2]) for arm in arms]
     times = seconds(*steps)
     row("base training step, batch 16", times[0])
     row("edge ControlNet training step, batch 16", times[1])
     row("  ratio (the paper: 1.34)", [c / b for b, c in zip(*times)], "", 1)
-    bytes_base, bytes_control = memory(base, losses[0]), memory(control, losses[1], locked)
-    print(f"memory of a step: base {bytes_base / 1e6:.0f} MB, ControlNet {bytes_control / 1e6:.0f} MB,"
-          f" ratio {bytes_control / bytes_base:.2f} (the paper: 1.23)")
-    print(f"share of time in convolutions and matrix products: base {share_in_kernels(steps[0]):.0%},"
-          f" ControlNet {share_in_kernels(steps[1]):.0%}")
+    sizes = [memory(*arm) / 1e6 for arm in arms]
+    print(f"memory of a step: base {sizes[0]:.0f} MB, ControlNet {sizes[1]:.0f} MB,"
+          f" ratio {sizes[1] / sizes[0]:.2f} (the paper: 1.23)")
+    print("share of time in convolutions and matrix products: base {:.0%}, ControlNet {:.0%}".format(
+        *map(share_in_kernels, steps)))
     noise, edges = torch.randn(16, 3, 64, 64), torch.zeros(16, 1, 64, 64)
     draw = lambda: sample(locked, "red star on blue", noise, [(control, edges)])
     row("16 pictures, 25 DDIM steps, guidance, control", seconds(draw, rounds=5)[0], "s ", 1)
