@@ -4,6 +4,8 @@ Conditions are (b, c, 64, 64) in [0, 1], as large as the pictures: c is 1 for an
 (0 or 1) and for a pose (a stick figure), and 3 for a palette.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -12,14 +14,17 @@ from torchvision.transforms.functional import gaussian_blur
 from .shapes import SIZE, Batch, tip_of
 
 CHANNELS = {"edge": 1, "palette": 3, "pose": 1}
+Kind = str | Callable[[Batch, torch.Generator | None], Tensor]  # a name above, or a function of your own
 
 
-def condition_of(kind: str, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
+def condition_of(kind: Kind, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
     """The "edge" map, "palette" or "pose" of pictures; with a generator, edges look drawn by hand.
 
     Edges and palettes are found in the pictures. A pose is not: it is drawn from their scenes,
     as the paper's authors took human poses from a network made for that.
     """
+    if callable(kind):
+        return kind(batch, generator)
     if kind == "palette":
         return palette(batch.image)
     if kind == "pose":
