@@ -5,11 +5,10 @@ wish counts.
 """
 
 import itertools
-import queue
 import time
 import traceback
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from einops import rearrange
+from matplotlib.axes import Axes
 from matplotlib.backend_bases import Event, FigureManagerBase, KeyEvent, MouseEvent
+from matplotlib.image import AxesImage
 from matplotlib.widgets import CheckButtons, RangeSlider, Slider, TextBox
 from PIL import Image
 from torch import Tensor
@@ -36,24 +37,23 @@ def need_window() -> None:
     """Raise Problem where matplotlib cannot open a window."""
     try:
         figure = plt.figure()
-        missing = figure.canvas.manager_class is FigureManagerBase  # which shows nothing
         plt.close(figure)
+        if figure.canvas.manager_class is not FigureManagerBase:  # which shows nothing
+            return
         why = f"matplotlib's backend {plt.get_backend()} has none"
     except Exception as error:  # each window toolkit raises its own
-        missing, why = True, " ".join(str(error).split())
-    if missing:
-        raise Problem(f"no window can be opened ({why}); where there is a screen, pip install pyqt6 helps;"
-                      " elsewhere save a drawing as PNG and run python -m minicontrolnet sample --edge FILE")
+        why = " ".join(str(error).split())
+    raise Problem(f"no window can be opened ({why}); where there is a screen, pip install pyqt6 helps;"
+                  " elsewhere save a drawing as PNG and run python -m minicontrolnet sample --edge FILE")
 
 
 class Answer(NamedTuple):
-    """What the second thread has to show for a wish: pictures, or what is wrong."""
+    """What the second thread has to show for a wish."""
 
     wish: Wish
-    pictures: Tensor | None = None
-    steps: int = 0
-    seconds: float = 0.0
-    problem: str = ""
+    pictures: Tensor
+    steps: int
+    seconds: float  # since it was wished for
 
 
 class Cancelled(Exception):
@@ -69,7 +69,7 @@ class Board:
     """A window with a sheet to draw on, what the ControlNets see of it, and the pictures.
 
     ``wish`` is what the user wants; ``wanted`` is what pictures are being made for: None while
-    a stroke is drawn. ``answer`` is the latest one that has pictures.
+    a stroke is drawn. ``answer`` is the latest one, ``jobs`` are those that are still to come.
     """
 
     def __init__(self, base: UNet, nets: dict[str, ControlNet], wish: Wish = Wish(),
@@ -79,7 +79,7 @@ class Board:
         self.wanted = self.answer = self.dragged = None
         self.rubs = self.heat = False
         self.hue = 0  # with which the palette is painted
-        self.answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
+        self.jobs: list[Future[Answer]] = []
         self.worker = ThreadPoolExecutor(1)
         with plt.rc_context({"font.size": 12, "axes.titlesize": 12, "toolbar": "None",
                              "axes.spines.top": True, "axes.spines.right": True}):
@@ -104,23 +104,22 @@ class Board:
 
     def make_panels(self) -> None:
         """The sheet, the small panels beside it, and the pictures."""
-        panel = lambda *place, title="": self.figure.add_axes(place, xticks=[], yticks=[], title=title)
-        self.sheet = panel(0.02, 0.25, 0.375, 0.667)
-        self.ink = self.sheet.imshow(sheet(Drawn()), cmap="gray", vmin=0, vmax=255)
-        seen = panel(0.42, 0.70, 0.122, 0.217, title="what ControlNet sees")
-        self.seen = seen.imshow(BLANK, vmax=1, cmap="gray")
-        self.cells = panel(0.42, 0.42, 0.122, 0.217, title="colours (right: ground)")
-        self.paint = self.cells.imshow(BLANK)
+
+        def panel(*place: float, title: str = "", shows: Any = BLANK, **options: Any) -> tuple[Axes, AxesImage]:
+            axes = self.figure.add_axes(place, xticks=[], yticks=[], title=title)
+            return axes, axes.imshow(shows, **options)
+
+        grey = {"cmap": "gray", "vmin": 0}
+        self.sheet, self.ink = panel(0.02, 0.25, 0.375, 0.667, shows=sheet(Drawn()), vmax=255, **grey)
+        _, self.seen = panel(0.42, 0.70, 0.122, 0.217, title="what ControlNet sees", vmax=1, **grey)
+        self.cells, self.paint = panel(0.42, 0.42, 0.122, 0.217, title="colours (right: ground)")
         for lines in (self.cells.hlines, self.cells.vlines):
             lines([15.5, 31.5, 47.5], -0.5, 63.5, "lightgrey", linewidth=1)
-        self.hues = panel(0.42, 0.375, 0.122, 0.035)
-        self.hues.imshow(HUES[None].numpy(), aspect="auto")
+        self.hues, _ = panel(0.42, 0.375, 0.122, 0.035, shows=HUES[None].numpy(), aspect="auto")
         self.mark = self.hues.plot([0], [0], "ko", markersize=6, markerfacecolor="none")[0]
-        self.pose = panel(0.42, 0.095, 0.122, 0.217, title="pose: drag centre to top")
-        self.stick = self.pose.imshow(BLANK, vmax=1, cmap="gray")
-        self.shown = panel(0.57, 0.25, 0.41, 0.667)
+        self.pose, self.stick = panel(0.42, 0.095, 0.122, 0.217, title="pose: drag centre to top", vmax=1, **grey)
+        self.shown, self.picture = panel(0.57, 0.25, 0.41, 0.667, interpolation="nearest")
         self.shown.set_axis_off()
-        self.picture = self.shown.imshow(BLANK, interpolation="nearest")
         self.trails = {axes: axes.plot([], [], animated=True, solid_capstyle="round")[0]
                        for axes in (self.sheet, self.pose)}
         self.figure.text(0.02, 0.965, HELP)
@@ -184,19 +183,20 @@ class Board:
             return
         axes, self.dragged, drawn = self.dragged, None, self.wish.drawn
         if axes is self.sheet:
-            self.draw(strokes=(*drawn.strokes, Stroke(tuple(self.trail), self.erases)))
+            self.draw(replace(drawn, strokes=(*drawn.strokes, Stroke(tuple(self.trail), self.erases))))
         else:
             centre, tip = (tuple(round(float(place) + 0.5, 1) for place in self.trail[i]) for i in (0, -1))
-            self.draw(pose=None if self.erases else (centre, tip))
+            self.draw(replace(drawn, pose=None if self.erases else (centre, tip)))
 
     def colour(self, cell: int, button: int) -> None:
         """A click on the palette: light a cell, or put it out; a right one gives the others their hue."""
         drawn, cells = self.wish.drawn, list(self.wish.drawn.cells)
+        turned = lambda hue: self.hue if hue != self.hue else None
         if button == 3:
-            self.draw(ground=self.hue if drawn.ground != self.hue else None)
+            self.draw(replace(drawn, ground=turned(drawn.ground)))
         else:
-            cells[cell] = self.hue if cells[cell] != self.hue else None
-            self.draw(cells=tuple(cells))
+            cells[cell] = turned(cells[cell])
+            self.draw(replace(drawn, cells=tuple(cells)))
 
     def key(self, event: KeyEvent) -> None:
         if self.prompt.capturekeystrokes or self.dragged:
@@ -204,8 +204,7 @@ class Board:
         if event.key == "u" and self.history:
             self.change(drawn=self.history.pop())
         elif event.key == "c":
-            self.history.append(self.wish.drawn)
-            self.change(drawn=Drawn())
+            self.draw(Drawn())
         elif event.key == "e":
             self.rubs = not self.rubs
             self.redraw()
@@ -232,10 +231,10 @@ class Board:
         *on, in_both = self.checks.get_status()
         self.change(kinds=tuple(itertools.compress(self.nets, on)), in_both=in_both)
 
-    def draw(self, **fields: Any) -> None:
+    def draw(self, drawn: Drawn) -> None:
         """Change what is drawn, so that undo can go back."""
         self.history.append(self.wish.drawn)
-        self.change(drawn=replace(self.wish.drawn, **fields))
+        self.change(drawn=drawn)
 
     def change(self, **fields: Any) -> None:
         """Change the wish and begin to work for it."""
@@ -261,48 +260,43 @@ class Board:
     # %% The second thread
 
     def ask(self) -> None:
-        """Begin to work for the wish as it is now."""
-        self.wanted = self.wish
+        """Begin to work for the wish as it is now: a rough answer, then the final one."""
+        self.wanted, begin = self.wish, time.perf_counter()
         self.tell("")
-        self.worker.submit(self.work, self.wish, time.perf_counter())
+        self.jobs = [self.worker.submit(self.work, self.wish, steps, begin) for steps in (FIRST, FINAL)]
 
-    def work(self, wish: Wish, begin: float) -> None:
-        """In the second thread: a rough answer, then the final one, until there is a newer wish."""
+    def work(self, wish: Wish, steps: int, begin: float) -> Answer:
+        """In the second thread: fulfil a wish, unless there is a newer one."""
 
         def stop_if_old(*_: Any) -> None:
             if wish is not self.wanted:
                 raise Cancelled
 
-        try:
-            stop_if_old()
-            with self.base.register_forward_pre_hook(stop_if_old):  # before each step
-                for steps in (FIRST, FINAL):
-                    pictures = fulfil(wish, self.base, self.nets, steps)
-                    self.answers.put(Answer(wish, pictures, steps, time.perf_counter() - begin))
-        except Cancelled:
-            pass
-        except Problem as problem:
-            self.answers.put(Answer(wish, problem=str(problem)))
-        except Exception as error:  # a mistake of ours: its traceback is for the terminal
-            traceback.print_exc()
-            self.answers.put(Answer(wish, problem=f"no pictures: {type(error).__name__}, see the terminal"))
+        stop_if_old()
+        with self.base.register_forward_pre_hook(stop_if_old):  # before each step
+            return Answer(wish, fulfil(wish, self.base, self.nets, steps), steps, time.perf_counter() - begin)
 
     def look(self) -> None:
         """In the window's thread, again and again: show what the second one has found."""
-        while not self.answers.empty():
-            answer = self.answers.get()
-            if answer.wish is self.wanted:
-                self.tell(answer.problem)
-                if answer.pictures is not None:
-                    self.answer = answer
-                    self.show_answer()
+        while self.wanted and self.jobs and self.jobs[0].done():
+            job = self.jobs.pop(0)
+            if not (error := job.exception()):
+                self.tell("")
+                self.answer = job.result()
+                self.show_answer()
+                continue
+            self.jobs.clear()
+            self.tell(str(error))
+            if not isinstance(error, Problem):  # a mistake of ours: its traceback is for the terminal
+                traceback.print_exception(error)
+                self.tell(f"no pictures: {type(error).__name__}, see the terminal")
 
     # %% What the user sees
 
     def show_answer(self) -> None:
         if not self.answer:
             return
-        wish, pictures, steps, seconds, _ = self.answer
+        wish, pictures, steps, seconds = self.answer
         conditions, title = conditions_of(wish.drawn, wish.kinds), f"{steps} steps: {seconds:.1f} s"
         if self.heat and conditions:
             pictures = heat_maps(wish, self.nets, pictures[0])
