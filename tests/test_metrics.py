@@ -283,7 +283,7 @@ def test_the_classifier_is_trained_on_wobbly_masks_of_fresh_pictures():
     assert first != second and max(first, second) < 0.3
 
 
-# %% Sets of pictures, and the shuffle gap# %% The shuffle gap
+# %% Sets of pictures, and the shuffle gap
 
 
 def test_frechet_distance_of_known_gaussians():
