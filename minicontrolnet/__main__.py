@@ -18,11 +18,11 @@ from .evaluation import show_scores
 from .files import Problem, check_place, in_use, load_file, write_atomically
 from .metrics import ShapeClassifier, classifier_loss
 from .options import device, file_to_write, in_range, tell_problems
+from .parallel import first_does, processes, together
 from .pretrained import fingerprint, load_base, load_classifier, load_control, save_weights, seeded
 from .sampling import GUIDANCE, sample, seeded_noise
 from .shapes import SIZE, random_batch, tokenize
-from .training import (BATCH_SIZE, Loss, base_loss, control_loss, first_does, processes, together,
-                       train)
+from .training import BATCH_SIZE, Loss, base_loss, control_loss, train
 from .unet import UNet
 
 # Steps, batch and learning rate of the weights that ship; "shapes" is the classifier of metrics.py. At 2e-3
