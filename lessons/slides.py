@@ -51,8 +51,8 @@ class Live(NamedTuple):
 
 
 def page(title: str, *lines: str, note: str) -> tuple[Figure, SubFigure]:
-    """A slide with its title, at most three lines, the speaker's note, and room for more."""
-    title = textwrap.fill(title, 58)
+    """A slide with its title, at most three lines, a note; and what is left."""
+    title = textwrap.fill(title, 62)
     lines = [part for line in lines for part in textwrap.wrap(line, 86)]
     figure = plt.figure(figsize=(12.8, 7.2))
     figure.get_layout_engine().set(w_pad=0.2)  # inches
@@ -151,15 +151,15 @@ def zero_conv(live: Live) -> Figure:
     order = sorted({i for i in first.values() if i is not None})
     figure, body = page(
         "Weights of zero learn: their gradient holds the input, not the weight",
-        f"They wake in an order, at backward pass {', '.join(map(str, order))}: the"
-        " outputs first; the locked base never.",
+        f"They wake at backward pass {', '.join(map(str, order))}: the outputs first;"
+        " the locked base never.",
         note="python lessons/03_zero_conv.py. Ask: two zero convs in a row never learn;"
              " why do these?")
     left, right = body.subplots(1, 2, width_ratios=[2, 3])
     left.axis("off")
-    left.text(0, 0.5, "$y = W x + b$,  $W = 0$,  $b = 0$\n\n$dL/dW = g\\, x^T$  is not 0"
-              "\n\n$dL/db = g$  is not 0\n\n$dL/dx = W^T g$  is 0\n\n"
-              "with  $g = dL/dy$", size=24, va="center")
+    formulas = ("$y = W x + b$,  $W = 0$,  $b = 0$", "$dL/dW = g\\, x^T$  is not 0",
+                "$dL/db = g$  is not 0", "$dL/dx = W^T g$  is 0", "with  $g = dL/dy$")
+    left.text(0, 0.5, "\n\n".join(formulas), size=24, va="center")
     figures.heat(right, norms, {name: [*map(text, row)] for name, row in norms.items()})
     right.set_yticks(range(len(norms)), [textwrap.fill(name, 14) for name in norms])
     right.set_xlabel("backward pass")
@@ -180,8 +180,8 @@ def encoder(live: Live) -> Figure:
         f"The learned encoder follows better than: {say('confirmed')}.",
         f"Not told apart from it: {say('undecided')}. Better than it:"
         f" {say('contradicted')}.",
-        note="python lessons/04_condition_encoder.py. An early difference says how soon,"
-             " not how well in the end.")
+        note="python lessons/04_condition_encoder.py. An early difference says how"
+             " soon, not how well in the end.")
     left, right = body.subplots(1, 2, width_ratios=[4, 3])
     edges = live.edges[:2]
     maps = [edges, F.avg_pool2d(edges, 4), edges[:, :, ::4, ::4]]
@@ -284,7 +284,7 @@ def guidance(live: Live) -> Figure:
                        [(live.edge, live.edges[:n], weights)], 30, 4, in_both=in_both)
         columns.append(figures.outlined(drawn, live.edges[:n], 4))
     figures.show(body.subplots(), torch.stack(columns, 1).flatten(0, 1), len(columns),
-                 below=["outline", *(f"{arm.replace(' ', chr(10), 1)}\n{burnt[arm]} burnt"
+                 below=["outline", *(f"{arm}\n{burnt[arm]} burnt".replace(" br", "\nbr")
                                      for arm in arms)])
     return figure
 
@@ -367,7 +367,8 @@ def few_pictures(live: Live) -> Figure:
 def transfer(live: Live) -> Figure:
     arms, ways = numbers_of("10"), ("no control", "as it is")
     bases = {"A": "A itself", "A'": "a sibling", "B": "a stranger"}
-    iou = {base: [fmean(arms[f"{base}, {way}"]["IoU"]) for way in ways] for base in bases}
+    iou = {base: [fmean(arms[f"{base}, {way}"]["IoU"]) for way in ways]
+           for base in bases}
     gains = {bases[base]: after - before for base, (before, after) in iou.items()}
     keeps = {who: gain / gains["A itself"] for who, gain in gains.items()}
     pale = apart(arms["A', as it is"]["pale colours"],
@@ -375,9 +376,9 @@ def transfer(live: Live) -> Figure:
     figure, body = page(
         f"On another base, untrained: a sibling keeps {keeps['a sibling']:.0%} of the"
         f" gain in IoU, a stranger {keeps['a stranger']:.0%}",
-        "The sibling was trained on from A, on pale pictures; the stranger from noise.",
-        f"The sibling's pale style {tell(pale, 'gains', 'suffers', 'may suffer')}: right"
-        f" and pale, {pale}.",
+        "The sibling was trained on from A, in pale; the stranger from another start.",
+        f"The sibling's pale style {tell(pale, 'gains', 'suffers', 'may suffer')}:"
+        f" right and pale, {pale}.",
         note="python lessons/10_transfer.py. Ask: why should channel 17 mean the same"
              " in two networks?")
     pictures = load_pictures("10_transfer", 192).unflatten(0, (len(arms), -1))
@@ -438,7 +439,7 @@ SLIDES = (cover, problem, diagram, locking, zero_conv, encoder, training, conver
 
 
 def drawn(quick: bool) -> Iterator[Figure]:
-    """The slides, one by one; ``quick``: their live pictures take few sampling steps."""
+    """The slides, one by one; ``quick``: live pictures take few sampling steps."""
     base, (truth, noise) = load_base(), held_out(8)
     live = Live(base, load_control("edge", base), load_control("palette", base),
                 truth.mask, truth.image, truth.prompt, detect_edges(truth.image), noise,
