@@ -108,13 +108,13 @@ def show_scores(base: UNet, controls: dict[str, ControlNet], classifier: ShapeCl
     pairs = {kind: (control, condition_of(kind, truth)) for kind, control in controls.items()}
     neighbour = truth.map(lambda tensor: tensor.roll(1, 0))
     for kind, pair in pairs.items():
-        draw = lambda prompt: sample(base, prompt, noise, [pair], progress=kind)
+        draw = lambda words, prompt: sample(base, prompt, noise, [pair], progress=f"{kind}, {words}")
         kept = partial(condition_scores, kind)
         show(f"{kind}: real pictures (ceiling)", kept(truth.image, truth))
-        images = draw(truth.prompt)
+        images = draw("right", truth.prompt)
         show(f"{kind}: ControlNet, right prompt", kept(images, truth) | obeyed(images))
-        show(f"{kind}: ControlNet, empty prompt", kept(draw(""), truth))
-        show(f"{kind}: ControlNet, conflicting prompt", kept(draw(conflicting(truth.prompt)), truth))
+        show(f"{kind}: ControlNet, empty prompt", kept(draw("empty", ""), truth))
+        show(f"{kind}: ControlNet, conflicting prompt", kept(draw("conflicting", conflicting(truth.prompt)), truth))
         show(f"{kind}: no control, right prompt", kept(free, truth))
         show(f"{kind}: shuffled conditions (floor)", kept(images, neighbour))
         show(f"{kind}: condition-shuffle gap", {"loss": gap(base, pair[0], kind)})
