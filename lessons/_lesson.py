@@ -127,7 +127,7 @@ def reveal(guess: str, right: str, because: str, **wrong: str) -> None:
     """
     if guess in wrong and guess != right:
         say(f"   You said {guess}): ", wrong[guess])
-    say(f"ANSWER   {right}) ", because)
+    say(f"ANSWER   {right}) ", because + " (Of a smoke run.)" * args.quick)
 
 
 # %% Results

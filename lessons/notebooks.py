@@ -1,8 +1,8 @@
-"""Make a Jupyter notebook of every lesson: python lessons/notebooks.py [--out DIR] [NN ...]
+"""Make a notebook of every lesson: python lessons/notebooks.py [--out DIR] [NN ...]
 
-Its first cell finds the project, or fetches it on Colab; the second one holds the lesson's
-options. The others are the lesson's own cells, word by word. Lessons are changed in their
-scripts; a notebook is made again.
+Its first cell finds the project, or fetches it on Colab; the second one holds the
+options. The others are the lesson's own cells, word by word. Lessons are changed in
+their scripts; a notebook is made again.
 """
 
 import argparse
@@ -33,8 +33,8 @@ clones = [place for place in (here, *here.parents, here / "minicontrolnet")
           if (place / "lessons" / "_lesson.py").is_file()]
 if not clones and not REPOSITORY:
     raise FileNotFoundError(
-        f"{here} is in no clone of minicontrolnet: open this notebook from a clone, or"
-        " write the project's address behind REPOSITORY = in this cell and run it again")
+        f"{here} is in no clone of minicontrolnet: open this notebook from one, or write"
+        " the project's address behind REPOSITORY = in this cell, and run it again")
 if not clones:
     clones = [here / "minicontrolnet"]
     subprocess.run(["git", "clone", "--depth", "1", REPOSITORY, clones[0]], check=True)
@@ -48,7 +48,7 @@ if str(Path("lessons").resolve()) not in sys.path:
 '''
 
 OPTIONS = '''\
-# Options of the lesson, as in a terminal: "--quick", "--seed 1 --steps 50", "--answer b".
+# The lesson's options, as in a terminal: "--quick", "--seed 1 --answer b", for example.
 # After a change run this cell and all below it again.
 options_of_this_lesson = ""
 
@@ -57,7 +57,7 @@ sys.argv = ["lessons/{name}.py", *options_of_this_lesson.split()]
 
 
 def cells_of(script: str) -> list[Cell]:
-    """The cells of a script in percent format, in their order; empty ones are left out."""
+    """The cells of a script in percent format, in their order, without empty ones."""
     cells = []
     parts = re.split(r"^# %%(.*)\n", "# %%\n" + script, flags=re.MULTILINE)[1:]
     for heading, text in zip(parts[::2], parts[1::2]):
@@ -71,9 +71,9 @@ def cells_of(script: str) -> list[Cell]:
 
 def notebook(path: Path) -> dict:
     """A lesson's notebook, as nbformat 4.5 wants it: nothing has been run in it."""
-    start = [("code", SETUP.strip()), ("code", OPTIONS.format(name=path.stem).strip())]
-    cells = []
-    for i, (kind, text) in enumerate(start + cells_of(path.read_text(encoding="utf-8"))):
+    first = [("code", SETUP.strip()), ("code", OPTIONS.format(name=path.stem).strip())]
+    own, cells = cells_of(path.read_text(encoding="utf-8")), []
+    for i, (kind, text) in enumerate(first + own):
         cell = {"cell_type": kind, "id": f"{path.stem}-{i}", "metadata": {},
                 "source": text.splitlines(keepends=True)}
         if kind == "code":
@@ -93,7 +93,8 @@ def main(words: list[str] | None = None) -> None:
     args = parser.parse_args(words)
     for number in args.lessons:
         if number not in LESSONS:
-            raise Problem(f"there is no lesson {number!r}; there are {', '.join(LESSONS)}")
+            there = ", ".join(LESSONS)
+            raise Problem(f"there is no lesson {number!r}; there are {there}")
     for number in args.lessons or LESSONS:
         path = args.out / f"{LESSONS[number].stem}.ipynb"
         content = json.dumps(notebook(LESSONS[number]), indent=1, ensure_ascii=False)

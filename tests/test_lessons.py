@@ -193,6 +193,14 @@ def test_where_numbers_decide_each_choice_has_its_sentence(right, tools, capsys)
     assert ("apple" in said) == (right == "b") and "the loss" not in said
 
 
+def test_an_answer_of_a_smoke_run_says_so(tools, capsys):
+    """Since its numbers may have chosen it."""
+    tools("--quick").reveal("", "a", "see the table.")
+    tools().reveal("", "a", "see the table.")
+    said = "ANSWER   a) see the table."
+    assert capsys.readouterr().out == f"{said} (Of a smoke run.)\n{said}\n"
+
+
 def test_long_sentences_are_wrapped(tools, capsys):
     """At 88 characters, below their own beginning."""
     lesson = tools("--answer", "a")
