@@ -99,7 +99,8 @@ def share_in_kernels(step: Callable[[], None], rounds: int = 5) -> float:
 
 def import_seconds() -> float:
     """The median time of importing this package once torch and torchvision are there."""
-    code = "import time, torch, torchvision; t = time.perf_counter(); import minicontrolnet; print(time.perf_counter() - t)"
+    code = ("from time import perf_counter as now; import torch, torchvision;"
+            " begin = now(); import minicontrolnet; print(now() - begin)")
     runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True) for _ in range(5)]
     return statistics.median(float(run.stdout) for run in runs)
 
