@@ -50,6 +50,7 @@ def condition(batch, generator):
     blurred = F.avg_pool2d(batch.mask, 17, stride=1, padding=8)
     return blurred
 '''
+DDIM_STEPS = 20
 Scores = dict[str, Tensor]  # one number for each picture
 Condition = Callable[[Batch, torch.Generator | None], Tensor]
 CEILING = {"mask IoU": 1.0, "place error": 0.0, "tilt error": 0.0, "palette error": 0.0}
@@ -210,7 +211,7 @@ def main(words: list[str] | None = None) -> None:
     control = seeded(args.seed, ControlNet, base, condition.channels)
     control = train(control, control_loss(base, condition.of), args.steps, lr=1e-3,
                     seed=args.seed, progress="training")
-    measured, images = grade(base, control, condition, args.count, ddim_steps=20)
+    measured, images = grade(base, control, condition, args.count, DDIM_STEPS)
     report(measured)
     content = {"file": str(args.file), "steps": args.steps, "seed": args.seed, **measured}
     with write_atomically(args.out / "capstone.json") as file:
