@@ -33,7 +33,7 @@ clones = [place for place in (here, *here.parents, here / "minicontrolnet")
           if (place / "lessons" / "_lesson.py").is_file()]
 if not clones and not REPOSITORY:
     raise FileNotFoundError(
-        f"{here} is in no clone of minicontrolnet: open this notebook from one, or write"
+        f"{here} is in no clone of minicontrolnet: open this notebook in one, or write"
         " the project's address behind REPOSITORY = in this cell, and run it again")
 if not clones:
     clones = [here / "minicontrolnet"]

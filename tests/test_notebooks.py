@@ -114,7 +114,7 @@ def test_outside_a_clone_one_sentence_says_what_to_do(maker, tmp_path):
     """Nothing is fetched from an address that nobody gave."""
     done = setup_cell(maker, tmp_path)
     assert done.returncode == 1
-    assert "is in no clone of minicontrolnet: open this notebook from one, or" in done.stderr.splitlines()[-1]
+    assert "is in no clone of minicontrolnet: open this notebook in one, or" in done.stderr.splitlines()[-1]
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
