@@ -110,7 +110,7 @@ def two(tmp_path_factory):
         child.join(120)
         child.kill()
     assert [child.exitcode for child in children] == [0, 3], "one of them waited for ever, or failed"
-    return *(torch.load(folder / f"found.{rank}") for rank in range(2)), folder
+    return *(load_file(folder / f"found.{rank}") for rank in range(2)), folder
 
 
 @pytest.fixture
