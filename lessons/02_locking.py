@@ -7,6 +7,7 @@
 import copy
 
 import torch
+from _figures import architecture
 from _lesson import options, predict, reveal, save_figure, save_results, table, verdict
 
 from minicontrolnet import (ConditionedUNet, ControlNet, base_loss, colours_right,
@@ -14,7 +15,6 @@ from minicontrolnet import (ConditionedUNet, ControlNet, base_loss, colours_righ
                             fingerprint, load_base, load_classifier, paired,
                             random_batch, sample, seeded, shapes_right, speed, to_image,
                             train)
-from minicontrolnet.diagram import architecture
 
 args = options("02_locking", steps=120, quick_steps=2)
 base = load_base(device=args.device)

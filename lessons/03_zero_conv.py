@@ -5,13 +5,13 @@
 
 # %%
 import torch
+from _figures import architecture
 from _lesson import options, predict, reveal, save_figure, save_results, table, verdict
 from torch import nn
 
 from minicontrolnet import (ControlNet, control_loss, detect_edges, figures, held_out,
                             load_base, loss_of_condition, sample, seeded, train,
                             zero_conv, zero_conv_gradients)
-from minicontrolnet.diagram import architecture
 
 args = options("03_zero_conv", steps=60, quick_steps=2)
 base = load_base(device=args.device)

@@ -84,7 +84,7 @@ print("\ngap, every 20 steps:", *(f"{x:.0e}" for x in [*gaps.values()][::2]))
 last, noisy = gaps[args.steps], torch.tensor(losses[1:])
 wait, half = (min(s for s in gaps if gaps[s] >= share * last) for share in (0.1, 0.5))
 rise = paired(iou["right prompt"] - iou["step 0"])
-reveal(guess, "c" if rise.low <= 0 else "b" if wait > half - wait else "a",
+reveal(guess, "c" if rise.low <= 0.1 else "b" if wait > half - wait else "a",
        f"a tenth of the gap at step {wait}, half of it {half - wait} steps later.",
        a="almost nothing comes at first: see the gap.",
        b="the wait is not longer than the rise: see the gap.",

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from _figures import architecture
 from _lesson import HERE, RESULTS, figures, load_pictures, load_results
 from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure, SubFigure
@@ -27,7 +28,6 @@ from experiments.measured import GRADUAL, apart
 from minicontrolnet import (ControlNet, Paired, UNet, detect_edges, held_out, load_base,
                             load_control, mask_iou, mask_of, paired, palette,
                             paper_weights, sample, tokenize)
-from minicontrolnet.diagram import architecture
 from minicontrolnet.files import write_atomically
 from minicontrolnet.options import file_to_write, tell_problems
 

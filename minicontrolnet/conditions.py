@@ -47,12 +47,15 @@ def detect_edges(images: Tensor, low: float = 0.15, high: float = 0.3) -> Tensor
     ridge = _is_ridge(strength, gx.gather(1, channel), gy.gather(1, channel))
     steepest = strength.amax(dim=(2, 3), keepdim=True)
     weak = ridge & (strength > (low * steepest).clamp(min=0.02))
-    edges = weak & (strength > high * steepest)
-    while True:  # hysteresis: weak edges count where they touch an edge
-        grown = (F.max_pool2d(edges.float(), 3, stride=1, padding=1) > 0) & weak
-        if torch.equal(grown, edges):
-            return edges.float()
-        edges = grown
+    return spread((strength > high * steepest).float(), weak)  # hysteresis: what touches an edge is one
+
+
+def spread(start: Tensor, mask: Tensor) -> Tensor:
+    """Fill each part of masks (b, 1, h, w) that hangs together with the largest number that starts in it."""
+    filled = start * mask
+    while not torch.equal(grown := F.max_pool2d(filled, 3, stride=1, padding=1) * mask, filled):
+        filled = grown
+    return filled
 
 
 def _gradient(images: Tensor) -> tuple[Tensor, Tensor]:

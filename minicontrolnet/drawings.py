@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms.functional import InterpolationMode, affine, center_crop, pil_to_tensor, resize
 
-from .conditions import detect_edges, palette
+from .conditions import detect_edges, palette, spread
 from .files import Problem
 from .metrics import border
 from .shapes import SIZE
@@ -91,7 +91,7 @@ def trace(colours: Tensor, opacity: Tensor, name: str = "the drawing") -> Drawin
                       " or use --edge-from for a picture")
     ink = _ink(tone, 65)
     frame = F.pad(torch.zeros_like(ink)[..., 1:-1, 1:-1], (1, 1, 1, 1), value=1.0)
-    rim = _spread(frame, ink > 0) > 0
+    rim = spread(frame, ink > 0) > 0
     for ink in (ink.masked_fill(rim, -1), ink):  # a scanner's dark margin goes, if anything else is there
         fitted, zoom = _fit(_centre(ink))
         edges = _lines(fitted)
@@ -269,14 +269,6 @@ def _grow(mask: Tensor) -> Tensor:
     return _brighten(mask.float(), 3) > 0
 
 
-def _spread(start: Tensor, mask: Tensor) -> Tensor:
-    """Fill each part of a mask that hangs together with the largest number that starts in it."""
-    filled = start * mask
-    while not torch.equal(grown := _brighten(filled, 3) * mask, filled):
-        filled = grown
-    return filled
-
-
 def _label(mask: Tensor) -> Tensor:
     """A number for each part of a mask that hangs together: (1, 1, h, w) integers, 0 outside."""
-    return _spread(torch.arange(1.0, mask.numel() + 1).view(mask.shape), mask).long()
+    return spread(torch.arange(1.0, mask.numel() + 1).view(mask.shape), mask).long()

@@ -25,7 +25,6 @@ from .controlnet import ControlNet
 from .diffusion import TIMESTEPS, q_sample
 from .drawings import edges_from_drawing, trace
 from .files import write_atomically
-from .pretrained import load_base, load_control
 from .sampling import GUIDANCE, compose, sample, seeded_noise, weigh
 from .shapes import COLOURS, DARK, SIZE, tokenize
 from .unet import UNet
@@ -163,23 +162,3 @@ def heat_maps(wish: Wish, nets: dict[str, ControlNet], picture: Tensor) -> Tenso
     sizes = [control.abs().mean(1, keepdim=True) for control in controls]
     grey = torch.cat([F.interpolate(size / size.max().clamp(min=1e-6), (SIZE, SIZE)) for size in sizes])
     return torch.from_numpy(figures.plt.colormaps["magma"](grey[:, 0].numpy())[..., :3]).movedim(-1, 1)
-
-
-# %% The strip in the README: python -c "from minicontrolnet.wish import strip; strip()"
-
-HOUSE = (((72, 114), (74, 160), (71, 207), (120, 209), (186, 206), (188, 150), (186, 114)),
-         ((70, 116), (84, 99), (101, 78), (129, 46)), ((129, 46), (160, 80), (189, 116)))
-
-
-def strip(path: Path = Path("outputs/board.png"), prompt: str = "orange on blue") -> None:
-    """A house, stroke by stroke, and below each stroke two of the pictures that follow it."""
-    base = load_base()
-    nets = {"edge": load_control("edge", base)}
-    figure, axes = figures.plt.subplots(3, 1 + len(HOUSE), figsize=(12.8, 9.4))
-    for i, (top, *below) in enumerate(axes.T):
-        drawn = Drawn(tuple(map(Stroke, HOUSE[:i])))
-        figures.show(top, pil_to_tensor(sheet(drawn))[None] / 255, title=f"strokes: {i}")
-        top.spines[:].set_visible(True)
-        for ax, picture in zip(below, fulfil(Wish(drawn, ("edge",), prompt), base, nets, FINAL)):
-            figures.show(ax, picture[None])
-    figures.save(figure, path)

@@ -74,7 +74,7 @@ def tools(tmp_path, monkeypatch):
 
     yield begin
     for name in list(sys.modules):
-        if name.split(".")[0] in ("_lesson", "experiments"):
+        if name.split(".")[0] in ("_lesson", "_figures", "experiments"):
             del sys.modules[name]
 
 

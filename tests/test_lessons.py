@@ -1,5 +1,6 @@
 """Every lesson runs from a plain clone in quick mode, and leaves what it must."""
 
+import importlib
 import os
 import socket
 import subprocess
@@ -12,7 +13,6 @@ from PIL import Image
 
 from minicontrolnet import (ControlNet, Problem, detect_edges, figures, held_out,
                             tokenize)
-from minicontrolnet.diagram import architecture
 
 ROOT = Path(__file__).parents[1]
 LESSONS = sorted(path.stem for path in (ROOT / "lessons").glob("[0-9][0-9]_*.py"))
@@ -295,8 +295,10 @@ def test_outlined_draws_unbroken_lines_and_leaves_the_rest():
     assert torch.equal(drawn[~magenta.expand_as(drawn)], plain[~magenta.expand_as(drawn)])
 
 
-def test_the_diagram_is_the_networks(make_base):
+def test_the_diagram_is_the_networks(make_base, tools):
     """Another network, another diagram: its channels, grids, and all its sums."""
+    tools()
+    architecture = importlib.import_module("_figures").architecture
     base = make_base((8, 16, 24, 32), dtype=torch.float32)
     figure = architecture(base, ControlNet(base, 3))
     texts = [text.get_text() for text in figure.axes[0].texts]

@@ -1,4 +1,5 @@
-"""python lessons/exercises [check | hint | solution | reset] 03a, or grade FOLDER
+"""python lessons/exercises [check | hint | solution | reset] 03a, or grade FOLDER,
+or grade --class FOLDER --csv marks.csv --feedback DIR
 
 Without a word it shows your progress and the next file to open. Answers are written in
 answers/, which git ignores; only "reset" replaces a file there, and it keeps a backup.
@@ -15,6 +16,7 @@ sys.path[:0] = map(str, Path(__file__).resolve().parents[1:3])
 
 from exercises.checking import (ANSWERS, COMMAND, EXERCISES, FILES,  # noqa: E402
                                 copy_stubs, verdicts)
+from exercises.classroom import grade_class  # noqa: E402
 from minicontrolnet.files import Problem, write_atomically  # noqa: E402
 from minicontrolnet.options import file_to_write, in_range, tell_problems  # noqa: E402
 
@@ -75,7 +77,9 @@ def reset(args: argparse.Namespace) -> None:
 
 
 def grade(args: argparse.Namespace) -> None:
-    """Check a folder of answers; nothing in it is changed. This runs the code in it."""
+    """Check a folder of answers, or a class; change nothing. It runs their code."""
+    if args.students:
+        return grade_class(args.students, args.csv, args.feedback, args.seed)
     folder, first = Path(args.what or ".").resolve(), FILES[0].name
     if not any((folder / path.name).exists() for path in FILES):
         below = ", ".join(sorted(p.parent.name for p in folder.glob(f"*/{first}")))
@@ -105,7 +109,12 @@ def read_options(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=in_range(int, 0, 2**31), default=0)
     parser.add_argument("--show", action="store_true", help="solution: unpassed, too")
     parser.add_argument("--yes", action="store_true", help="reset: the whole file")
-    parser.add_argument("--json", type=file_to_write(".json"), help="grade: where marks go")
+    parser.add_argument("--json", type=file_to_write(".json"), help="grade: the marks")
+    parser.add_argument("--class", type=Path, metavar="DIR", dest="students",
+                        help="grade: the folder that holds a folder a student")
+    parser.add_argument("--csv", type=file_to_write(".csv"), help="grade: class marks")
+    parser.add_argument("--feedback", type=Path, metavar="DIR",
+                        help="grade --class: a page a student")
     args = parser.parse_args(words, argparse.Namespace(passed=set(), hints=set()))
     args.run, args.answers = runs[args.command], args.answers.resolve()
     args.what = args.what if args.run == grade else args.what and args.what.lower()

@@ -2,9 +2,9 @@
 
     python lessons/exercises/capstone.py [FILE] [--steps 1500]
 
-FILE is answers/capstone.py, made if it is not there: read it, write down what you expect,
-and change its condition. It is checked, a ControlNet learns it on the locked base in
-about four minutes of two cores, and what it draws is graded. This runs the code in FILE.
+FILE is answers/capstone.py, made if it is not there: read it, write down what you
+expect, and change its condition. It is checked, a ControlNet learns it on the locked
+base in a few minutes, and what it draws is graded. This runs the code in FILE.
 """
 
 import argparse
@@ -29,10 +29,10 @@ from minicontrolnet.options import device, in_range, tell_problems  # noqa: E402
 from minicontrolnet.shapes import SIZE  # noqa: E402
 
 TEMPLATE = '''\
-"""My condition: where the shape stands and how large it is, not which shape it is.
+"""My condition: a blurred mask.
 
-I expect, written before training: the place is followed to 2 pixels without a word, the
-mask IoU is higher than without control, and the colours do not change.
+I expect, written before training: the place is followed to 2 pixels without a word; which
+shape it is cannot be told from a blur, so the mask IoU stays below 0.8.
 """
 
 import torch.nn.functional as F
@@ -44,8 +44,8 @@ def condition(batch, generator):
     """What n pictures say that words cannot: (n, CHANNELS, 64, 64) in [0, 1].
 
     batch.image (n, 3, 64, 64) and batch.mask (n, 1, 64, 64) are in [0, 1]; batch.scenes
-    holds all that is true of them, see minicontrolnet/shapes.py. Randomness comes from the
-    generator alone, so that the same state gives the same condition.
+    holds all that is true of them, see minicontrolnet/shapes.py. Randomness comes from
+    the generator alone, so that the same state gives the same condition.
     """
     blurred = F.avg_pool2d(batch.mask, 17, stride=1, padding=8)
     return blurred
@@ -73,7 +73,7 @@ def read_condition(path: Path) -> Own:
     except Problem:
         raise
     except FileNotFoundError:
-        raise Problem(f"{path} does not exist; leave FILE out, and it is made") from None
+        raise Problem(f"{path} does not exist; without FILE one is made") from None
     except (Exception, SystemExit) as error:
         where, said = blame(error, path)
         raise Problem(f"{where}: {said}; mend that, and run this again") from None
@@ -86,7 +86,7 @@ def read_condition(path: Path) -> Own:
 
 
 def check_condition(function: Condition, channels: int, n: int) -> None:
-    """Raise Problem unless n pictures get conditions that a ControlNet can learn from."""
+    """Raise Problem unless n pictures get conditions that a network can learn from."""
     if type(channels) is not int or not 1 <= channels <= 16:
         raise Problem(f"CHANNELS is {channels!r}; give a whole number from 1 to 16")
     batch = random_batch(n, torch.Generator().manual_seed(n))
@@ -95,17 +95,19 @@ def check_condition(function: Condition, channels: int, n: int) -> None:
     wanted = (n, channels, SIZE, SIZE)
     if not isinstance(one, Tensor) or one.shape != wanted:
         given = tuple(one.shape) if isinstance(one, Tensor) else type(one).__name__
-        raise Problem(f"condition gives {given} for {n} pictures; give a tensor {wanted}")
+        raise Problem(f"condition gives {given} for {n} pictures; give a tensor"
+                      f" {wanted}")
     if not (one.isfinite().all() and one.min() >= 0 and one.max() <= 1):
         raise Problem(f"condition has values from {one.min():.3g} to {one.max():.3g};"
                       " bring them to 0 .. 1, for example by clamp(0, 1)")
     if not torch.equal(one, other):
-        raise Problem("condition differs for the same pictures and generator state; take"
-                      " all randomness from the generator that it is given")
+        raise Problem("condition differs for the same pictures and generator state;"
+                      " take all randomness from the generator that it is given")
     if not all(map(torch.equal, before[:4], batch[:4])):
         raise Problem("condition changes the batch that it is given; work on a clone")
     if n > 1 and all(torch.equal(one[0], each) for each in one[1:]):
-        raise Problem("condition is the same for every picture, so it says nothing of any")
+        raise Problem("condition is the same for every picture, so it says nothing;"
+                      " make it depend on batch")
 
 
 # %% Grading
@@ -114,7 +116,7 @@ def check_condition(function: Condition, channels: int, n: int) -> None:
 def scores(images: Tensor, truth: Batch) -> Scores:
     """How far pictures are what the truth is; "mask IoU" up is better, errors down.
 
-    Place in pixels, tilt in degrees (circles have none); palettes are means of 16 cells.
+    Place in pixels, tilt in degrees (0 for circles); palettes are means of 16 cells.
     """
     degrees, pixels = pose_errors(images, truth.scenes)
     return {"mask IoU": mask_iou(mask_of(images), truth.mask), "place error": pixels,
@@ -129,7 +131,7 @@ def compare(own: Scores, other: Scores) -> dict[str, Paired]:
 
 
 def points(gaps: Paired, better: dict[str, Paired], own: Scores, free: Scores) -> int:
-    """0 to 3: it is used; a score is better than without control; half of the way or more."""
+    """0 to 3: it is used; a score is better than without; by half the way or more."""
     good = [name for name, it in better.items() if it.low > 0]
     share = lambda name: ((own[name].mean() - free[name].mean())
                           / (CEILING[name] - free[name].mean()))
@@ -141,9 +143,10 @@ def grade(base: UNet, control: ControlNet, condition: Own, n: int,
     """What was measured, and pictures by arm."""
     truth, noise = held_out(n)
     shown = [(control, condition.of(truth))]
-    draw = lambda words, controls: sample(base, words, noise, controls, steps=ddim_steps,
-                                          progress="drawing").cpu()
-    images = {"no control, no words": draw("", ()), "condition, no words": draw("", shown),
+    draw = lambda words, controls: sample(base, words, noise, controls,
+                                          steps=ddim_steps, progress="drawing").cpu()
+    images = {"no control, no words": draw("", ()),
+              "condition, no words": draw("", shown),
               "condition, right words": draw(truth.prompt, shown)}
     found = {arm: scores(pictures, truth) for arm, pictures in images.items()}
     neighbour = truth.map(lambda tensor: tensor.roll(1, 0))
@@ -169,11 +172,12 @@ def report(measured: dict) -> None:
           f" {measured['shuffle gap']}")
     for name, it in measured["better than no control"].items():
         print(f"{name} better than without control: {it.verdict}, {it}")
-    print(f"\npoints: {measured['points']} of 3 (it is used; a score is better than without"
-          "\ncontrol; that score has come half of the way to real pictures, or more)")
+    print(f"\npoints: {measured['points']} of 3 (it is used; a score is better than"
+          "\nwithout control, and has come half of the way to real pictures)")
 
 
-def draw_figure(condition: Own, images: dict[str, Tensor], path: Path, count: int = 6) -> None:
+def draw_figure(condition: Own, images: dict[str, Tensor], path: Path,
+                count: int = 6) -> None:
     """A row for each arm, a column for each picture, below the conditions."""
     truth, _ = held_out(len(images["condition, no words"]))
     shown = condition.of(truth)[:count]
@@ -187,7 +191,7 @@ def draw_figure(condition: Own, images: dict[str, Tensor], path: Path, count: in
 
 def options(words: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python lessons/exercises/capstone.py",
-                                     description="Train and grade a condition of your own.")
+                                     description="Train and grade your own condition.")
     parser.add_argument("file", type=Path, nargs="?", default=ANSWERS / "capstone.py")
     parser.add_argument("--steps", type=in_range(int, 1, 10**6), default=1500)
     parser.add_argument("--count", type=in_range(int, 4, 1024), default=32,
@@ -213,9 +217,9 @@ def main(words: list[str] | None = None) -> None:
                     seed=args.seed, progress="training")
     measured, images = grade(base, control, condition, args.count, DDIM_STEPS)
     report(measured)
-    content = {"file": str(args.file), "steps": args.steps, "seed": args.seed, **measured}
+    made = {"file": str(args.file), "steps": args.steps, "seed": args.seed}
     with write_atomically(args.out / "capstone.json") as file:
-        file.write(json.dumps(content, indent=1).encode())
+        file.write(json.dumps(made | measured, indent=1).encode())
     draw_figure(condition, images, args.out / "capstone.png")
     print(f"   figure: {args.out / 'capstone.png'}")
 

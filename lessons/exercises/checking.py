@@ -9,10 +9,14 @@ import inspect
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
+import tempfile
+import time
 import traceback
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -27,6 +31,7 @@ HERE = Path(__file__).parent
 ANSWERS = HERE.parents[1] / "answers"
 COMMAND = "python lessons/exercises"
 SECONDS = 60  # that one exercise may take
+MEMORY, FILE = 4 << 30, 100 << 20  # bytes that it may take, and write to a file
 FILES = sorted(HERE.glob("ex[0-9][0-9]_*.py"))
 EXERCISES = {value.id: value for path in FILES for value in
              vars(importlib.import_module(f"exercises.{path.stem}")).values()
@@ -169,49 +174,92 @@ def check(exercise: Exercise, answers: Path, seed: int = 0) -> str:
     return failed(exercise, found, diagnose(exercise, yours, first, seed) or shows)
 
 
-def verdicts(ids: Iterable[str], answers: Path, seed: int = 0) -> Iterator[tuple]:
-    """Each (id, what check says), from a process that an answer may hang or end."""
+def verdicts(ids: Iterable[str], answers: Path, seed: int = 0, quiet: bool = False,
+             seconds: int | None = None) -> Iterator[tuple[str, str]]:
+    """Each (id, what check says), from a process that an answer may hang, fill or end.
+
+    It works in a scratch folder; with ``quiet`` nobody sees what answers print.
+    """
+    seconds = seconds or SECONDS
     ids, paths = list(ids), os.pathsep.join(map(str, HERE.parents[:2]))
     while ids:
-        words = ["-m", "exercises.checking", answers, seed, SECONDS, *ids]
-        process = subprocess.Popen([sys.executable, *map(str, words)], text=True,
-                                   env={**os.environ, "PYTHONPATH": paths},
-                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                   start_new_session=True)
-        stack = ""
-        try:
-            for line in process.stdout:
-                if line.startswith('"'):
-                    yield ids.pop(0), json.loads(line)
-                else:
-                    stack += line
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(f"interrupted while {ids[0]} was checked") from None
-        finally:
-            process.kill()
-            process.wait()
+        words = ["-m", "exercises.checking", answers.resolve(), seed, seconds, *ids]
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+            results = Path(scratch) / "results"  # a pipe could be held open for ever
+            with open(results, "wb") as file:
+                process = subprocess.Popen(
+                    [sys.executable, *map(str, words)], stdin=subprocess.DEVNULL,
+                    stdout=file, stderr=subprocess.DEVNULL if quiet else None,
+                    cwd=scratch, env={**os.environ, "PYTHONPATH": paths},
+                    start_new_session=True)
+            stack = ""
+            try:
+                for line in lines_of(results, process, seconds + 15):
+                    if line.startswith('"') and ids:
+                        yield ids.pop(0), json.loads(line)
+                    else:
+                        stack += line
+            except KeyboardInterrupt:
+                now = f"interrupted while {ids[0]} was checked"
+                raise KeyboardInterrupt(now) from None
+            finally:
+                kill(process)
         if ids:  # it ended before its time; go on behind the exercise that did it
-            yield ids[0], stopped(EXERCISES[ids.pop(0)], stack)
+            yield ids[0], stopped(EXERCISES[ids.pop(0)], stack, seconds)
 
 
-def stopped(exercise: Exercise, stack: str) -> str:
+def lines_of(results: Path, process: subprocess.Popen,
+             patience: float) -> Iterator[str]:
+    """The lines that a process writes to a file, until it ends or is silent long."""
+    heard, rest = time.monotonic(), ""
+    with open(results, encoding="utf-8", errors="replace") as file:
+        while True:
+            ended = process.poll() is not None  # asked first, so that nothing is missed
+            *lines, rest = (rest + file.read()).split("\n")
+            for line in lines:
+                heard = time.monotonic()
+                yield f"{line}\n"
+            if ended or time.monotonic() - heard > patience:
+                return
+            time.sleep(0.02)
+
+
+def kill(process: subprocess.Popen) -> None:
+    """End a process and, where the system has groups of them, what it started."""
+    with suppress(OSError, AttributeError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
+    process.wait()
+
+
+def stopped(exercise: Exercise, stack: str, seconds: int) -> str:
     """An answer that ended the process, or did not come to an end."""
     if "Timeout" not in stack:
-        return failed(exercise, "the program ended", "leave os._exit() and such out")
+        return failed(exercise, "the program ended, or hung for good",
+                      "leave os._exit() and such out; or it asked for too much memory")
     lines = [line.strip() for line in stack.splitlines() if exercise.file in line]
-    return failed(exercise, f"no end after {SECONDS} seconds: {''.join(lines[:1])}",
+    return failed(exercise, f"no end after {seconds} seconds: {''.join(lines[:1])}",
                   "a loop there never ends, or there is far too much to do")
 
 
 def work(answers: str, seed: str, seconds: str, *ids: str) -> None:
     """Print each verdict as a line of JSON; where time is up, the stack, and end."""
-    results = os.fdopen(os.dup(1), "w")
+    results = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what answers print is no result
+    limit_memory()
     for id in ids:
         faulthandler.dump_traceback_later(int(seconds), exit=True, file=results)
         said = check(EXERCISES[id], Path(answers), int(seed))
         faulthandler.cancel_dump_traceback_later()
         print(json.dumps(said), file=results, flush=True)
+
+
+def limit_memory() -> None:
+    """At most MEMORY bytes of data and FILE bytes a file, where there are limits."""
+    with suppress(ImportError, ValueError, OSError):  # Windows has none
+        import resource
+        resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (FILE, FILE))
 
 
 def use_mine(answers: Path = ANSWERS) -> list[str]:

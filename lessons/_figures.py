@@ -1,28 +1,33 @@
-"""The architecture (the paper's Fig. 3), drawn from the real networks.
+"""Two figures: the architecture (the paper's Fig. 3), and a drawing with its pictures.
 
-Boxes, channels and grids come from a forward pass: if the network changes, so does the diagram.
+The architecture is drawn from the real networks: its boxes, channels and grids come
+from a forward pass. ``python lessons/_figures.py`` makes the other, for the README.
 """
 
 from itertools import chain
 
-import matplotlib.pyplot as plt
 import torch
+from _lesson import HERE, figures
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Arc, Circle, Rectangle
 from torch import Tensor, nn
+from torchvision.transforms.functional import pil_to_tensor
 
-from . import figures  # noqa: F401  (sets the size of figures and text)
-from .controlnet import ControlNet, Controls
-from .unet import Downsample, Middle, ResBlock, UNet
+from minicontrolnet import ControlNet, UNet, load_base, load_control
+from minicontrolnet.controlnet import Controls
+from minicontrolnet.unet import Downsample, Middle, ResBlock
+from minicontrolnet.wish import FINAL, Drawn, Stroke, Wish, fulfil, sheet
 
-COLOURS = {"locked base": "lightgrey", "copy": "lightblue", "condition encoder": "palegreen",
-           "zero conv at the input": "moccasin", "zero convs at the outputs": "moccasin"}
+COLOURS = {"locked base": "lightgrey", "copy": "lightblue",
+           "condition encoder": "palegreen", "zero conv at the input": "moccasin",
+           "zero convs at the outputs": "moccasin"}
 TITLE = "The copy's {} outputs are added to the locked base's {} skips and middle"
 NAMES = {nn.Conv2d: "conv", ResBlock: "res", Downsample: "half", Middle: "mid"}
 Map = tuple[str, Tensor]  # the name of a block, and what it puts out
-ENCODER, ADD, DECODER, ZERO, COPY, CONDITION = 5.75, 5.0, 4.2, 3.15, 2.3, 0.95  # heights
-ASIDE = 0.35  # the copy stands this far to the right, so that its lines pass the decoder's boxes
+# Heights, and how far the copy is moved so that its lines pass the decoder's boxes.
+ENCODER, ADD, DECODER, ZERO, COPY, CONDITION = 5.75, 5.0, 4.2, 3.15, 2.3, 0.95
+ASIDE = 0.35
 GUIDANCE = ("G  guidance (Sec. 3.4), outside the networks:\n"
             "eps = eps_empty + scale (eps_prompt - eps_empty);\n"
             "the copy is called for eps_prompt alone")
@@ -33,12 +38,14 @@ LEGEND = ('Numbers are channels; "half" is a conv of stride 2.\n'
 
 def architecture(base: UNet, control: ControlNet, colours: dict[str, str] = COLOURS,
                  title: str = TITLE) -> Figure:
-    """Draw base and ControlNet and where they meet; ``colours`` has the keys of COLOURS."""
+    """Draw base and ControlNet and where they meet; ``colours`` has COLOURS' keys."""
     maps, controls, decoded = measure(base, control)
-    ax = plt.figure(figsize=(12.8, 7.2), layout="none").add_axes((0, 0, 1, 1))
+    figure = figures.plt.figure(figsize=(12.8, 7.2), layout="none")
+    ax = figure.add_axes((0, 0, 1, 1))
     ax.set(xlim=(0, 12.8), ylim=(0, 7.2))  # one inch is one unit
     ax.axis("off")
-    ax.text(6.4, 6.95, title.format(len(controls), len(maps) - 1), ha="center", va="center", size=20)
+    title = title.format(len(controls), len(maps) - 1)
+    ax.text(6.4, 6.95, title, ha="center", va="center", size=20)
     x = [2.6 + 0.7 * i + 0.2 * (i // 3) for i in range(len(maps))]
     for i, (name, h) in enumerate(maps):
         box(ax, x[i], ENCODER, f"{name}\n{h.shape[1]}", colours["locked base"])
@@ -52,19 +59,21 @@ def architecture(base: UNet, control: ControlNet, colours: dict[str, str] = COLO
     for place in x:
         arrow(ax, (place + ASIDE, ADD), (place + 0.12, ADD))
     label(ax, base, control)
-    return ax.figure
+    return figure
 
 
 @torch.no_grad()
 def measure(base: UNet, control: ControlNet) -> tuple[list[Map], Controls, list[Map]]:
-    """The encoder's 13 maps, the 13 controls, the decoder's 12 maps; all shallow to deep."""
+    """Shallow to deep: the encoder's 13 maps, 13 controls, the decoder's 12 maps."""
     seen: list[Map] = []
-    blocks = [base.encoder.conv_in, *base.encoder.blocks, base.encoder.middle, *chain(*base.decoder.levels)]
-    hooks = [block.register_forward_hook(lambda module, _, h: seen.append((NAMES[type(module)], h)))
-             for block in blocks]
+    note = lambda module, _, h: seen.append((NAMES[type(module)], h))
+    blocks = [base.encoder.conv_in, *base.encoder.blocks, base.encoder.middle,
+              *chain(*base.decoder.levels)]
+    hooks = [block.register_forward_hook(note) for block in blocks]
     with next(base.parameters()).device:
-        picture, condition = (torch.zeros(1, c, 64, 64) for c in (3, control.c_condition))
-        t, prompt = (torch.zeros(*size, dtype=torch.long) for size in ((1,), (1, 3)))
+        picture = torch.zeros(1, 3, 64, 64)
+        condition = torch.zeros(1, control.c_condition, 64, 64)
+        t, prompt = picture[0, 0, 0, :1].long(), picture[:, :, 0, 0].long()
     base(picture, t, prompt)
     for hook in hooks:
         hook.remove()
@@ -72,7 +81,7 @@ def measure(base: UNet, control: ControlNet) -> tuple[list[Map], Controls, list[
 
 
 def draw_decoder(ax: Axes, x: list[float], decoded: list[Map], colour: str) -> None:
-    """From the middle at the right to eps at the left; each block takes one skip from above."""
+    """From the middle at the right to eps at the left; each block takes one skip."""
     for place, (name, h) in zip(x, decoded):
         box(ax, place, DECODER, f"{name}\n{h.shape[1]}", colour, 0.46)
         arrow(ax, (place, ADD - 0.12), (place, DECODER + 0.3))
@@ -82,32 +91,36 @@ def draw_decoder(ax: Axes, x: list[float], decoded: list[Map], colour: str) -> N
     arrow(ax, (x[0] - 0.23, DECODER), (2.0, DECODER))
 
 
-def draw_copy(ax: Axes, x: list[float], maps: list[Map], controls: Controls, control: ControlNet,
-              colours: dict[str, str]) -> None:
+def draw_copy(ax: Axes, x: list[float], maps: list[Map], controls: Controls,
+              control: ControlNet, colours: dict[str, str]) -> None:
     """The copy, its zero convs above it, and the condition's way in from below."""
     places = [x[0] - 0.6, *x[1:]]  # room for the plus after the first conv
     arrows(ax, [1.25, places[0]], COPY)
     arrow(ax, (places[0] + 0.29, COPY), (x[0] - 0.12, COPY))
     arrows(ax, [x[0] - 0.15, *x[1:]], COPY)
+    out = colours["zero convs at the outputs"]
     for i, ((name, h), c) in enumerate(zip(maps, controls)):
         box(ax, places[i], COPY, f"{name}\n{h.shape[1]}", colours["copy"])
         arrow(ax, (x[i], COPY + (0.3 if i else 0)), (x[i], ZERO - 0.2))
-        box(ax, x[i], ZERO, f"{c.shape[1]}", colours["zero convs at the outputs"], height=0.4)
+        box(ax, x[i], ZERO, f"{c.shape[1]}", out, height=0.4)
         ax.plot([x[i], x[i]], [ZERO + 0.2, ADD], "k", lw=1.5, zorder=0)
     plus(ax, x[0], COPY)
-    convs = [layer for layer in control.condition_encoder.layers if hasattr(layer, "out_channels")]
-    for i, (conv, key) in enumerate(zip(convs, ["condition encoder"] * 2 + ["zero conv at the input"])):
-        name = "conv" if i < 2 else "zero"
-        box(ax, x[0] - 0.7 * (2 - i), CONDITION, f"{name}\n{conv.out_channels}", colours[key])
+    convs = control.condition_encoder.layers[::2]  # two, and a zero conv
+    for i, (conv, name) in enumerate(zip(convs, ("conv", "conv", "zero"))):
+        key = "condition encoder" if name == "conv" else "zero conv at the input"
+        text = f"{name}\n{conv.out_channels}"
+        box(ax, x[0] - 0.7 * (2 - i), CONDITION, text, colours[key])
     arrows(ax, [0.85, *(x[0] - 0.7 * i for i in (2, 1, 0))], CONDITION)
     arrow(ax, (x[0], CONDITION + 0.3), (x[0], COPY - 0.12))
 
 
 def label(ax: Axes, base: UNet, control: ControlNet) -> None:
     """What the rows are, at the left, and what happens outside, below."""
-    millions = lambda module: f"{sum(p.numel() for p in module.parameters()) / 1e6:.1f} M"
+    size = lambda module: sum(p.numel() for p in module.parameters())
+    millions = lambda module: f"{size(module) / 1e6:.1f} M"
     for height, text in ((ENCODER, f"base encoder\n{millions(base.encoder)}, locked"),
-                         (ADD, "13 sums, of which\n12 concatenated"), (ZERO, "13 zero convs"),
+                         (ADD, "13 sums, of which\n12 concatenated"),
+                         (ZERO, "13 zero convs"),
                          (DECODER, f"base decoder\n{millions(base.decoder)}, locked"),
                          (COPY, f"copy, {millions(control.encoder)},\ntrainable"),
                          (CONDITION, f"condition\n{control.c_condition}x64x64")):
@@ -118,16 +131,20 @@ def label(ax: Axes, base: UNet, control: ControlNet) -> None:
     ax.text(1.65, COPY + 0.15, "xt", ha="center", size=16)
     ax.text(2.2, DECODER - 0.32, "eps, to G", ha="right", va="top", size=16)
     ax.text(4.2, 0.32, LEGEND, va="center", size=16)
-    ax.text(4.2, 1.22, GUIDANCE, va="center", bbox={"fc": "white", "ec": "black", "pad": 8})
+    ax.text(4.2, 1.22, GUIDANCE, va="center",
+            bbox={"fc": "white", "ec": "black", "pad": 8})
 
 
-def box(ax: Axes, x: float, y: float, text: str, colour: str, width: float = 0.58, height: float = 0.6) -> None:
-    ax.add_patch(Rectangle((x - width / 2, y - height / 2), width, height, fc=colour, ec="black"))
+def box(ax: Axes, x: float, y: float, text: str, colour: str, width: float = 0.58,
+        height: float = 0.6) -> None:
+    corner = (x - width / 2, y - height / 2)
+    ax.add_patch(Rectangle(corner, width, height, fc=colour, ec="black"))
     ax.text(x, y, text, ha="center", va="center", size=16)
 
 
 def arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
-    ax.annotate("", end, start, arrowprops={"arrowstyle": "->", "lw": 1.5, "shrinkA": 0, "shrinkB": 0})
+    ax.annotate("", end, start, arrowprops={"arrowstyle": "->", "lw": 1.5,
+                                            "shrinkA": 0, "shrinkB": 0})
 
 
 def arrows(ax: Axes, x: list[float], y: float) -> None:
@@ -144,3 +161,30 @@ def plus(ax: Axes, x: float, y: float) -> None:
 def padlock(ax: Axes, x: float, y: float) -> None:
     ax.add_patch(Rectangle((x - 0.11, y - 0.1), 0.22, 0.18, fc="black"))
     ax.add_patch(Arc((x, y + 0.08), 0.15, 0.24, theta1=0, theta2=180, lw=2.5))
+
+
+# %% A house, stroke by stroke
+
+HOUSE = (
+    ((72, 114), (74, 160), (71, 207), (120, 209), (186, 206), (188, 150), (186, 114)),
+    ((70, 116), (84, 99), (101, 78), (129, 46)), ((129, 46), (160, 80), (189, 116)))
+
+
+def strip() -> Figure:
+    """The strokes, and below each two of the pictures that follow it."""
+    base = load_base()
+    nets = {"edge": load_control("edge", base)}
+    figure, axes = figures.plt.subplots(3, 1 + len(HOUSE), figsize=(12.8, 9.4))
+    for i, (top, *below) in enumerate(axes.T):
+        drawn = Drawn(tuple(map(Stroke, HOUSE[:i])))
+        ink = pil_to_tensor(sheet(drawn))[None] / 255
+        figures.show(top, ink, title=f"strokes: {i}")
+        top.spines[:].set_visible(True)
+        pictures = fulfil(Wish(drawn, ("edge",), "orange on blue"), base, nets, FINAL)
+        for ax, picture in zip(below, pictures):
+            figures.show(ax, picture[None])
+    return figure
+
+
+if __name__ == "__main__":
+    figures.save(strip(), HERE.parent / "outputs" / "board.png")
