@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .conditions import detect_edges
+from .parallel import own_part
 from .shapes import COLOURS, DARK, SHAPES, Scenes, random_batch
 
 LIT = torch.tensor(list(COLOURS.values()))
@@ -176,7 +177,8 @@ def classifier_loss(classifier: nn.Module, generator: torch.Generator) -> Tensor
     """Cross-entropy on the wobbly masks of 64 fresh pictures, found as in generated ones."""
     batch = random_batch(64, generator)
     images = wobble(batch.image, 1.5 * torch.rand(64, generator=generator), generator)
-    return F.cross_entropy(classifier(mask_of(images)), batch.scenes.shape)
+    mask, shape = own_part(classifier, mask_of(images), batch.scenes.shape)
+    return F.cross_entropy(classifier(mask), shape)
 
 
 def shapes_right(images: Tensor, prompt: Tensor, classifier: nn.Module) -> Tensor:

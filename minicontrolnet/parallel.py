@@ -33,6 +33,9 @@ def together(device: torch.device) -> Iterator[None]:
         yield
         return
     if device.type == "cuda":
+        if int(os.environ["LOCAL_RANK"]) >= torch.cuda.device_count():
+            raise Problem(f"torchrun started more processes than there are GPUs, {torch.cuda.device_count()};"
+                          " give --nproc-per-node that number, or --device cpu")
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     yield

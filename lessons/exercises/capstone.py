@@ -51,6 +51,7 @@ def condition(batch, generator):
     return blurred
 '''
 DDIM_STEPS = 20
+USED = 1e-3  # a shuffle gap below this is next to nothing, whatever its interval
 Scores = dict[str, Tensor]  # one number for each picture
 Condition = Callable[[Batch, torch.Generator | None], Tensor]
 CEILING = {"mask IoU": 1.0, "place error": 0.0, "tilt error": 0.0, "palette error": 0.0}
@@ -135,7 +136,7 @@ def points(gaps: Paired, better: dict[str, Paired], own: Scores, free: Scores) -
     good = [name for name, it in better.items() if it.low > 0]
     share = lambda name: ((own[name].mean() - free[name].mean())
                           / (CEILING[name] - free[name].mean()))
-    return (gaps.low > 0) + bool(good) + any(share(name) >= 0.5 for name in good)
+    return (gaps.low > USED) + bool(good) + any(share(name) >= 0.5 for name in good)
 
 
 def grade(base: UNet, control: ControlNet, condition: Own, n: int,
@@ -168,8 +169,9 @@ def report(measured: dict) -> None:
     print(f"\n{'':26}" + "".join(f"{name:>15}" for name in CEILING))
     for arm, one in arms.items():
         print(f"{arm:26}" + "".join(f"{value:15.3f}" for value in one.values()))
-    print(f"\nthe condition is used: {measured['shuffle gap'].verdict}, shuffle gap"
-          f" {measured['shuffle gap']}")
+    above = Paired(*(end - USED for end in measured["shuffle gap"]))
+    print(f"\nthe condition is used: {above.verdict}, shuffle gap"
+          f" {measured['shuffle gap']}, to be above {USED}")
     for name, it in measured["better than no control"].items():
         print(f"{name} better than without control: {it.verdict}, {it}")
     print(f"\npoints: {measured['points']} of 3 (it is used; a score is better than"
