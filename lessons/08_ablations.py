@@ -142,3 +142,4 @@ figures.show(panel, drawn[-5:].flatten(0, 1), 4,
              ["seen", "new colours", "", "and shapes"],
              [f"{arm.replace(' ', chr(10), 1)}\n{x:.0%}" for arm, x in paint.items()])
 save_figure(figure)
+print("\nEXERCISES  08a: python lessons/exercises")

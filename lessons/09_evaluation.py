@@ -146,3 +146,4 @@ right.set_yticks([-i for i in range(len(names))], names.values())
 right.set(xlabel="mask IoU, a dot a seed", xlim=(None, 1.02),
           title=f"50 pictures keep {kept:.0%}\nof the gain of endless ones")
 save_figure(figure)
+print("\nEXERCISES  09a: python lessons/exercises")

@@ -146,3 +146,4 @@ for ax, strip, title in ((axes[0], scales, "conditioning scale"),
             f"\n{describe(words[[i]])[0].split()[1]}" for i in (1, 2)]
     figures.show(ax, torch.cat(some), len(strip), title, f1, said)
 save_figure(figure)
+print("\nEXERCISES  11a: python lessons/exercises")
