@@ -136,12 +136,14 @@ verdict(f"unlocking follows better: {over(unlocked, full)};",
 
 # %%
 figure, axes = figures.plt.subplots(2, 1)
-for ax, strip, title in ((axes[0], scales, "conditioning scale"),
-                         (axes[1], windows, "control in one part of sampling")):
+mean = lambda images: f"F1 {edge_f1(images, edges).mean():.2f}"
+for ax, strip, title in (
+        (axes[0], scales, f"Conditioning scale 1 follows: {mean(scales['1'])}"),
+        (axes[1], windows, f"Control in the first half: {mean(windows['first half'])},"
+         f" in the last half: {mean(windows['last half'])}")):
     some = [figures.outlined(images[[i]].cpu(), edges[[i]].cpu())
             for i in (1, 2) for images in strip.values()]
-    f1 = [f"{name}\nF1 {edge_f1(images, edges).mean():.2f}"
-          for name, images in strip.items()]
+    f1 = [f"{name}\n{mean(images)}" for name, images in strip.items()]
     said = [f"outline:\n{describe(truth.prompt[[i]])[0].split()[1]}\nword:"
             f"\n{describe(words[[i]])[0].split()[1]}" for i in (1, 2)]
     figures.show(ax, torch.cat(some), len(strip), title, f1, said)
