@@ -187,8 +187,11 @@ def draw_figure(condition: Own, images: dict[str, Tensor], path: Path,
     rows = {"condition": shown, "real": truth.image} | images
     tiles = [pictures[:count].expand(-1, 3, -1, -1) for pictures in rows.values()]
     left = [arm.replace(", ", ",\n") for arm in rows]
-    figures.save(figures.grid(torch.cat(tiles), len(shown), "A condition of your own",
-                              figures.captions(truth.prompt[:count]), left), path)
+    words = figures.captions(truth.prompt[:count])
+    below = [text.replace(" ", "\n", 1) for text in words]
+    iou = [scores(images[arm], truth)["mask IoU"].mean() for arm in list(images)[:2]]
+    title = f"Without words: mask IoU {iou[0]:.2f}, with your condition {iou[1]:.2f}"
+    figures.save(figures.grid(torch.cat(tiles), len(shown), title, below, left), path)
 
 
 def options(words: list[str] | None) -> argparse.Namespace:
