@@ -31,8 +31,8 @@ from minicontrolnet.shapes import SIZE  # noqa: E402
 TEMPLATE = '''\
 """My condition: a blurred mask.
 
-I expect, written before training: the place is followed to 2 pixels without a word; which
-shape it is cannot be told from a blur, so the mask IoU stays below 0.8.
+I expect, written before training: the place is followed to 2 pixels without a word;
+which shape it is cannot be told from a blur, so the mask IoU stays below 0.8.
 """
 
 import torch.nn.functional as F
