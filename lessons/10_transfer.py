@@ -148,3 +148,4 @@ figures.show(right, torch.stack(grid), 3, f"60 % erased: {seen[0]:.0%} right sha
              f"without words, {seen[1]:.0%} with", ["no words", "right", "wrong"],
              ["whole", "40 %\nerased", "60 %\nerased", "eight\ncorners"])
 save_figure(figure)
+print("\nEXERCISES  10a: python lessons/exercises")

@@ -243,12 +243,12 @@ def go(tmp_path, capsys):
 def test_commands_from_nothing_to_a_mark(go, tmp_path):
     """The list, check, hint, solution, grade; progress survives and answers stay."""
     status, said = go()
-    assert status == 0 and "0 of 20 passed" in said and "next: 01a" in said
+    assert status == 0 and "0 of 21 passed" in said and "next: 01a" in said
     path = tmp_path / "mine" / "ex03_zero_conv.py"
     path.write_text(text := "from minicontrolnet import zero_conv\n")
     status, said = go("check", "03a")
     assert status == 0 and "lessons/03_zero_conv.py --mine" in said
-    assert "1 of 20" in go()[1]
+    assert "1 of 21" in go()[1]
     status, said = go("check", "03b")
     assert status == 1 and "keep the name" in said
     hints = [go("hint", "03a")[1] for _ in range(3)]
@@ -260,7 +260,7 @@ def test_commands_from_nothing_to_a_mark(go, tmp_path):
     assert go("grade", tmp_path / "mine", "--json", marks, "--seed", 7)[0] == 0
     marks = json.loads(marks.read_text())
     assert marks["exercises"]["03a"] == {"passed": True, "message": "passed"}
-    assert (marks["passed"], marks["of"], marks["seed"]) == (1, 20, 7)
+    assert (marks["passed"], marks["of"], marks["seed"]) == (1, 21, 7)
     assert path.read_text() == text
 
 
@@ -284,7 +284,7 @@ def test_only_reset_replaces_an_answer_and_it_keeps_a_backup(go, tmp_path):
 def test_damaged_progress_is_begun_anew(damage, go, tmp_path):
     go()
     (tmp_path / "mine" / "progress.json").write_text(damage)
-    assert go("hint", "01a")[0] == 0 and "0 of 20" in go()[1]
+    assert go("hint", "01a")[0] == 0 and "0 of 21" in go()[1]
 
 
 def test_grading_the_folder_above_the_answers_is_refused(go, tmp_path):

@@ -58,7 +58,8 @@ def solution(args: argparse.Namespace) -> None:
     if args.what not in args.passed and not args.show:
         raise Problem(f"{args.what} is not passed yet; try {COMMAND} hint {args.what},"
                       " or give --show to see the solution all the same")
-    print("# minicontrolnet." + EXERCISES[args.what].solution)
+    module, names = EXERCISES[args.what].place
+    print("#", ".".join([module, *names]))
     print(EXERCISES[args.what].source())
 
 

@@ -32,6 +32,7 @@ ANSWERS = HERE.parents[1] / "answers"
 COMMAND = "python lessons/exercises"
 SECONDS = 60  # that one exercise may take
 MEMORY, FILE = 4 << 30, 100 << 20  # bytes that it may take, and write to a file
+OURS = ("minicontrolnet", "experiments", "answers_")  # modules that --mine changes
 FILES = sorted(HERE.glob("ex[0-9][0-9]_*.py"))
 EXERCISES = {value.id: value for path in FILES for value in
              vars(importlib.import_module(f"exercises.{path.stem}")).values()
@@ -284,7 +285,7 @@ def replace(exercise: Exercise, yours: Any) -> None:
         setattr(owner, exercise.solution.split(".")[-1], yours)
         return
     for name, module in list(sys.modules.items()):
-        if name == "__main__" or name.startswith(("minicontrolnet", "answers_")):
+        if name == "__main__" or name.startswith(OURS):
             for key, value in list(vars(module).items()):
                 if value is solution:
                     setattr(module, key, yours)

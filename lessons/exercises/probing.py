@@ -31,7 +31,7 @@ class Exercise(NamedTuple):
     minutes: int
     paper: str
     task: str
-    solution: str  # below minicontrolnet, such as "unet.UNet.forward"
+    solution: str  # such as "unet.UNet.forward", or "experiments.transfer.moved"
     check: Callable[[Any, torch.Generator], Observed]
     hints: tuple[str, str]
     mistakes: dict[str, Edit]  # what it shows -> how it differs from the solution
@@ -42,18 +42,26 @@ class Exercise(NamedTuple):
     @property
     def name(self) -> str:
         """The function's name in the learner's file: a method is CLASS_method there."""
-        return "_".join(self.solution.split(".")[1:])
+        return "_".join(self.place[1])
 
     @property
     def file(self) -> str:
         """The name of the file that it is written in."""
         return self.check.__module__.split(".")[-1] + ".py"
 
+    @property
+    def place(self) -> tuple[str, list[str]]:
+        """The name of the solution's module, and the names that lead on from there."""
+        module, *names = self.solution.split(".")
+        if module == "experiments":
+            return f"experiments.{names[0]}", names[1:]
+        return f"minicontrolnet.{module}", names
+
     def find(self) -> tuple[Any, Any]:
         """Where the solution stands (a module or a class), and the solution itself."""
-        module, *names = self.solution.split(".")
-        module = importlib.import_module(f"minicontrolnet.{module}")
-        return tuple(accumulate([module, *names], getattr))[-2:]
+        module, names = self.place
+        owner = importlib.import_module(module)
+        return tuple(accumulate([owner, *names], getattr))[-2:]
 
     def source(self, edit: Edit = ()) -> str:
         """The solution, edited, as a learner would write it: flat, under its name."""
