@@ -97,9 +97,8 @@ world = [truth.image, edges.expand(-1, 3, -1, -1), palette(truth.image)]
 figures.show(left, torch.stack(world, 1)[pick[:3]].flatten(0, 1), 3, "The toy world",
              below=["picture", "edges", "palette"])
 drawn = [images[pick].expand(-1, 3, -1, -1) for images in (free, edges, obeyed)]
-words = figures.captions(truth.prompt[pick])
 figures.show(right, torch.cat(drawn), len(pick), "The outline moves the shape:\n"
              f"IoU {iou[0].mean():.2f} to {iou[1].mean():.2f}, n = {n}",
-             [text.replace(" ", "\n", 1) for text in words],
+             figures.captions(truth.prompt[pick], lines=3),
              ["prompt", "outline", "both"])
 save_figure(figure)

@@ -105,6 +105,6 @@ percent = [f"{own['right colours']:.0%}" for own in share.values()]
 save_figure(figures.grid(
     torch.cat(rows), 8, f"New colours are right: trained itself {percent[1]}, locked"
     f" {percent[2]} (n = {n})",
-    [text.replace(" ", "\n", 1) for text in figures.captions(prompt[:8])],
+    figures.captions(prompt[:8], lines=3),
     ["outline", *map("{}\n{}".format, drawn, percent), "copy off\n- before"]))
 print("\nEXERCISES  02a, 02b: python lessons/exercises")

@@ -227,8 +227,7 @@ def training(live: Live) -> Figure:
     rows += [sample(live.base, prompt, live.noise[:4], [(live.edge, live.edges[:4])],
                     steps=live.steps) for prompt in (live.prompt[:4], "")]
     figures.show(right, torch.cat(rows), 4, left=["outline", "words", "no words"],
-                 below=[words.replace(" ", "\n", 1)
-                        for words in figures.captions(live.prompt[:4])])
+                 below=figures.captions(live.prompt[:4], lines=3))
     return figure
 
 
@@ -262,8 +261,8 @@ def guidance(live: Live) -> Figure:
     record = numbers_of("06")
     at_30 = {arm: own["30"]["off palette"] for arm, own in record.items()}
     burnt = {arm: f"{fmean(each):.0%}" for arm, each in at_30.items()}
-    cured = paired(torch.tensor(at_30["one branch"]) - torch.tensor(at_30["paper / 8"]))
-    weak = paired(torch.tensor(at_30["equal, weak"]) - torch.tensor(at_30["paper / 8"]))
+    cured, weak = (apart(at_30[arm], at_30["paper / 8"])
+                   for arm in ("one branch", "equal, weak"))
     figure, body = page(
         f"Guidance 30 burns {burnt['one branch']} of the pixels; weighed by resolution "
         + tell(cured, f"only {burnt['paper / 8']}", f"even {burnt['paper / 8']}",
@@ -293,10 +292,9 @@ def several(live: Live) -> Figure:
     record = numbers_of("07")
     means = {what: {way: fmean(each) for way, each in ways.items()}
              for what, ways in record.items() if isinstance(ways, dict)}
-    less = lambda what, a, b: paired(torch.tensor(record[what][a])
-                                     - torch.tensor(record[what][b]))
-    gains = (less("palette error", "edge alone", "agreeing: sum"),
-             less("IoU", "agreeing: sum", "agreeing: palette alone"))
+    error, iou = record["palette error"], record["IoU"]
+    gains = (apart(error["edge alone"], error["agreeing: sum"]),
+             apart(iou["agreeing: sum"], iou["agreeing: palette alone"]))
     weakest = min(gains, key=lambda it: it.low)
     figure, body = page(
         "Two ControlNets that never met: their sum " + tell(

@@ -211,7 +211,7 @@ def add_board(command: argparse.ArgumentParser) -> None:
 def add_train(command: argparse.ArgumentParser) -> None:
     command.add_argument("what", choices=list(RECIPES))
     command.add_argument("--steps", type=in_range(int, 1, 10**7), help="default: the recipe that ships")
-    command.add_argument("--batch", type=in_range(int, 1, 10**4), help="pictures a step; default: 16")
+    command.add_argument("--batch", type=in_range(int, 1, 10**4), help="pictures a step; default: the recipe's")
     command.add_argument("--seed", type=in_range(int, 0, 2**31), default=0)
     command.add_argument("--device", type=device, default="auto")
     command.add_argument("--out", type=file_to_write(".pt"), help="default: checkpoints/base.pt and so on")

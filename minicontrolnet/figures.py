@@ -55,9 +55,10 @@ def grid(images: Tensor, columns: int, title: str, below: Sequence[str], left: S
     return figure
 
 
-def captions(prompt: Tensor) -> list[str]:
-    """Prompts (n, 3) as two lines each, to stand below narrow pictures."""
-    return [words.replace(" on", "\non") for words in describe(prompt)]
+def captions(prompt: Tensor, lines: int = 2) -> list[str]:
+    """Prompts (n, 3) as two or three lines each, to stand below narrow pictures."""
+    two = [words.replace(" on", "\non") for words in describe(prompt)]
+    return two if lines == 2 else [words.replace(" ", "\n", 1) for words in two]
 
 
 def heat(axes: plt.Axes, values: dict[str, list[float | None]], texts: dict[str, list[str]]) -> None:

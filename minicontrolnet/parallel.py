@@ -52,14 +52,16 @@ def own_part(module: nn.Module, *batch: Tensor) -> list[Tensor]:
 
 
 def mean_over_processes(loss: Tensor, network: nn.Module) -> Tensor:
-    """Replace each process's gradients by their mean; returns the mean loss. Parts are equal, so
-    these are the whole batch's."""
+    """Replace each process's gradients by their mean; returns the mean loss.
+
+    Parts are equal, so these are the whole batch's.
+    """
     if processes() == 1:
         return loss
     gradients = [p.grad for p in network.parameters() if p.grad is not None]
-    together = torch.cat([part.flatten() for part in (*gradients, loss.detach())])
-    dist.all_reduce(together)  # one message is faster than one for each of 200 tensors
-    *means, loss = (together / processes()).split([part.numel() for part in (*gradients, loss)])
+    message = torch.cat([part.flatten() for part in (*gradients, loss.detach())])
+    dist.all_reduce(message)  # one message is faster than one for each of 200 tensors
+    *means, loss = (message / processes()).split([part.numel() for part in (*gradients, loss)])
     for gradient, mean in zip(gradients, means):
         gradient.copy_(mean.view_as(gradient))
     return loss.squeeze()

@@ -102,6 +102,6 @@ def test_untrained_it_is_not_used(capstone, tmp_path):
     """Zero convs: the gap is 0 and the pictures are the base's own."""
     own = capstone.read_condition(written(tmp_path, "return batch.mask"))
     base = load_base()
-    measured, images = capstone.grade(base, seeded(0, ControlNet, base), own, 4, ddim_steps=2)
+    measured, images = capstone.grade(base, seeded(0, ControlNet, base), own, *held_out(4), ddim_steps=2)
     assert measured["shuffle gap"] == (0, 0, 0) and measured["points"] == 0
     assert torch.equal(images["no control, no words"], images["condition, no words"])

@@ -58,8 +58,7 @@ def solution(args: argparse.Namespace) -> None:
     if args.what not in args.passed and not args.show:
         raise Problem(f"{args.what} is not passed yet; try {COMMAND} hint {args.what},"
                       " or give --show to see the solution all the same")
-    module, names = EXERCISES[args.what].place
-    print("#", ".".join([module, *names]))
+    print("#", EXERCISES[args.what].solution)
     print(EXERCISES[args.what].source())
 
 

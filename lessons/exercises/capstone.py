@@ -10,7 +10,6 @@ base in a few minutes, and what it draws is graded. This runs the code in FILE.
 import argparse
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +23,8 @@ from minicontrolnet import (Batch, ControlNet, Paired, UNet, control_loss,  # no
                             figures, gap, held_out, load_base, mask_iou, mask_of,
                             paired, palette, palette_error, pose_errors, random_batch,
                             sample, seeded, train)
+from minicontrolnet.conditions import Kind  # noqa: E402
+from minicontrolnet.evaluation import HELD_OUT  # noqa: E402
 from minicontrolnet.files import Problem, check_place, write_atomically  # noqa: E402
 from minicontrolnet.options import device, in_range, tell_problems  # noqa: E402
 from minicontrolnet.shapes import SIZE  # noqa: E402
@@ -53,7 +54,6 @@ def condition(batch, generator):
 DDIM_STEPS = 20
 USED = 1e-3  # a shuffle gap below this is next to nothing, whatever its interval
 Scores = dict[str, Tensor]  # one number for each picture
-Condition = Callable[[Batch, torch.Generator | None], Tensor]
 CEILING = {"mask IoU": 1.0, "place error": 0.0, "tilt error": 0.0, "palette error": 0.0}
 
 
@@ -61,7 +61,7 @@ class Own(NamedTuple):
     """A learner's condition, checked."""
 
     channels: int
-    of: Condition  # without a generator the same for the same pictures
+    of: Kind  # without a generator the same for the same pictures
 
 
 def read_condition(path: Path) -> Own:
@@ -86,7 +86,7 @@ def read_condition(path: Path) -> Own:
     return Own(channels, of)
 
 
-def check_condition(function: Condition, channels: int, n: int) -> None:
+def check_condition(function: Kind, channels: int, n: int) -> None:
     """Raise Problem unless n pictures get conditions that a network can learn from."""
     if type(channels) is not int or not 1 <= channels <= 16:
         raise Problem(f"CHANNELS is {channels!r}; give a whole number from 1 to 16")
@@ -139,10 +139,9 @@ def points(gaps: Paired, better: dict[str, Paired], own: Scores, free: Scores) -
     return (gaps.low > USED) + bool(good) + any(share(name) >= 0.5 for name in good)
 
 
-def grade(base: UNet, control: ControlNet, condition: Own, n: int,
+def grade(base: UNet, control: ControlNet, condition: Own, truth: Batch, noise: Tensor,
           ddim_steps: int) -> tuple[dict, dict[str, Tensor]]:
     """What was measured, and pictures by arm."""
-    truth, noise = held_out(n)
     shown = [(control, condition.of(truth))]
     draw = lambda words, controls: sample(base, words, noise, controls,
                                           steps=ddim_steps, progress="drawing").cpu()
@@ -155,7 +154,7 @@ def grade(base: UNet, control: ControlNet, condition: Own, n: int,
     found["real pictures (ceiling)"] = scores(truth.image, truth)
     free, own = found["no control, no words"], found["condition, no words"]
     better = compare(own, free)
-    gaps = paired([gap(base, control, condition.of, max(2, n // 2), seed=10_000 + i)
+    gaps = paired([gap(base, control, condition.of, len(noise) // 2, seed=HELD_OUT + i)
                    for i in range(4)])
     table = {arm: {name: each.mean().item() for name, each in one.items()}
              for arm, one in found.items()}
@@ -178,20 +177,19 @@ def report(measured: dict) -> None:
           "\nwithout control, and has come half of the way to real pictures)")
 
 
-def draw_figure(condition: Own, images: dict[str, Tensor], path: Path,
-                count: int = 6) -> None:
-    """A row for each arm, a column for each picture, below the conditions."""
-    truth, _ = held_out(len(images["condition, no words"]))
-    shown = condition.of(truth)[:count]
-    shown = shown if condition.channels in (1, 3) else shown.mean(1, keepdim=True)
-    rows = {"condition": shown, "real": truth.image} | images
-    tiles = [pictures[:count].expand(-1, 3, -1, -1) for pictures in rows.values()]
-    left = [arm.replace(", ", ",\n") for arm in rows]
-    words = figures.captions(truth.prompt[:count])
-    below = [text.replace(" ", "\n", 1) for text in words]
-    iou = [scores(images[arm], truth)["mask IoU"].mean() for arm in list(images)[:2]]
-    title = f"Without words: mask IoU {iou[0]:.2f}, with your condition {iou[1]:.2f}"
-    figures.save(figures.grid(torch.cat(tiles), len(shown), title, below, left), path)
+def draw_figure(condition: Tensor, truth: Batch, images: dict[str, Tensor],
+                measured: dict, path: Path) -> None:
+    """A row for each arm, a column for each of six pictures, below the conditions."""
+    if condition.shape[1] not in (1, 3):
+        condition = condition.mean(1, keepdim=True)
+    rows = {"condition": condition, "real": truth.image} | images
+    tiles = [pictures[:6].expand(-1, 3, -1, -1) for pictures in rows.values()]
+    iou = [f"{measured['scores'][arm]['mask IoU']:.2f}" for arm in images]
+    figures.save(figures.grid(
+        torch.cat(tiles), len(tiles[0]),
+        f"Without words: mask IoU {iou[0]}, with your condition {iou[1]}",
+        figures.captions(truth.prompt[:6], lines=3),
+        [arm.replace(", ", ",\n") for arm in rows]), path)
 
 
 def options(words: list[str] | None) -> argparse.Namespace:
@@ -220,13 +218,15 @@ def main(words: list[str] | None = None) -> None:
     control = seeded(args.seed, ControlNet, base, condition.channels)
     control = train(control, control_loss(base, condition.of), args.steps, lr=1e-3,
                     seed=args.seed, progress="training")
-    measured, images = grade(base, control, condition, args.count, DDIM_STEPS)
+    truth, noise = held_out(args.count)
+    measured, images = grade(base, control, condition, truth, noise, DDIM_STEPS)
     report(measured)
     made = {"file": str(args.file), "steps": args.steps, "seed": args.seed}
     with write_atomically(args.out / "capstone.json") as file:
         file.write(json.dumps(made | measured, indent=1).encode())
-    draw_figure(condition, images, args.out / "capstone.png")
-    print(f"   figure: {args.out / 'capstone.png'}")
+    path = args.out / "capstone.png"
+    draw_figure(condition.of(truth), truth, images, measured, path)
+    print(f"   figure: {path}")
 
 
 if __name__ == "__main__":

@@ -247,7 +247,7 @@ def work(answers: str, seed: str, seconds: str, *ids: str) -> None:
     """Print each verdict as a line of JSON; where time is up, the stack, and end."""
     results = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what answers print is no result
-    limit_memory()
+    set_limits()
     for id in ids:
         faulthandler.dump_traceback_later(int(seconds), exit=True, file=results)
         said = check(EXERCISES[id], Path(answers), int(seed))
@@ -255,8 +255,8 @@ def work(answers: str, seed: str, seconds: str, *ids: str) -> None:
         print(json.dumps(said), file=results, flush=True)
 
 
-def limit_memory() -> None:
-    """At most MEMORY bytes of data and FILE bytes a file, where there are limits."""
+def set_limits() -> None:
+    """At most MEMORY bytes of data and FILE bytes a file, where the system can."""
     with suppress(ImportError, ValueError, OSError):  # Windows has none
         import resource
         resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))

@@ -44,7 +44,8 @@ def grade_one(answers: Answers, seed: int) -> dict[str, str]:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         for name, content in answers.items():
             (Path(folder) / name).write_bytes(content)
-        return dict(verdicts(EXERCISES, Path(folder), seed, True, SECONDS))
+        return dict(verdicts(EXERCISES, Path(folder), seed, quiet=True,
+                             seconds=SECONDS))
 
 
 def grade_class(folder: Path, marks: Path | None, feedback: Path | None,
@@ -59,9 +60,10 @@ def grade_class(folder: Path, marks: Path | None, feedback: Path | None,
             name, said = begun[done], done.result()
             rows[name] = {id: int(words.startswith("passed"))
                           for id, words in said.items()}
-            print(f"{name}: {sum(rows[name].values())} of {len(said)}", flush=True)
+            result = f"{name}: {sum(rows[name].values())} of {len(said)} passed"
+            print(result, flush=True)
             if feedback:
-                write_feedback(feedback / f"{name}.md", name, said, seed)
+                write_feedback(feedback / f"{name}.md", f"{result} (seed {seed})", said)
             if marks:
                 write_marks(marks, rows)
     finally:
@@ -79,10 +81,9 @@ def write_marks(path: Path, rows: dict[str, dict[str, int]]) -> None:
         file.write(text.getvalue().encode())
 
 
-def write_feedback(path: Path, name: str, said: dict[str, str], seed: int) -> None:
+def write_feedback(path: Path, result: str, said: dict[str, str]) -> None:
     """One page for a student: what check says of each exercise."""
-    passed = sum(words.startswith("passed") for words in said.values())
-    parts = [f"# {name}: {passed} of {len(said)} passed (seed {seed})"]
+    parts = [f"# {result}"]
     parts += [f"## {id} {EXERCISES[id].task}\n\n    " + words.replace("\n", "\n    ")
               for id, words in said.items()]
     with write_atomically(path) as file:

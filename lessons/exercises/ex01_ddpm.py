@@ -9,7 +9,7 @@ from exercises.probing import Observed, call, exercise, normal
 
 
 @exercise("01a", 5, "DDPM, Eq. 4; z_t of Eq. 5", "Noise a picture to time t at once.",
-          "diffusion.q_sample", hints=(
+          "minicontrolnet.diffusion.q_sample", hints=(
     "xt is a weighted sum of x0 and eps; alpha_bar_at(t, x0) has a fitting shape.",
     "The squares of the two weights add up to 1: variances add."),
           hide=("sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) eps.",), mistakes={
@@ -30,7 +30,7 @@ def noising(q_sample, generator: torch.Generator) -> Observed:
 
 
 @exercise("01b", 5, "DDPM, Eq. 15", "From a noise estimate to its picture.",
-          "diffusion.x0_from_eps", hints=(
+          "minicontrolnet.diffusion.x0_from_eps", hints=(
     "Solve the line of q_sample for x0.",
     "First take the noise away, then undo the weight that x0 had."), mistakes={
     "the picture is faint: x0 was weighed, too": ("/ alpha_bar.sqrt()", ""),
@@ -46,7 +46,7 @@ def denoising(x0_from_eps, generator: torch.Generator) -> Observed:
 
 
 @exercise("01c", 5, "Sec. 3.4", "Classifier-free guidance, made of two models.",
-          "diffusion.cfg", hints=(
+          "minicontrolnet.diffusion.cfg", hints=(
     "Return a function of xt and t: uncond at scale 0, cond at 1, beyond it at 2.",
     "A line through two points; torch.lerp is exact at both of them."),
           hide=("eps_uncond + scale (eps_cond - eps_uncond).", "as lerp"), remarks={

@@ -12,7 +12,7 @@ from exercises.probing import Observed, call, exercise, normal, tiny
 
 
 @exercise("02a", 5, "Sec. 3.1, Fig. 2", "Lock a module for good.",
-          "controlnet.lock", hints=(
+          "minicontrolnet.controlnet.lock", hints=(
     "nn.Module has one method for this, and it reaches all inner modules.",
     "Do not stop gradients in forward: the controls behind it need them."), mistakes={
     "not locked: eval() does not, nor module.requires_grad = False": "module.eval()",
@@ -31,7 +31,7 @@ def locking(lock, generator: torch.Generator) -> Observed:
 
 
 @exercise("02b", 10, "Sec. 3.1, Fig. 2-3", "Bug hunt: this copy trains the base, too.",
-          "controlnet.ControlNet", bugs=(
+          "minicontrolnet.controlnet.ControlNet", bugs=(
     "copy.deepcopy(base.embedding)", "base.embedding",
     "copy.deepcopy(base.encoder)", "base.encoder"), hints=(
     "What does = do with a module, and what does copy.deepcopy do?",

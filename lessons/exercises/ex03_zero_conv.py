@@ -7,7 +7,7 @@ from exercises.probing import Observed, call, exercise, normal
 
 
 @exercise("03a", 5, "Sec. 3.1, Fig. 2b", "The 1x1 conv that everything starts from.",
-          "controlnet.zero_conv", hints=(
+          "minicontrolnet.controlnet.zero_conv", hints=(
     "nn.Conv2d with kernel size 1; then nn.init.",
     "Both of its parameters start at 0, and both learn."), mistakes={
     "the bias is not zero: it starts at random": ("zeros_(conv.b", "ones_(conv.b"),
@@ -27,7 +27,7 @@ def making(zero_conv, generator: torch.Generator) -> Observed:
 
 
 @exercise("03b", 10, "Sec. 3.1, Eq. 2", "The three gradients of a 1x1 conv, by hand.",
-          "controlnet.zero_conv_gradients", hints=(
+          "minicontrolnet.controlnet.zero_conv_gradients", hints=(
     "y = W x + b at every place of every picture; sum what each place gives.",
     "einsum: dW sums upstream times x; dx is W transposed times upstream."), mistakes={
     "a weight of 0 has no gradient of 0: dW is input times upstream": "0 * dw, db, dx",

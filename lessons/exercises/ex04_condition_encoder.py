@@ -9,7 +9,7 @@ from exercises.probing import Observed, call, exercise, normal, reached_from
 
 
 @exercise("04a", 10, "Sec. 3.2, Eq. 4", "From image space to the UNet's grid.",
-          "controlnet.ConditionEncoder", hints=(
+          "minicontrolnet.controlnet.ConditionEncoder", hints=(
     "A stride of 2 halves the grid; 64 to 16 are two halvings; zero_conv comes last.",
     "self.layers: 4x4 convs of stride 2 to 16 and c_out, ReLUs, zero conv."), remarks={
     "layers": "the shipped weights fit those of the second hint alone"}, mistakes={

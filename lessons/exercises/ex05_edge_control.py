@@ -13,7 +13,7 @@ from exercises.probing import Observed, call, exercise, normal, reached_from, ti
 
 
 @exercise("05a", 10, "Eq. 2, Fig. 3", "Bug hunt: this trains, and follows no outline.",
-          "controlnet.ControlNet.forward", bugs=(
+          "minicontrolnet.controlnet.ControlNet.forward", bugs=(
     "(condition) ", "(condition).detach() ", "zero(h)", "zero(h.detach())"), hints=(
     "Frozen is not the same as no gradient through it.",
     "The check tells which parts a gradient reaches: all four must."), mistakes={
@@ -36,7 +36,7 @@ def wiring(forward, generator: torch.Generator) -> Observed:
 
 
 @exercise("05b", 10, "Sec. 3.2, Fig. 3", "Where the 13 controls enter the base.",
-          "unet.UNet.forward", hints=(
+          "minicontrolnet.unet.UNet.forward", hints=(
     "Encode, add, decode; the last of the 13 maps is the middle.",
     "The decoder's output is read as eps by to_eps."), remarks={
     "a gradient reaches the base": "no base could be trained with it"}, mistakes={
@@ -68,7 +68,7 @@ def adding(forward, generator: torch.Generator) -> Observed:
 
 
 @exercise("05c", 10, "Sec. 3.3", "Replace half of the prompts by the empty one.",
-          "training.drop_words", hints=(
+          "minicontrolnet.training.drop_words", hints=(
     "One coin a picture decides over the whole prompt; further ones over its words.",
     "torch.rand(n, 1) and torch.rand(n, 3); EMPTY stands for no word."), mistakes={
     "one coin for all: each picture needs its own": ("rand(n, 1,", "rand(1, 1,"),
@@ -100,7 +100,7 @@ def dropping(drop_words, generator: torch.Generator) -> Observed:
 
 
 @exercise("05d", 5, "not in the paper", "Does the model use its condition at all?",
-          "metrics.shuffle_gap", hints=(
+          "minicontrolnet.metrics.shuffle_gap", hints=(
     "The loss with another picture's condition, minus the loss with the own one.",
     "A random order may leave some in place; rolling by one leaves none."), mistakes={
     "the sign is reversed: a condition that helps must give a positive gap": "-RIGHT",

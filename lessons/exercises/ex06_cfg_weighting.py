@@ -20,7 +20,7 @@ def weighting(function, generator: torch.Generator) -> Observed:
 
 paper = exercise(
     "06a", 5, "Sec. 3.4", "The paper's w_i for our 13 connections.",
-    "sampling.paper_weights", weighting, (
+    "minicontrolnet.sampling.paper_weights", weighting, (
     "Three connections on each of the grids 16, 8, 4, 2, then the middle.",
     "16 / h here is what 64 / h is in the paper."), {
     "reversed: deep maps are small, so 1 / h makes their weight large": "RIGHT[::-1]",
@@ -35,7 +35,7 @@ paper = exercise(
 
 guess_mode = exercise(
     "06b", 5, "released code", "Guess mode's 13 weights, powers of 0.825.",
-    "sampling.guess_mode_weights", weighting, (
+    "minicontrolnet.sampling.guess_mode_weights", weighting, (
     "The power falls from 12 at the shallowest to 0 at the middle.",
     "i counts from 0 (shallow) to 12."), hide=("0.825 ** (12 - i)",), mistakes={
     "reversed: the middle keeps its strength, shallow maps lose theirs": "RIGHT[::-1]",
@@ -47,7 +47,7 @@ guess_mode = exercise(
 
 
 @exercise("06c", 10, "Sec. 3.4, Fig. 5", "Guidance, control in one branch or both.",
-          "sampling.guided", hints=(
+          "minicontrolnet.sampling.guided", hints=(
     "predictor makes a branch, cfg joins two.",
     "The unconditional one has no prompt, and control only with in_both."), mistakes={
     "control is in both branches, always: see in_both": ("if in_both else ()", ""),

@@ -9,7 +9,7 @@ from exercises.probing import Observed, call, exercise, normal
 
 
 @exercise("07a", 5, "Sec. 3.4, Fig. 6", "Several ControlNets at once.",
-          "sampling.compose", hints=(
+          "minicontrolnet.sampling.compose", hints=(
     "Add map by map; any number of ControlNets.",
     "zip(*several) gives the first maps of all, then the second ones."), mistakes={
     "the mean, so each loses strength: only add": ("(maps)", "(maps) / len(maps)"),
@@ -27,7 +27,7 @@ def composing(compose, generator: torch.Generator) -> Observed:
 
 
 @exercise("07b", 5, "Sec. 4.3, Tab. 2", "How well does a shape fill its outline?",
-          "metrics.mask_iou", hints=(
+          "minicontrolnet.metrics.mask_iou", hints=(
     "Cut both masks at one half, then count pixels for each picture.",
     "Two empty masks have no union: do not divide by 0."), mistakes={
     "that is recall: a mask that fills the picture would score 1": ("(a | b)", "b"),

@@ -12,7 +12,7 @@ from exercises.probing import Observed, call, exercise, normal
 
 
 @exercise("09a", 10, "not in the paper", "How sure is a difference of three seeds?",
-          "evaluation.paired", hints=(
+          "minicontrolnet.evaluation.paired", hints=(
     "The mean, and t times its standard error to both sides; student_t gives t.",
     "The mean's standard error is the standard deviation over the root of n."),
           mistakes={

@@ -9,7 +9,7 @@ from exercises.probing import Observed, call, exercise, normal
 
 
 @exercise("11a", 10, "not in the paper", "Control in a part of sampling alone.",
-          "sampling.during", hints=(
+          "minicontrolnet.sampling.during", hints=(
     "Return a function of xt and t that calls one model or the other.",
     "Sampling begins at t = 999: its share is 1 - t / TIMESTEPS."), mistakes={
     "t runs from 999 to 0: a large t is the beginning":

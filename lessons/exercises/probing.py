@@ -31,7 +31,7 @@ class Exercise(NamedTuple):
     minutes: int
     paper: str
     task: str
-    solution: str  # such as "unet.UNet.forward", or "experiments.transfer.moved"
+    solution: str  # such as "minicontrolnet.unet.UNet.forward"
     check: Callable[[Any, torch.Generator], Observed]
     hints: tuple[str, str]
     mistakes: dict[str, Edit]  # what it shows -> how it differs from the solution
@@ -52,10 +52,8 @@ class Exercise(NamedTuple):
     @property
     def place(self) -> tuple[str, list[str]]:
         """The name of the solution's module, and the names that lead on from there."""
-        module, *names = self.solution.split(".")
-        if module == "experiments":
-            return f"experiments.{names[0]}", names[1:]
-        return f"minicontrolnet.{module}", names
+        package, module, *names = self.solution.split(".")
+        return f"{package}.{module}", names
 
     def find(self) -> tuple[Any, Any]:
         """Where the solution stands (a module or a class), and the solution itself."""

@@ -34,7 +34,6 @@ from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-import torch  # noqa: E402
 from _lesson import args, figures, options  # noqa: E402
 from torch import Tensor  # noqa: E402
 
@@ -43,9 +42,9 @@ from experiments.record import Record, Scores  # noqa: E402
 from experiments.transfer import (between, erase, moved, pale, pale_batch,  # noqa: E402
                                   unpale)
 from minicontrolnet import (SHAPES, ControlNet, UNet, base_loss,  # noqa: E402
-                            colours_right, conflicting, control_loss, detect_edges,
-                            fresh_batch, held_out, load_base, load_control, lock,
-                            mask_iou, mask_of, sample, seeded, shapes_right, train)
+                            colours_right, conflicting, control_loss, fresh_batch,
+                            held_out, load_base, load_control, lock, mask_iou, mask_of,
+                            sample, seeded, shapes_right, train)
 
 SEEDS, STEPS_OF_B = 3, 1500
 ERASED = (0.0, 0.25, 0.4, 0.6)  # shares of the outline
