@@ -90,10 +90,10 @@ def outlined(images: Tensor, edges: Tensor, scale: int = 3) -> Tensor:
     return torch.where(line.to(images.device), magenta.to(images), enlarge(images, scale))
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG, all or nothing; in Jupyter it is shown inline, too."""
+def save(figure: Figure, path: Path, crop: bool = False) -> None:
+    """Write a figure as PNG, all or nothing, ``crop``: without margins; in Jupyter it is shown inline, too."""
     with write_atomically(path) as file:
-        figure.savefig(file, format="png", dpi=150)
+        figure.savefig(file, format="png", dpi=150, bbox_inches="tight" if crop else None)
     if "inline" not in matplotlib.get_backend().lower():
         plt.close(figure)
 
@@ -103,10 +103,10 @@ def save_sample(conditions: dict[str, Tensor], pictures: Tensor, path: Path, col
     """The conditions (1, c, 64, 64) at the left, the pictures (n, 3, 64, 64) at the right; see show."""
     rows = math.ceil(len(pictures) / columns) if columns else max(1, round(math.sqrt(len(pictures) / 2)))
     columns = columns or math.ceil(len(pictures) / rows)
-    widths = [4.0] * len(conditions) + [max(4.0, 2.2 * columns)]
+    widths = [4.0] * len(conditions) + [max(4.0, 2.2 * columns) + (3.5 if left else 0)]
     figure, axes = plt.subplots(1, len(widths), figsize=(sum(widths), max(4.5, 2.2 * rows + 0.8)),
                                 width_ratios=widths, squeeze=False)
     for ax, (kind, condition) in zip(axes[0], conditions.items()):
         show(ax, condition, title=f"condition: {kind}")
     show(axes[0, -1], pictures, columns, title, below, left)
-    save(figure, path)
+    save(figure, path, crop=True)
