@@ -81,7 +81,8 @@ save_figure(architecture(base, control, colours, "First gradient: yellow at pass
 # %% [markdown]
 # ## What another start does (Eq. 3)
 # With zero convs y_c = y: the first pictures are the base's own, in every bit. Output
-# convs that start Gaussian put noise on 13 maps. All starts train on the same batches.
+# convs that start Gaussian put noise on 13 maps. All starts train on the same batches,
+# too few to follow an outline yet (lesson 05): a loss that stays says nothing of zeros.
 
 # %%
 (truth, noise), ddim_steps, n = held_out(4, args.device), 3 if args.quick else 20, 32

@@ -72,18 +72,9 @@ reveal(guess, letters[max(letters, key=exact.get)],
 
 # %% [markdown]
 # ## The paper's encoder is not that of its released code
-# Text: four 4x4 convs of stride 2, ReLU; they take 512 to 32, though it names 64. Code:
-# eight 3x3 convs, SiLU, the last one zero. Ours: the text's convs, then a zero conv.
-
-# %%
-text, ours = [(16, 2), (32, 2), (64, 2), (128, 2)], [(16, 2), (32, 2)]
-code = [(16, 1), (16, 1), (32, 2), (32, 1), (96, 2), (96, 1), (256, 2), (320, 1)]
-for name, size, layers in ("text", 512, text), ("code", 512, code), ("ours", 64, ours):
-    sizes = [f"{size}^2"]
-    for channels, stride in layers:
-        size //= stride  # with padding 1, a 4x4 conv of stride 2 halves, as does a 3x3
-        sizes.append(f"{channels}x{size}^2")
-    print(f"   {name}: {' > '.join(sizes)}")
+# Text: four 4x4 convs of stride 2, ReLU: 512 pixels become 32, though it names 64.
+# Code: eight 3x3 convs, three of stride 2, SiLU, the last one zero: 512 become 64.
+# Ours: two of the text's convs, 64 to 16, then a zero conv.
 
 # %% [markdown]
 # ## Does it matter to a ControlNet?

@@ -48,8 +48,9 @@ for ours, same in ((compose(a, b), compose(b, a)), (compose(a, a), weigh(a, 2)),
 # ## Three cases
 # Agreeing: the palette of the same picture. Recoloured: another shape in other colours,
 # at the same place, so that each has its own say. Conflicting: the palette of another
-# picture; what gives way? And an edge map without a line is not "no control": it says
-# "no edge here". For no control leave the pair out.
+# picture; what gives way? A mean of five would leave each a fifth: the edge alone at
+# strength 0.2 tells what that costs. And an edge map without a line is not "no
+# control": it says "no edge here". For no control leave the pair out.
 
 # %%
 s = truth.scenes
@@ -58,7 +59,8 @@ other = s._replace(shape=s.shape.roll(1), colour=s.colour.roll(1),
 asked = {"agreeing": colours, "recoloured": palette(render(other)[0].to(args.device)),
          "conflicting": colours.roll(1, 0)}
 draw = lambda *controls: sample(base, "", noise, controls, steps=args.steps)
-pictures = {"no control": draw(), "edge alone": draw((edge_net, edges))}
+pictures = {"no control": draw(), "edge alone": draw((edge_net, edges)),
+            "edge at strength 0.2": draw((edge_net, edges, 0.2))}
 for case, wanted in asked.items():
     pictures[f"{case}: palette alone"] = draw((palette_net, wanted))
     pictures[f"{case}: sum"] = draw((edge_net, edges), (palette_net, wanted))

@@ -89,14 +89,15 @@ def predict(question: str, **choices: str) -> str:
     for letter, choice in choices.items():
         say(f"   {letter}) ", choice)
     asked = in_notebook() or (sys.stdin is not None and sys.stdin.isatty())
-    if asked and not args.answer:
+    letter = args.answer or ""
+    if asked and not letter:
         with suppress(NotImplementedError, EOFError):  # a notebook without an input box
-            return first_letter(input("   your answer (Enter skips): "))
-        return ""
-    letter = args.answer or first_letter(piped_line())
-    if letter:
+            letter = first_letter(input("   your answer (Enter skips): "))
+    elif letter := letter or first_letter(piped_line()):
         print(f"   your answer: {letter}")
-    return letter
+    if letter and letter not in choices:
+        print(f"   there is no choice {letter}), so it counts as skipped")
+    return letter if letter in choices else ""
 
 
 def first_letter(typed: str) -> str:

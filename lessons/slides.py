@@ -1,7 +1,7 @@
 """Slides for a lecture: python lessons/slides.py [--out outputs/slides.pdf] [--quick]
 
-Fifteen pages of 16:9, in half a minute. Every number is read from results or CLAIMS.md,
-or measured here; titles follow the verdicts. The small line below each page is for the
+Fifteen pages of 16:9; a dot is printed for each. Every number is read from results or
+CLAIMS.md, or measured here; titles follow the verdicts. The small line below each page is for the
 speaker: which lesson to run, what to ask.
 """
 
@@ -97,11 +97,9 @@ def problem(live: Live) -> Figure:
     rows = [sample(live.base, words, live.noise, controls, steps=live.steps)
             for controls in ([], [(live.edge, edges)])]
     iou = [mask_iou(mask_of(images), live.masks[[star]]).mean() for images in rows]
-    spread = numbers_of("01")["spread of x, y, area, tilt over the data's"]
     figure, body = page(
         f'"{words}": eight noises, eight poses. With one outline, one pose',
-        f"No word fixes place, size and tilt: they vary {min(spread):.1f} to"
-        f" {max(spread):.1f} times as much as in the data.",
+        "No word fixes place, size and tilt: the noise chooses them.",
         f"Mask IoU with the outline: {iou[0]:.2f} by words alone, {iou[1]:.2f} with it"
         f" (n = {len(edges)}).",
         note="python lessons/01_ddpm.py. Ask: which longer prompt would fix the pose?")
@@ -123,20 +121,22 @@ def locking(live: Live) -> Figure:
     record = numbers_of("02")
     arms, costs = record["asked for what is new"], record["costs"]["ControlNet, locked"]
     colours = {arm: own["right colours"] for arm, own in arms.items()}
+    iou = {arm: own["IoU with the outline"] for arm, own in arms.items()}
     figure, body = page(
         f"Trained itself, the base paints {colours['trained itself']:.0%} of the new"
         f" colours right; locked, with a copy, {colours['locked + copy']:.0%}",
-        "Both learn from 100 pictures in four colours; then the other four are asked"
-        " for.",
+        "Both learn from 100 pictures in four colours; the other four are asked for."
+        f" IoU: before {iou['before']:.2f}, then {iou['trained itself']:.2f} and"
+        f" {iou['locked + copy']:.2f}.",
         f"A locked step has {costs[0]:.2f} of the base's own arithmetic, {costs[2]:.2f}"
         " of its memory.",
         note="python lessons/02_locking.py. Ask: what does an exact 0 buy that a small"
              " learning rate does not?")
     ax = body.subplots()
-    for shift, what in enumerate(("right shape", "right colours")):
+    for shift, what in enumerate(("IoU with the outline", "right colours")):
         at = [i + 0.36 * shift for i in range(len(arms))]
         bars = ax.barh(at, [own[what] for own in arms.values()], 0.34, label=what)
-        ax.bar_label(bars, fmt="{:.0%}", padding=6, size=18)
+        ax.bar_label(bars, fmt="{:.2f}", padding=6, size=18)
     ax.set_yticks([i + 0.18 for i in range(len(arms))], arms)
     ax.set(xlim=(0, 1.1), xlabel="share of pictures asked for what is new")
     ax.legend(ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1), reverse=True)
@@ -158,7 +158,8 @@ def zero_conv(live: Live) -> Figure:
     left, right = body.subplots(1, 2, width_ratios=[2, 3])
     left.axis("off")
     formulas = ("$y = W x + b$,  $W = 0$,  $b = 0$", "$dL/dW = g\\, x^T$  is not 0",
-                "$dL/db = g$  is not 0", "$dL/dx = W^T g$  is 0", "with  $g = dL/dy$")
+                "$dL/db = \\Sigma\\, g$  is not 0", "$dL/dx = W^T g$  is 0",
+                "with  $g = dL/dy$")
     left.text(0, 0.5, "\n\n".join(formulas), size=24, va="center")
     figures.heat(right, norms, {name: [*map(text, row)] for name, row in norms.items()})
     right.set_yticks(range(len(norms)), [textwrap.fill(name, 14) for name in norms])
@@ -264,19 +265,21 @@ def guidance(live: Live) -> Figure:
     cured, weak = (apart(at_30[arm], at_30["paper / 8"])
                    for arm in ("one branch", "equal, weak"))
     figure, body = page(
-        f"Guidance 30 burns {burnt['one branch']} of the pixels; weighed by resolution "
+        f"Guidance 30 burns {burnt['one branch']} of the pixels, with the paper's"
+        f" weights {burnt['paper, 1 to 8']}; divided by 8 "
         + tell(cured, f"only {burnt['paper / 8']}", f"even {burnt['paper / 8']}",
                f"{burnt['paper / 8']}, not told apart"),
         "No prompt, control in both branches: they are one function, guidance is"
-        " nothing.",
+        f" nothing. Four steps alone leave {burnt['both branches']}.",
         f"Equal weights, as weak as the paper's on the larger grids: "
         f"{burnt['equal, weak']}, " + tell(weak, "burn more", "burn less",
                                            "not told apart") + ".",
         note="python lessons/06_cfg_weighting.py. Ask: what else than weights would"
              " lessen the burning?")
-    paper = [weight / 8 for weight in paper_weights()]
+    paper = paper_weights()
     arms = {"both branches": (True, 1.0), "one branch": (False, 1.0),
-            "paper / 8": (False, paper)}
+            "paper, 1 to 8": (False, paper),
+            "paper / 8": (False, [weight / 8 for weight in paper])}
     n, columns = 3, [figures.enlarge(live.edges[:3], 4)]
     for in_both, weights in arms.values():
         drawn = sample(live.base, "", live.noise[:n],
@@ -303,7 +306,7 @@ def several(live: Live) -> Figure:
           f" {means['palette error'][way]:.3f}" for name, way in
           {"Edge alone": "edge alone", "Palette alone": "agreeing: palette alone",
            "Sum": "agreeing: sum"}.items()),
-        note="python lessons/07_multi_control.py. Ask: why the sum and not the mean?")
+        note="python lessons/07_multi_control.py. Ask: where would a third one go?")
     edges, colours, noise = live.edges[:3], palette(live.images[:3]), live.noise[:3]
     pairs = (live.edge, edges), (live.palette, colours)
     columns = [figures.enlarge(x, 4) for x in (edges, colours)]
@@ -461,7 +464,8 @@ def main(words: list[str] | None = None) -> None:
         for figure in drawn(args.quick):
             pdf.savefig(figure, dpi=200)
             plt.close(figure)
-    print(args.out)
+            print(".", end="", flush=True)
+    print("", args.out)
 
 
 if __name__ == "__main__":

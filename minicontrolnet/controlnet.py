@@ -15,7 +15,7 @@ def lock(module: nn.Module) -> nn.Module:
 
     Locked is not detached: gradients still flow through the module to its inputs.
     """
-    return module.eval().requires_grad_(False)
+    return module.requires_grad_(False).eval()  # eval is for dropout and the like; here is none
 
 
 def zero_conv(c: int) -> nn.Conv2d:
@@ -39,7 +39,7 @@ class ConditionEncoder(nn.Module):
             nn.Conv2d(16, c_out, 4, stride=2, padding=1), nn.ReLU(),  # (b, c_out, 16, 16)
             zero_conv(c_out),
         )
-        for layer in self.layers[:3:2]:
+        for layer in (self.layers[0], self.layers[2]):
             nn.init.kaiming_normal_(layer.weight)  # Gaussian, as in Sec. 3.2
 
     def forward(self, condition: Tensor) -> Tensor:
@@ -50,13 +50,13 @@ class ControlNet(nn.Module):
     """The trainable copy and its zero convs (Fig. 3b); all 13 controls start at 0 (Eq. 3).
 
     ``base`` is copied, never changed. The controls have the shapes of the base's skips and
-    middle, to which they are added. ``c_condition``: 1 for an edge map, 3 for a palette.
+    middle, to which UNet.forward adds them. ``c_condition``: 1 for an edge map, 3 for a palette.
     """
 
     def __init__(self, base: UNet, c_condition: int = 1):
         super().__init__()
-        self.embedding = copy.deepcopy(base.embedding)
-        self.encoder = copy.deepcopy(base.encoder)
+        self.embedding = copy.deepcopy(base.embedding)  # of time and prompt: the encoder's blocks need it
+        self.encoder = copy.deepcopy(base.encoder)      # with the middle block
         self.requires_grad_(True)  # the base that was copied may be locked
         self.c_condition = c_condition
         channels = self.encoder.channels
@@ -66,7 +66,7 @@ class ControlNet(nn.Module):
         self.to(like.device, like.dtype, memory_format=torch.channels_last)
 
     def forward(self, xt: Tensor, t: Tensor, prompt: Tensor, condition: Tensor) -> Controls:
-        """The condition enters once, after the copy's first conv (Fig. 3b)."""
+        """The condition enters once: the encoder adds features to its first map (Fig. 3b)."""
         emb = self.embedding(t, prompt)                # (b, 128)
         features = self.condition_encoder(condition)   # (b, 32, 16, 16)
         maps = self.encoder(xt, emb, features)         # 12 skips and the middle

@@ -110,7 +110,8 @@ def doubt(edges: Tensor) -> str:
     walls = F.pad(_grow(edges > 0), (1, 1, 1, 1))
     areas, lines = (len(_label(mask).unique()) - 1 for mask in (~walls, walls))
     if areas == 1:
-        return "the line encloses nothing; close the outline, or the pictures are guesses"
+        return ("the line encloses nothing, or was too thick to be traced; close the outline and draw it with a"
+                " pen of at most 6 % of the picture, or the pictures are guesses")
     if lines > 1:
         return f"there are {lines} separate lines, but the networks know one outline; is there a frame or a table?"
     return ""

@@ -50,8 +50,10 @@ def predictor(base: UNet, prompt: Tensor, controls: Sequence[Conditioned] = ()) 
     """The base with a prompt and any number of ControlNets, as a model(xt, t) -> eps."""
 
     def model(xt: Tensor, t: Tensor) -> Tensor:
-        weighed = [weigh(net(xt, t, prompt, condition), *scale) if scale
-                   else net(xt, t, prompt, condition) for net, condition, *scale in controls]
+        weighed = []
+        for net, condition, *scale in controls:  # scale: [] or [strength]
+            added = net(xt, t, prompt, condition)
+            weighed.append(weigh(added, *scale) if scale else added)
         return base(xt, t, prompt, compose(*weighed) if weighed else None)
 
     return model
@@ -66,7 +68,8 @@ def guided(base: UNet, prompt: Tensor, controls: Sequence[Conditioned] = (),
     strengthen (Sec. 3.4; lesson 06 measures the choice).
     """
     cond = predictor(base, prompt, controls)
-    if guidance_scale == 1 or not (prompt.any() or (controls and not in_both)):
+    has_words = bool(prompt.any())  # EMPTY is 0
+    if guidance_scale == 1 or not (has_words or (controls and not in_both)):
         return cond  # the other branch counts for nothing, or is the same: spare it
     uncond = predictor(base, torch.zeros_like(prompt), controls if in_both else ())
     return cfg(uncond, cond, guidance_scale)

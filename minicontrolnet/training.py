@@ -59,13 +59,17 @@ def fresh_batch(generator: torch.Generator) -> Batch:
     return random_batch(BATCH_SIZE, generator)
 
 
-def base_loss(unet: UNet, generator: torch.Generator, next_batch: NextBatch = fresh_batch) -> Tensor:
-    """Eq. 5 for the base. Words are dropped singly too, so that "star" alone is known."""
+def base_loss(unet: UNet, generator: torch.Generator, next_batch: NextBatch = fresh_batch,
+              weighted_as: str | None = None) -> Tensor:
+    """Eq. 5 for the base. Words are dropped singly too, so that "star" alone is known.
+
+    ``weighted_as``: whose loss_weight; by default that of what the network puts out.
+    """
     batch = next_batch(generator)
     prompt = drop_words(batch.prompt, generator, whole=0.1, each=0.03)
     t, eps = random_times_and_noise(batch.x0, generator)
     x0, t, eps, prompt = own_part(unet, batch.x0, t, eps, prompt)
-    return noise_loss(lambda xt, t: unet(xt, t, prompt), x0, t, eps, unet.prediction_type)
+    return noise_loss(lambda xt, t: unet(xt, t, prompt), x0, t, eps, weighted_as or unet.prediction_type)
 
 
 def condition_loss(model: Callable[..., Tensor], unet: nn.Module, kind: str, generator: torch.Generator,
