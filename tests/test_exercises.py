@@ -21,6 +21,14 @@ from exercises.__main__ import main  # noqa: E402
 from exercises.checking import EXERCISES, check, copy_stubs  # noqa: E402
 
 every_exercise = pytest.mark.parametrize("exercise", EXERCISES.values(), ids=EXERCISES)
+# Mistakes that are wrong because they raise, and a part of what is raised.
+RAISES = {"01c models are no numbers": "unsupported operand",
+          "01c xt is not known yet": "'xt' is not defined",
+          "03b by hand is asked": "does not require grad",
+          "05b added, not concatenated": "number of channels",
+          "05b reversed: both go": "size of tensor",
+          "06c pass controls without a star": "cannot unpack",
+          "08a the prompts that were given": "has other values than before"}
 CORE = ("03_zero_conv", "05_edge_control", "06_cfg_weighting", "07_multi_control")
 
 
@@ -93,6 +101,17 @@ def test_each_mistake_is_told_by_its_own_words(exercise, tmp_path, monkeypatch):
 
 
 @every_exercise
+def test_each_mistake_is_seen_to_its_end(exercise):
+    """An edit that breaks the code raises what no learner's mistake would raise."""
+    for words in exercise.mistakes:
+        error = checking.known(exercise.id, 0, words).get("raised")
+        name = f"{exercise.id} {words}"
+        said = [RAISES[start] for start in RAISES if name.startswith(start)]
+        assert len(said) == (error is not None), f"{name}: {error!r}"
+        assert not said or said[0] in str(error), f"{name}: {error!r}"
+
+
+@every_exercise
 def test_stub_and_solution_agree_in_signature_and_docstring(exercise):
     """Save for what the docstring gives away, which is there in the one alone."""
     stub = ast.parse(exercise.stub()).body[0]
@@ -152,6 +171,14 @@ def test_the_bug_hunt_of_05a_trains_and_never_lets_the_condition_in(make_base):
     ("\0", "null bytes")])
 def test_mistakes_are_told_by_the_learners_own_line(body, said, tmp_path):
     assert said in answer(tmp_path, "01a", body)
+
+
+def test_a_zero_conv_without_bias_is_named(tmp_path):
+    """As a student writes it, not as the known mistake is made."""
+    said = answer(tmp_path, "03a", "from torch import nn\ndef zero_conv(channels):\n"
+                  "    layer = nn.Conv2d(channels, channels, 1, bias=False)\n"
+                  "    layer.weight.data.fill_(0)\n    return layer\n")
+    assert "the bias is missing: it starts at 0 and learns" in said
 
 
 def test_changing_a_tensor_within_a_tuple_is_told(tmp_path):

@@ -15,7 +15,8 @@ from exercises.probing import Observed, call, exercise, normal
     "zero is not frozen: to leave 0 it must be trainable": "conv.requires_grad_(False)",
     "not 1x1: a zero conv mixes channels, not places": ("c, 1)", "c, 3, padding=1)"),
     "groups=c: a zero conv mixes all channels": ("c, 1)", "c, 1, groups=c)"),
-    "no bias: it is 0 and learns": ("c, 1)", "c, 1, bias=False)", "conv.b", "conv.w")})
+    "the bias is missing: it starts at 0 and learns":
+        ("c, 1)", "c, 1, bias=False)", "nn.init.zeros_(conv.bias)", "")})
 def making(zero_conv, generator: torch.Generator) -> Observed:
     conv = call(zero_conv, 5)
     return {"type": type(conv).__name__,
