@@ -181,6 +181,15 @@ def test_a_zero_conv_without_bias_is_named(tmp_path):
     assert "the bias is missing: it starts at 0 and learns" in said
 
 
+@pytest.mark.parametrize("line", ["conv.weight.zero_()", "conv.weight[:] = 0"])
+def test_zeroing_a_weight_while_gradients_are_recorded_has_a_way_out(line, tmp_path):
+    """In words of ours, by the student's own line; torch speaks of a leaf Variable."""
+    said = answer(tmp_path, "03a", "def zero_conv(c):\n    conv = torch.nn.Conv2d(c, c, 1)"
+                  f"\n    {line}\n    return conv\n")
+    assert f"line 7 of ex03_zero_conv.py: {line}" in said and "leaf" not in said
+    assert "use nn.init.zeros_ or such, or with torch.no_grad():" in said
+
+
 def test_changing_a_tensor_within_a_tuple_is_told(tmp_path):
     body = "def compose(*several):\n    several[0][0].zero_()\n    return several[0]\n"
     assert "in place" in answer(tmp_path, "07a", body)

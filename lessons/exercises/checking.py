@@ -130,6 +130,9 @@ def blame(error: BaseException, path: Path) -> tuple[str, str]:
         said = "your code ends the whole program: leave exit() out"
     if "modified by an inplace operation" in said:
         said = "backward needs a tensor that was changed in place (+=): make a new one"
+    if "leaf Variable that requires grad is being used in an in-place" in said:
+        said = ("a weight that learns cannot be changed in place while gradients are"
+                " recorded: use nn.init.zeros_ or such, or with torch.no_grad():")
     return f"{type(error).__name__} in {where}", said.splitlines()[0]
 
 
