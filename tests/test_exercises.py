@@ -74,8 +74,36 @@ def test_ids_are_one_to_four_a_lesson_and_in_order():
 def test_stub_fails_as_shipped(exercise, tmp_path):
     copy_stubs(tmp_path)
     said = check(exercise, tmp_path)
-    assert not said.startswith("passed") and f"hint {exercise.id}" in said
-    assert bool(exercise.bugs) != ("not begun" in said)
+    assert checking.mark(said) is None and f"hint {exercise.id}" in said
+    (tmp_path / exercise.file).unlink()
+    assert checking.mark(check(exercise, tmp_path)) is None
+
+
+@pytest.mark.parametrize("id, seen", [
+    ("02b", "this copy trains the base, too: find out why"),
+    ("05a", "this trains, and follows no outline: find out why")])
+def test_a_bug_hunt_that_is_not_begun_gives_nothing_away(id, seen, tmp_path):
+    """A comment begins nothing; a line of code does, and then the cause is told."""
+    copy_stubs(tmp_path)
+    exercise = EXERCISES[id]
+    path, stub = tmp_path / exercise.file, exercise.stub()
+    text = path.read_text()
+    path.write_text(text.replace(stub, f"{stub}    # and now?\n"))
+    said = check(exercise, tmp_path)
+    assert said.startswith("not begun") and seen in said and "the stub" in said
+    assert not any(words in said for words in exercise.mistakes)
+    path.write_text(text.replace(stub, f"{stub}    pass\n"))
+    said = check(exercise, tmp_path)
+    assert said.startswith("not yet") and any(m in said for m in exercise.mistakes)
+    path.write_text(text + exercise.source())  # below the stub, which is left as it was
+    assert check(exercise, tmp_path) == "passed"
+
+
+@pytest.mark.parametrize("id", ["02b", "03a", "05a"])
+def test_a_first_hint_leads_by_a_question(id):
+    """Where one sentence could be the whole solution; it names no function to call."""
+    first = EXERCISES[id].hints[0]
+    assert first.endswith("?") and not re.search(r"nn\.|copy\.|detach|zeros_", first)
 
 
 @every_exercise
@@ -88,7 +116,7 @@ def test_solution_passes(exercise, seed, solved):
 def test_each_mistake_is_told_by_its_own_words(exercise, tmp_path, monkeypatch):
     """What came, the misconception, the paper and what is next, in this order."""
     assert len(exercise.mistakes) >= 2
-    copy_stubs(tmp_path)
+    (tmp_path / exercise.file).touch()
     for words in exercise.mistakes:
         module = type(sys)("answers")
         setattr(module, exercise.name, exercise.wrong(words))
@@ -287,13 +315,15 @@ def test_commands_from_nothing_to_a_mark(go, tmp_path):
     assert "1 of 21" in go()[1]
     status, said = go("check", "03b")
     assert status == 1 and "keep the name" in said
+    assert "05a ControlNet_forward: not begun" in go("check", "05a")[1]
     hints = [go("hint", "03a")[1] for _ in range(3)]
     assert hints[0] != hints[1] == hints[2]
     assert "nn.init.zeros_" in go("solution", "03a")[1]
     assert "--show" in go("solution", "01a")[1]
     assert "alpha_bar" in go("solution", "01a", "--show")[1]
     marks = tmp_path / "marks.json"
-    assert go("grade", tmp_path / "mine", "--json", marks, "--seed", 7)[0] == 0
+    status, said = go("grade", tmp_path / "mine", "--json", marks, "--seed", 7)
+    assert status == 0 and "05a  not begun" in said and "03b  not passed" in said
     marks = json.loads(marks.read_text())
     assert marks["exercises"]["03a"] == {"passed": True, "message": "passed"}
     assert (marks["passed"], marks["of"], marks["seed"]) == (1, 21, 7)

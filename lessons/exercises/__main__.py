@@ -15,7 +15,7 @@ from pathlib import Path
 sys.path[:0] = map(str, Path(__file__).resolve().parents[1:3])
 
 from exercises.checking import (ANSWERS, COMMAND, EXERCISES, FILES,  # noqa: E402
-                                copy_stubs, verdicts)
+                                copy_stubs, mark, verdicts)
 from exercises.classroom import grade_class  # noqa: E402
 from minicontrolnet.files import Problem, write_atomically  # noqa: E402
 from minicontrolnet.options import file_to_write, in_range, tell_problems  # noqa: E402
@@ -36,7 +36,7 @@ def check(args: argparse.Namespace) -> None:
     """Check one exercise, or all; the status is 1 unless everything passes."""
     ids = [args.what] if args.what else EXERCISES
     for id, said in verdicts(ids, args.answers, args.seed):
-        right = said.startswith("passed")
+        right = bool(mark(said))
         (args.passed.add if right else args.passed.discard)(id)
         print(f"{id} {EXERCISES[id].name}: {said}", flush=True)
         if args.what and right:
@@ -87,9 +87,10 @@ def grade(args: argparse.Namespace) -> None:
                       f" folder{f', such as {below} in it' if below else ''}")
     marks = {}
     for id, said in verdicts(EXERCISES, folder, args.seed):
-        marks[id] = {"passed": said.startswith("passed"), "message": said}
-        print(f"{id}  {'passed' if marks[id]['passed'] else 'not passed'}", flush=True)
-    passed = sum(mark["passed"] for mark in marks.values())
+        marks[id] = {"passed": bool(mark(said)), "message": said}
+        word = {1: "passed", 0: "not passed", None: "not begun"}[mark(said)]
+        print(f"{id}  {word}", flush=True)
+    passed = sum(one["passed"] for one in marks.values())
     print(f"{passed} of {len(marks)} passed (seed {args.seed})")
     if args.json:
         content = {"answers": str(folder), "date": time.strftime("%Y-%m-%d"), "seed":

@@ -3,6 +3,7 @@
 Checking runs the code in the answers: give it only files that you would run yourself.
 """
 
+import ast
 import faulthandler
 import importlib.util
 import inspect
@@ -147,18 +148,38 @@ def diagnose(exercise: Exercise, yours: Observed, first: str, seed: int) -> str 
     return None
 
 
-def failed(exercise: Exercise, found: str, shows: str) -> str:
+def failed(exercise: Exercise, found: str, shows: str, head: str = "not yet") -> str:
     """What it gave, which misconception that shows, the paper, what to do next."""
-    return (f"not yet\n   it gave:    {found}\n   that shows: {shows}\n   paper:      "
+    return (f"{head}\n   it gave:    {found}\n   that shows: {shows}\n   paper:      "
             f"{exercise.paper}\n   next:       {COMMAND} hint {exercise.id}")
 
 
+def not_begun(exercise: Exercise, found: str = "the stub") -> str:
+    """What is to be done; of a bug hunt what is seen, and nothing of the cause."""
+    seen = exercise.task.removeprefix("Bug hunt: ").rstrip(".")
+    todo = f"{seen}: find out why" if exercise.bugs else f"write {exercise.name}"
+    return failed(exercise, found, f"nothing yet; {todo}", "not begun")
+
+
+def mark(said: str) -> int | None:
+    """1 if check says that it passed, 0 if not yet, None if it is not begun."""
+    return None if said.startswith("not begun") else int(said.startswith("passed"))
+
+
+def untouched(exercise: Exercise, path: Path) -> bool:
+    """Whether the code in the file, comments aside, is still that of the stub."""
+    own, stub = ([ast.dump(node) for node in ast.parse(text).body
+                  if getattr(node, "name", "") == exercise.name]
+                 for text in (path.read_bytes(), exercise.stub()))
+    return own[-1:] == stub
+
+
 def check(exercise: Exercise, answers: Path, seed: int = 0) -> str:
-    """Check one answer in this process; a right one's words begin with "passed"."""
+    """Check one answer in this process; ``mark`` reads what comes of it."""
     path = answers / exercise.file
+    if not path.exists():
+        return not_begun(exercise, f"no file {path}; {COMMAND} makes it")
     try:
-        if not path.exists():
-            raise Mistake(f"no file {path}", f"{COMMAND} makes it")
         answer = getattr(load(path), exercise.name, None)
         if answer is None:
             raise Mistake(f"no {exercise.name} in {path.name}", "keep the name it has")
@@ -166,13 +187,14 @@ def check(exercise: Exercise, answers: Path, seed: int = 0) -> str:
     except (Exception, SystemExit) as error:
         yours = {"raised": error}
     error, wanted = yours.get("raised"), known(exercise.id, seed)
-    if isinstance(error, NotImplementedError) and str(error) == "write me":
-        return failed(exercise, "the stub", f"not begun: write {exercise.name}")
     differ = [name for name in wanted if not equal(yours.get(name), wanted[name])]
     first = next((name for name in differ if name not in exercise.remarks), None)
     if first is None:
         remarks = [exercise.remarks[name] for name in differ]
         return "; a remark: ".join(["passed", *remarks])
+    stub = isinstance(error, NotImplementedError) and str(error) == "write me"
+    if stub or not error and untouched(exercise, path):
+        return not_begun(exercise)
     found, shows = (blame(error, path) if error else
                     compare(first, yours.get(first), wanted[first]))
     return failed(exercise, found, diagnose(exercise, yours, first, seed) or shows)
