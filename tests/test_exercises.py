@@ -231,6 +231,25 @@ def test_a_list_is_told_by_its_first_difference(tmp_path):
         "maps, number 2: (3, 4); expected: (3, 5)")
 
 
+@pytest.mark.parametrize("id, body, said", [
+    ("07a", "compose(*maps):\n    total = ()\n    for own in maps:\n        total += own\n"
+     "    return total", "two composed: 6 values: float64 of shape (2, 4, 8, 8), from"),
+    ("07a", "compose(*maps):\n    return maps, maps", "two composed: [((tensor([[[["),
+    ("06b", "guess_mode_weights():\n    return [0.5] * 10**5", "number of weights"),
+    ("01a", "q_sample(x0, t, eps):\n    raise ValueError(x0.tolist())", "ValueError in"),
+    ("01a", "q():\n    pass\nq_sample = torch.ones(40, 40)", "tensor([[1., 1., 1.")])
+def test_what_an_answer_puts_out_is_told_in_short(id, body, said, tmp_path):
+    """Tensors, many of them, nested, in an exception, or in place of the function."""
+    lines = answer(tmp_path, id, f"def {body}\n").splitlines()
+    assert said in lines[1] and len(lines) == 5 and max(map(len, lines)) < 500
+
+
+@pytest.mark.parametrize("value", [[0.5] * 10**5, "x" * 10**5, "\n" * 300 + "x",
+                                   [torch.ones(9, 9)] * 99, {"a": torch.ones(99)}])
+def test_any_value_is_said_on_one_short_line(value):
+    assert 0 < len(checking.say(value)) < 210 and "\n" not in checking.say(value)
+
+
 @pytest.mark.parametrize("id, old, new", [
     ("01c", "torch.lerp(uncond(xt, t), cond(xt, t), guidance_scale)",
      "uncond(xt, t) + guidance_scale * (cond(xt, t) - uncond(xt, t))"),

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from exercises.probing import Exercise, Mistake, Observed
+from exercises.probing import Exercise, Mistake, Observed, tensors_in
 from minicontrolnet.files import Problem, write_atomically
 
 HERE = Path(__file__).parent
@@ -91,14 +91,21 @@ def equal(a: Any, b: Any) -> bool:
     return type(a) is type(b) and bool(a == b)
 
 
+def short(text: str) -> str:
+    """One line, cut where it is long: answers may put out anything."""
+    text = " ".join(text.split())
+    return text if len(text) < 200 else text[:200] + " ..."
+
+
 def say(value: Any) -> str:
     if isinstance(value, Tensor):
         ends = f", from {value.min():.3g} to {value.max():.3g}" if value.numel() else ""
         return f"{str(value.dtype)[6:]} of shape {tuple(value.shape)}{ends}"
+    if isinstance(value, (list, tuple)) and tensors_in(value):
+        return short(f"{len(value)} values: {'; '.join(map(say, value))}")
     if isinstance(value, list) and all(isinstance(x, float) for x in value):
-        return ", ".join(f"{x:.3g}" for x in value)
-    text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return text if len(text) < 200 else text[:200] + " ..."
+        return short(", ".join(f"{x:.3g}" for x in value))
+    return short(f"{value:.4g}" if isinstance(value, float) else str(value))
 
 
 def compare(name: str, yours: Any, wanted: Any) -> tuple[str, str]:
@@ -119,7 +126,7 @@ def compare(name: str, yours: Any, wanted: Any) -> tuple[str, str]:
 def blame(error: BaseException, path: Path) -> tuple[str, str]:
     """An exception, told by the learner's own line where there is one."""
     if isinstance(error, Mistake):
-        return error.args
+        return tuple(map(short, error.args))
     said, where = str(error) or "an exception without a message", "the check"
     if isinstance(error, SyntaxError):
         line = f"line {error.lineno} of " if error.lineno else ""
@@ -134,7 +141,8 @@ def blame(error: BaseException, path: Path) -> tuple[str, str]:
     if "leaf Variable that requires grad is being used in an in-place" in said:
         said = ("a weight that learns cannot be changed in place while gradients are"
                 " recorded: use nn.init.zeros_ or such, or with torch.no_grad():")
-    return f"{type(error).__name__} in {where}", said.splitlines()[0]
+    first = said.splitlines()[0]
+    return short(f"{type(error).__name__} in {where}"), short(first)
 
 
 def diagnose(exercise: Exercise, yours: Observed, first: str, seed: int) -> str | None:
