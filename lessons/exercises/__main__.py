@@ -79,14 +79,14 @@ def reset(args: argparse.Namespace) -> None:
 def grade(args: argparse.Namespace) -> None:
     """Check a folder of answers, or a class; change nothing. It runs their code."""
     if args.students:
-        return grade_class(args.students, args.csv, args.feedback, args.seed)
+        return grade_class(args.students, args.csv, args.feedback, args.seed, args.only)
     folder, first = Path(args.what or ".").resolve(), FILES[0].name
     if not any((folder / path.name).exists() for path in FILES):
         below = ", ".join(sorted(p.parent.name for p in folder.glob(f"*/{first}")))
         raise Problem(f"{folder} holds no answers (no {first} and so on); grade another"
                       f" folder{f', such as {below} in it' if below else ''}")
     marks = {}
-    for id, said in verdicts(EXERCISES, folder, args.seed):
+    for id, said in verdicts(args.only, folder, args.seed):
         marks[id] = {"passed": bool(mark(said)), "message": said}
         word = {1: "passed", 0: "not passed", None: "not begun"}[mark(said)]
         print(f"{id}  {word}", flush=True)
@@ -110,6 +110,8 @@ def read_options(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=in_range(int, 0, 2**31), default=0)
     parser.add_argument("--show", action="store_true", help="solution: unpassed, too")
     parser.add_argument("--yes", action="store_true", help="reset: the whole file")
+    parser.add_argument("--only", nargs="+", metavar="ID", default=list(EXERCISES),
+                        help="grade: these exercises alone, such as 03a 05a")
     parser.add_argument("--json", type=file_to_write(".json"), help="grade: the marks")
     parser.add_argument("--class", type=Path, metavar="DIR", dest="students",
                         help="grade: the folder that holds a folder a student")
@@ -119,9 +121,12 @@ def read_options(words: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(words, argparse.Namespace(passed=set(), hints=set()))
     args.run, args.answers = runs[args.command], args.answers.resolve()
     args.what = args.what if args.run == grade else args.what and args.what.lower()
-    known = [*EXERCISES, None] if args.run in (show, check) else EXERCISES
-    if args.run != grade and args.what not in known:
-        parser.error(f"{args.what!r} is no exercise; there are {', '.join(EXERCISES)}")
+    none = [None] if args.run in (show, check) else []
+    only = [id.lower() for id in args.only]
+    for id in only if args.run == grade else [args.what]:
+        if id not in [*EXERCISES, *none]:
+            parser.error(f"{id!r} is no exercise; there are {', '.join(EXERCISES)}")
+    args.only = [id for id in EXERCISES if id in only]
     return args
 
 
