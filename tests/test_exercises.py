@@ -21,6 +21,14 @@ from exercises.__main__ import main  # noqa: E402
 from exercises.checking import EXERCISES, check, copy_stubs  # noqa: E402
 
 every_exercise = pytest.mark.parametrize("exercise", EXERCISES.values(), ids=EXERCISES)
+# Mistakes that are wrong because they raise, and a part of what is raised.
+RAISES = {"01c models are no numbers": "unsupported operand",
+          "01c xt is not known yet": "'xt' is not defined",
+          "03b by hand is asked": "does not require grad",
+          "05b added, not concatenated": "number of channels",
+          "05b reversed: both go": "size of tensor",
+          "06c pass controls without a star": "cannot unpack",
+          "08a the prompts that were given": "has other values than before"}
 CORE = ("03_zero_conv", "05_edge_control", "06_cfg_weighting", "07_multi_control")
 
 
@@ -66,8 +74,36 @@ def test_ids_are_one_to_four_a_lesson_and_in_order():
 def test_stub_fails_as_shipped(exercise, tmp_path):
     copy_stubs(tmp_path)
     said = check(exercise, tmp_path)
-    assert not said.startswith("passed") and f"hint {exercise.id}" in said
-    assert bool(exercise.bugs) != ("not begun" in said)
+    assert checking.mark(said) is None and f"hint {exercise.id}" in said
+    (tmp_path / exercise.file).unlink()
+    assert checking.mark(check(exercise, tmp_path)) is None
+
+
+@pytest.mark.parametrize("id, seen", [
+    ("02b", "this copy trains the base, too: find out why"),
+    ("05a", "this trains, and follows no outline: find out why")])
+def test_a_bug_hunt_that_is_not_begun_gives_nothing_away(id, seen, tmp_path):
+    """A comment begins nothing; a line of code does, and then the cause is told."""
+    copy_stubs(tmp_path)
+    exercise = EXERCISES[id]
+    path, stub = tmp_path / exercise.file, exercise.stub()
+    text = path.read_text()
+    path.write_text(text.replace(stub, f"{stub}    # and now?\n"))
+    said = check(exercise, tmp_path)
+    assert said.startswith("not begun") and seen in said and "the stub" in said
+    assert not any(words in said for words in exercise.mistakes)
+    path.write_text(text.replace(stub, f"{stub}    pass\n"))
+    said = check(exercise, tmp_path)
+    assert said.startswith("not yet") and any(m in said for m in exercise.mistakes)
+    path.write_text(text + exercise.source())  # below the stub, which is left as it was
+    assert check(exercise, tmp_path) == "passed"
+
+
+@pytest.mark.parametrize("id", ["02b", "03a", "05a"])
+def test_a_first_hint_leads_by_a_question(id):
+    """Where one sentence could be the whole solution; it names no function to call."""
+    first = EXERCISES[id].hints[0]
+    assert first.endswith("?") and not re.search(r"nn\.|copy\.|detach|zeros_", first)
 
 
 @every_exercise
@@ -80,7 +116,7 @@ def test_solution_passes(exercise, seed, solved):
 def test_each_mistake_is_told_by_its_own_words(exercise, tmp_path, monkeypatch):
     """What came, the misconception, the paper and what is next, in this order."""
     assert len(exercise.mistakes) >= 2
-    copy_stubs(tmp_path)
+    (tmp_path / exercise.file).touch()
     for words in exercise.mistakes:
         module = type(sys)("answers")
         setattr(module, exercise.name, exercise.wrong(words))
@@ -90,6 +126,17 @@ def test_each_mistake_is_told_by_its_own_words(exercise, tmp_path, monkeypatch):
             parts = ["not yet", "gave", "shows: " + words, exercise.paper, "next:"]
             places = [said.find(part) for part in parts]
             assert -1 not in places and places == sorted(places), said
+
+
+@every_exercise
+def test_each_mistake_is_seen_to_its_end(exercise):
+    """An edit that breaks the code raises what no learner's mistake would raise."""
+    for words in exercise.mistakes:
+        error = checking.known(exercise.id, 0, words).get("raised")
+        name = f"{exercise.id} {words}"
+        said = [RAISES[start] for start in RAISES if name.startswith(start)]
+        assert len(said) == (error is not None), f"{name}: {error!r}"
+        assert not said or said[0] in str(error), f"{name}: {error!r}"
 
 
 @every_exercise
@@ -154,6 +201,23 @@ def test_mistakes_are_told_by_the_learners_own_line(body, said, tmp_path):
     assert said in answer(tmp_path, "01a", body)
 
 
+def test_a_zero_conv_without_bias_is_named(tmp_path):
+    """As a student writes it, not as the known mistake is made."""
+    said = answer(tmp_path, "03a", "from torch import nn\ndef zero_conv(channels):\n"
+                  "    layer = nn.Conv2d(channels, channels, 1, bias=False)\n"
+                  "    layer.weight.data.fill_(0)\n    return layer\n")
+    assert "the bias is missing: it starts at 0 and learns" in said
+
+
+@pytest.mark.parametrize("line", ["conv.weight.zero_()", "conv.weight[:] = 0"])
+def test_zeroing_a_weight_while_gradients_are_recorded_has_a_way_out(line, tmp_path):
+    """In words of ours, by the student's own line; torch speaks of a leaf Variable."""
+    said = answer(tmp_path, "03a", "def zero_conv(c):\n    conv = torch.nn.Conv2d(c, c, 1)"
+                  f"\n    {line}\n    return conv\n")
+    assert f"line 7 of ex03_zero_conv.py: {line}" in said and "leaf" not in said
+    assert "use nn.init.zeros_ or such, or with torch.no_grad():" in said
+
+
 def test_changing_a_tensor_within_a_tuple_is_told(tmp_path):
     body = "def compose(*several):\n    several[0][0].zero_()\n    return several[0]\n"
     assert "in place" in answer(tmp_path, "07a", body)
@@ -165,6 +229,25 @@ def test_a_list_is_told_by_its_first_difference(tmp_path):
     assert "0.0994, 0.121" in said and max(map(len, said.splitlines())) < 250
     assert checking.compare("maps", [(1, 2), (3, 4)], [(1, 2), (3, 5)])[0] == (
         "maps, number 2: (3, 4); expected: (3, 5)")
+
+
+@pytest.mark.parametrize("id, body, said", [
+    ("07a", "compose(*maps):\n    total = ()\n    for own in maps:\n        total += own\n"
+     "    return total", "two composed: 6 values: float64 of shape (2, 4, 8, 8), from"),
+    ("07a", "compose(*maps):\n    return maps, maps", "two composed: [((tensor([[[["),
+    ("06b", "guess_mode_weights():\n    return [0.5] * 10**5", "number of weights"),
+    ("01a", "q_sample(x0, t, eps):\n    raise ValueError(x0.tolist())", "ValueError in"),
+    ("01a", "q():\n    pass\nq_sample = torch.ones(40, 40)", "tensor([[1., 1., 1.")])
+def test_what_an_answer_puts_out_is_told_in_short(id, body, said, tmp_path):
+    """Tensors, many of them, nested, in an exception, or in place of the function."""
+    lines = answer(tmp_path, id, f"def {body}\n").splitlines()
+    assert said in lines[1] and len(lines) == 5 and max(map(len, lines)) < 500
+
+
+@pytest.mark.parametrize("value", [[0.5] * 10**5, "x" * 10**5, "\n" * 300 + "x",
+                                   [torch.ones(9, 9)] * 99, {"a": torch.ones(99)}])
+def test_any_value_is_said_on_one_short_line(value):
+    assert 0 < len(checking.say(value)) < 210 and "\n" not in checking.say(value)
 
 
 @pytest.mark.parametrize("id, old, new", [
@@ -251,13 +334,15 @@ def test_commands_from_nothing_to_a_mark(go, tmp_path):
     assert "1 of 21" in go()[1]
     status, said = go("check", "03b")
     assert status == 1 and "keep the name" in said
+    assert "05a ControlNet_forward: not begun" in go("check", "05a")[1]
     hints = [go("hint", "03a")[1] for _ in range(3)]
     assert hints[0] != hints[1] == hints[2]
     assert "nn.init.zeros_" in go("solution", "03a")[1]
     assert "--show" in go("solution", "01a")[1]
     assert "alpha_bar" in go("solution", "01a", "--show")[1]
     marks = tmp_path / "marks.json"
-    assert go("grade", tmp_path / "mine", "--json", marks, "--seed", 7)[0] == 0
+    status, said = go("grade", tmp_path / "mine", "--json", marks, "--seed", 7)
+    assert status == 0 and "05a  not begun" in said and "03b  not passed" in said
     marks = json.loads(marks.read_text())
     assert marks["exercises"]["03a"] == {"passed": True, "message": "passed"}
     assert (marks["passed"], marks["of"], marks["seed"]) == (1, 21, 7)

@@ -15,7 +15,7 @@ from pathlib import Path
 sys.path[:0] = map(str, Path(__file__).resolve().parents[1:3])
 
 from exercises.checking import (ANSWERS, COMMAND, EXERCISES, FILES,  # noqa: E402
-                                copy_stubs, verdicts)
+                                copy_stubs, mark, verdicts)
 from exercises.classroom import grade_class  # noqa: E402
 from minicontrolnet.files import Problem, write_atomically  # noqa: E402
 from minicontrolnet.options import file_to_write, in_range, tell_problems  # noqa: E402
@@ -36,7 +36,7 @@ def check(args: argparse.Namespace) -> None:
     """Check one exercise, or all; the status is 1 unless everything passes."""
     ids = [args.what] if args.what else EXERCISES
     for id, said in verdicts(ids, args.answers, args.seed):
-        right = said.startswith("passed")
+        right = bool(mark(said))
         (args.passed.add if right else args.passed.discard)(id)
         print(f"{id} {EXERCISES[id].name}: {said}", flush=True)
         if args.what and right:
@@ -79,17 +79,18 @@ def reset(args: argparse.Namespace) -> None:
 def grade(args: argparse.Namespace) -> None:
     """Check a folder of answers, or a class; change nothing. It runs their code."""
     if args.students:
-        return grade_class(args.students, args.csv, args.feedback, args.seed)
+        return grade_class(args.students, args.csv, args.feedback, args.seed, args.only)
     folder, first = Path(args.what or ".").resolve(), FILES[0].name
     if not any((folder / path.name).exists() for path in FILES):
         below = ", ".join(sorted(p.parent.name for p in folder.glob(f"*/{first}")))
         raise Problem(f"{folder} holds no answers (no {first} and so on); grade another"
                       f" folder{f', such as {below} in it' if below else ''}")
     marks = {}
-    for id, said in verdicts(EXERCISES, folder, args.seed):
-        marks[id] = {"passed": said.startswith("passed"), "message": said}
-        print(f"{id}  {'passed' if marks[id]['passed'] else 'not passed'}", flush=True)
-    passed = sum(mark["passed"] for mark in marks.values())
+    for id, said in verdicts(args.only, folder, args.seed):
+        marks[id] = {"passed": bool(mark(said)), "message": said}
+        word = {1: "passed", 0: "not passed", None: "not begun"}[mark(said)]
+        print(f"{id}  {word}", flush=True)
+    passed = sum(one["passed"] for one in marks.values())
     print(f"{passed} of {len(marks)} passed (seed {args.seed})")
     if args.json:
         content = {"answers": str(folder), "date": time.strftime("%Y-%m-%d"), "seed":
@@ -109,6 +110,8 @@ def read_options(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=in_range(int, 0, 2**31), default=0)
     parser.add_argument("--show", action="store_true", help="solution: unpassed, too")
     parser.add_argument("--yes", action="store_true", help="reset: the whole file")
+    parser.add_argument("--only", nargs="+", metavar="ID", default=list(EXERCISES),
+                        help="grade: these exercises alone, such as 03a 05a")
     parser.add_argument("--json", type=file_to_write(".json"), help="grade: the marks")
     parser.add_argument("--class", type=Path, metavar="DIR", dest="students",
                         help="grade: the folder that holds a folder a student")
@@ -118,9 +121,12 @@ def read_options(words: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(words, argparse.Namespace(passed=set(), hints=set()))
     args.run, args.answers = runs[args.command], args.answers.resolve()
     args.what = args.what if args.run == grade else args.what and args.what.lower()
-    known = [*EXERCISES, None] if args.run in (show, check) else EXERCISES
-    if args.run != grade and args.what not in known:
-        parser.error(f"{args.what!r} is no exercise; there are {', '.join(EXERCISES)}")
+    none = [None] if args.run in (show, check) else []
+    only = [id.lower() for id in args.only]
+    for id in only if args.run == grade else [args.what]:
+        if id not in [*EXERCISES, *none]:
+            parser.error(f"{id!r} is no exercise; there are {', '.join(EXERCISES)}")
+    args.only = [id for id in EXERCISES if id in only]
     return args
 
 

@@ -3,6 +3,7 @@
 Checking runs the code in the answers: give it only files that you would run yourself.
 """
 
+import ast
 import faulthandler
 import importlib.util
 import inspect
@@ -24,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from exercises.probing import Exercise, Mistake, Observed
+from exercises.probing import Exercise, Mistake, Observed, tensors_in
 from minicontrolnet.files import Problem, write_atomically
 
 HERE = Path(__file__).parent
@@ -90,14 +91,21 @@ def equal(a: Any, b: Any) -> bool:
     return type(a) is type(b) and bool(a == b)
 
 
+def short(text: str) -> str:
+    """One line, cut where it is long: answers may put out anything."""
+    text = " ".join(text.split())
+    return text if len(text) < 200 else text[:200] + " ..."
+
+
 def say(value: Any) -> str:
     if isinstance(value, Tensor):
         ends = f", from {value.min():.3g} to {value.max():.3g}" if value.numel() else ""
         return f"{str(value.dtype)[6:]} of shape {tuple(value.shape)}{ends}"
+    if isinstance(value, (list, tuple)) and tensors_in(value):
+        return short(f"{len(value)} values: {'; '.join(map(say, value))}")
     if isinstance(value, list) and all(isinstance(x, float) for x in value):
-        return ", ".join(f"{x:.3g}" for x in value)
-    text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return text if len(text) < 200 else text[:200] + " ..."
+        return short(", ".join(f"{x:.3g}" for x in value))
+    return short(f"{value:.4g}" if isinstance(value, float) else str(value))
 
 
 def compare(name: str, yours: Any, wanted: Any) -> tuple[str, str]:
@@ -118,7 +126,7 @@ def compare(name: str, yours: Any, wanted: Any) -> tuple[str, str]:
 def blame(error: BaseException, path: Path) -> tuple[str, str]:
     """An exception, told by the learner's own line where there is one."""
     if isinstance(error, Mistake):
-        return error.args
+        return tuple(map(short, error.args))
     said, where = str(error) or "an exception without a message", "the check"
     if isinstance(error, SyntaxError):
         line = f"line {error.lineno} of " if error.lineno else ""
@@ -130,7 +138,11 @@ def blame(error: BaseException, path: Path) -> tuple[str, str]:
         said = "your code ends the whole program: leave exit() out"
     if "modified by an inplace operation" in said:
         said = "backward needs a tensor that was changed in place (+=): make a new one"
-    return f"{type(error).__name__} in {where}", said.splitlines()[0]
+    if "leaf Variable that requires grad is being used in an in-place" in said:
+        said = ("a weight that learns cannot be changed in place while gradients are"
+                " recorded: use nn.init.zeros_ or such, or with torch.no_grad():")
+    first = said.splitlines()[0]
+    return short(f"{type(error).__name__} in {where}"), short(first)
 
 
 def diagnose(exercise: Exercise, yours: Observed, first: str, seed: int) -> str | None:
@@ -144,18 +156,38 @@ def diagnose(exercise: Exercise, yours: Observed, first: str, seed: int) -> str 
     return None
 
 
-def failed(exercise: Exercise, found: str, shows: str) -> str:
+def failed(exercise: Exercise, found: str, shows: str, head: str = "not yet") -> str:
     """What it gave, which misconception that shows, the paper, what to do next."""
-    return (f"not yet\n   it gave:    {found}\n   that shows: {shows}\n   paper:      "
+    return (f"{head}\n   it gave:    {found}\n   that shows: {shows}\n   paper:      "
             f"{exercise.paper}\n   next:       {COMMAND} hint {exercise.id}")
 
 
+def not_begun(exercise: Exercise, found: str = "the stub") -> str:
+    """What is to be done; of a bug hunt what is seen, and nothing of the cause."""
+    seen = exercise.task.removeprefix("Bug hunt: ").rstrip(".")
+    todo = f"{seen}: find out why" if exercise.bugs else f"write {exercise.name}"
+    return failed(exercise, found, f"nothing yet; {todo}", "not begun")
+
+
+def mark(said: str) -> int | None:
+    """1 if check says that it passed, 0 if not yet, None if it is not begun."""
+    return None if said.startswith("not begun") else int(said.startswith("passed"))
+
+
+def untouched(exercise: Exercise, path: Path) -> bool:
+    """Whether the code in the file, comments aside, is still that of the stub."""
+    own, stub = ([ast.dump(node) for node in ast.parse(text).body
+                  if getattr(node, "name", "") == exercise.name]
+                 for text in (path.read_bytes(), exercise.stub()))
+    return own[-1:] == stub
+
+
 def check(exercise: Exercise, answers: Path, seed: int = 0) -> str:
-    """Check one answer in this process; a right one's words begin with "passed"."""
+    """Check one answer in this process; ``mark`` reads what comes of it."""
     path = answers / exercise.file
+    if not path.exists():
+        return not_begun(exercise, f"no file {path}; {COMMAND} makes it")
     try:
-        if not path.exists():
-            raise Mistake(f"no file {path}", f"{COMMAND} makes it")
         answer = getattr(load(path), exercise.name, None)
         if answer is None:
             raise Mistake(f"no {exercise.name} in {path.name}", "keep the name it has")
@@ -163,13 +195,14 @@ def check(exercise: Exercise, answers: Path, seed: int = 0) -> str:
     except (Exception, SystemExit) as error:
         yours = {"raised": error}
     error, wanted = yours.get("raised"), known(exercise.id, seed)
-    if isinstance(error, NotImplementedError) and str(error) == "write me":
-        return failed(exercise, "the stub", f"not begun: write {exercise.name}")
     differ = [name for name in wanted if not equal(yours.get(name), wanted[name])]
     first = next((name for name in differ if name not in exercise.remarks), None)
     if first is None:
         remarks = [exercise.remarks[name] for name in differ]
         return "; a remark: ".join(["passed", *remarks])
+    stub = isinstance(error, NotImplementedError) and str(error) == "write me"
+    if stub or not error and untouched(exercise, path):
+        return not_begun(exercise)
     found, shows = (blame(error, path) if error else
                     compare(first, yours.get(first), wanted[first]))
     return failed(exercise, found, diagnose(exercise, yours, first, seed) or shows)

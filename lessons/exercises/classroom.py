@@ -9,15 +9,23 @@ import csv
 import io
 import os
 import tempfile
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from exercises.checking import EXERCISES, FILES, verdicts
+from exercises.checking import EXERCISES, FILES, mark, verdicts
 from minicontrolnet.files import Problem, write_atomically
 
 SECONDS = 20  # that one exercise may take; a right answer takes about one
 LARGEST = 1 << 20  # bytes of a file of answers
+POINTS = {"02b": 2, "05a": 2, "06c": 2}  # all others 1: "Marks" in lessons/README.md
 Answers = dict[str, bytes]  # the files of a student, by their names
+Marks = dict[str, int | None]  # by exercise, see ``mark``
+
+
+def points(passed: Iterable[str]) -> int:
+    """What the exercises that a student has passed are worth together."""
+    return sum(POINTS.get(id, 1) for id in passed)
 
 
 def read_class(folder: Path) -> dict[str, Answers]:
@@ -39,28 +47,27 @@ def read_answers(folder: Path) -> Answers:
             if path.is_file() and path.stat().st_size <= LARGEST}
 
 
-def grade_one(answers: Answers, seed: int) -> dict[str, str]:
-    """What check says of each exercise of one student."""
+def grade_one(answers: Answers, seed: int, ids: list[str]) -> dict[str, str]:
+    """What check says of these exercises of one student."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         for name, content in answers.items():
             (Path(folder) / name).write_bytes(content)
-        return dict(verdicts(EXERCISES, Path(folder), seed, quiet=True,
-                             seconds=SECONDS))
+        return dict(verdicts(ids, Path(folder), seed, quiet=True, seconds=SECONDS))
 
 
 def grade_class(folder: Path, marks: Path | None, feedback: Path | None,
-                seed: int) -> None:
+                seed: int, ids: list[str]) -> None:
     """Grade students, as many at a time as there are cores; marks come one by one."""
     students, rows = read_class(folder), {}
     pool = ThreadPoolExecutor(os.cpu_count())
-    begun = {pool.submit(grade_one, answers, seed): name
+    begun = {pool.submit(grade_one, answers, seed, ids): name
              for name, answers in students.items()}
     try:
         for done in as_completed(begun):
             name, said = begun[done], done.result()
-            rows[name] = {id: int(words.startswith("passed"))
-                          for id, words in said.items()}
-            result = f"{name}: {sum(rows[name].values())} of {len(said)} passed"
+            rows[name] = {id: mark(words) for id, words in said.items()}
+            passed = sum(map(bool, rows[name].values()))
+            result = f"{name}: {passed} of {len(said)} passed"
             print(result, flush=True)
             if feedback:
                 write_feedback(feedback / f"{name}.md", f"{result} (seed {seed})", said)
@@ -70,13 +77,14 @@ def grade_class(folder: Path, marks: Path | None, feedback: Path | None,
         pool.shutdown(cancel_futures=True)
 
 
-def write_marks(path: Path, rows: dict[str, dict[str, int]]) -> None:
-    """A row for each student so far: name, sum, and 1 or 0 for each exercise."""
+def write_marks(path: Path, rows: dict[str, Marks]) -> None:
+    """A row for each student so far; what is not begun has an empty cell."""
     text = io.StringIO()
     table = csv.writer(text)
-    table.writerow(["student", "passed", *EXERCISES])
+    table.writerow(["student", "passed", *next(iter(rows.values())), "points"])
     for name, own in sorted(rows.items()):
-        table.writerow([name, sum(own.values()), *own.values()])
+        passed = [id for id in own if own[id]]
+        table.writerow([name, len(passed), *own.values(), points(passed)])
     with write_atomically(path) as file:
         file.write(text.getvalue().encode())
 

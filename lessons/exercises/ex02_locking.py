@@ -34,8 +34,9 @@ def locking(lock, generator: torch.Generator) -> Observed:
           "minicontrolnet.controlnet.ControlNet", bugs=(
     "copy.deepcopy(base.embedding)", "base.embedding",
     "copy.deepcopy(base.encoder)", "base.encoder"), hints=(
-    "What does = do with a module, and what does copy.deepcopy do?",
-    "A deep copy of something locked is locked, too."), mistakes={
+    "Whose parameters does the new object hold when __init__ ends?",
+    "= gives a second name, copy.deepcopy a copy, as locked as what was copied."),
+          mistakes={
     "both are the base's own, so the base is trained: copy": ("copy.deepcopy", ""),
     "the embedding is the base's own: copy it": ("copy.deepcopy(base.em", "(base.em"),
     "the encoder is the base's own: copy it": ("copy.deepcopy(base.en", "(base.en"),

@@ -8,14 +8,16 @@ from exercises.probing import Observed, call, exercise, normal
 
 @exercise("03a", 5, "Sec. 3.1, Fig. 2b", "The 1x1 conv that everything starts from.",
           "minicontrolnet.controlnet.zero_conv", hints=(
-    "nn.Conv2d with kernel size 1; then nn.init.",
-    "Both of its parameters start at 0, and both learn."), mistakes={
+    "What must its parameters be to give 0 for every input, and may they stay so?",
+    "nn.Conv2d with kernel size 1; nn.init makes both parameters 0, and both learn."),
+          mistakes={
     "the bias is not zero: it starts at random": ("zeros_(conv.b", "ones_(conv.b"),
     "Gaussian is not zero: noise enters at step 0": ("zeros_(conv.w", "normal_(conv.w"),
     "zero is not frozen: to leave 0 it must be trainable": "conv.requires_grad_(False)",
     "not 1x1: a zero conv mixes channels, not places": ("c, 1)", "c, 3, padding=1)"),
     "groups=c: a zero conv mixes all channels": ("c, 1)", "c, 1, groups=c)"),
-    "no bias: it is 0 and learns": ("c, 1)", "c, 1, bias=False)", "conv.b", "conv.w")})
+    "the bias is missing: it starts at 0 and learns":
+        ("c, 1)", "c, 1, bias=False)", "nn.init.zeros_(conv.bias)", "")})
 def making(zero_conv, generator: torch.Generator) -> Observed:
     conv = call(zero_conv, 5)
     return {"type": type(conv).__name__,

@@ -15,8 +15,9 @@ from exercises.probing import Observed, call, exercise, normal, reached_from, ti
 @exercise("05a", 10, "Eq. 2, Fig. 3", "Bug hunt: this trains, and follows no outline.",
           "minicontrolnet.controlnet.ControlNet.forward", bugs=(
     "(condition) ", "(condition).detach() ", "zero(h)", "zero(h.detach())"), hints=(
-    "Frozen is not the same as no gradient through it.",
-    "The check tells which parts a gradient reaches: all four must."), mistakes={
+    "After backward, which of the four parts have a gradient, and which need one?",
+    "Frozen is not the same as no gradient through it: see where one is stopped."),
+          mistakes={
     "controls detached: there is nothing to train": ("zero(h)", "zero(h).detach()"),
     "maps detached: zero convs learn, the copy never": ("zero(h)", "zero(h.detach())"),
     "features detached: no outline comes in": ("(condition)", "(condition).detach()"),
