@@ -297,6 +297,14 @@ def test_endless_loops_and_exits_harm_no_other_exercise(hostile):
     assert "EOFError in line 9" in said["01c"] and "not begun" in said["02a"]
 
 
+def test_time_that_ran_out_outside_of_an_answer_is_not_laid_to_it(tmp_path):
+    """The exercise's own file has the answer's name: only the answer's path is the learner's."""
+    told = "Timeout (0:01:00)!\n  File \"{}/ex01_ddpm.py\", line 7 in noising\n".format
+    said = lambda folder: checking.stopped(checking.EXERCISES["01a"], tmp_path, told(folder), 60)
+    assert "line 7" in said(tmp_path.resolve()) and "never ends" in said(tmp_path.resolve())
+    assert "busy machine" in said(checking.HERE) and "line 7" not in said(checking.HERE)
+
+
 def test_mine_needs_a_folder_that_is_there(tmp_path):
     with pytest.raises(Problem, match="is no folder"):
         checking.use_mine(tmp_path / "typo")

@@ -78,7 +78,7 @@ def test_steps_are_the_lessons_own_or_those_asked_for(tools):
     assert steps("--steps", "7") == steps("--quick", "--steps", "7") == 7
 
 
-@pytest.mark.parametrize("typed, letter", [("b", "b"), (" C) it fails", "c"), ("", "")])
+@pytest.mark.parametrize("typed, letter", [("b", "b"), (" C) it fails", "c"), ("", ""), ("x", "")])
 def test_a_prediction_waits_in_a_terminal(typed, letter, tools, monkeypatch, capsys):
     """The first letter counts; Enter skips."""
     lesson = tools()
@@ -86,7 +86,9 @@ def test_a_prediction_waits_in_a_terminal(typed, letter, tools, monkeypatch, cap
     monkeypatch.setattr("builtins.input", lambda question: typed)
     guess = lesson.predict("What falls?", a="the apple", b="the loss", c="the mask")
     assert guess == letter
-    assert "PREDICT  What falls?\n   a) the apple\n" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "PREDICT  What falls?\n   a) the apple\n" in told
+    assert ("there is no choice x)" in told) == (typed == "x")
 
 
 def test_a_prediction_may_be_an_option_or_missing(tools, monkeypatch, capsys):

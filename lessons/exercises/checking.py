@@ -239,7 +239,8 @@ def verdicts(ids: Iterable[str], answers: Path, seed: int = 0, quiet: bool = Fal
             finally:
                 kill(process)
         if ids:  # it ended before its time; go on behind the exercise that did it
-            yield ids[0], stopped(EXERCISES[ids.pop(0)], stack, seconds)
+            exercise = EXERCISES[ids.pop(0)]
+            yield exercise.id, stopped(exercise, answers, stack, seconds)
 
 
 def lines_of(results: Path, process: subprocess.Popen,
@@ -266,13 +267,18 @@ def kill(process: subprocess.Popen) -> None:
     process.wait()
 
 
-def stopped(exercise: Exercise, stack: str, seconds: int) -> str:
+def stopped(exercise: Exercise, answers: Path, stack: str, seconds: int) -> str:
     """An answer that ended the process, or did not come to an end."""
     if "Timeout" not in stack:
         return failed(exercise, "the program ended, or hung for good",
                       "leave os._exit() and such out; or it asked for too much memory")
-    lines = [line.strip() for line in stack.splitlines() if exercise.file in line]
-    return failed(exercise, f"no end after {seconds} seconds: {''.join(lines[:1])}",
+    own = str((answers / exercise.file).resolve())  # the exercise has the same name
+    lines = [line.strip() for line in stack.splitlines() if own in line]
+    if not lines:
+        return failed(exercise, f"no end after {seconds} seconds, outside of your code",
+                      f"most likely a busy machine; once it is quiet: {COMMAND} check"
+                      f" {exercise.id}")
+    return failed(exercise, f"no end after {seconds} seconds: {lines[0]}",
                   "a loop there never ends, or there is far too much to do")
 
 
@@ -281,6 +287,7 @@ def work(answers: str, seed: str, seconds: str, *ids: str) -> None:
     results = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what answers print is no result
     set_limits()
+    torch.set_num_threads(1)  # two that wait for one core are slower than one
     for id in ids:
         faulthandler.dump_traceback_later(int(seconds), exit=True, file=results)
         said = check(EXERCISES[id], Path(answers), int(seed))
