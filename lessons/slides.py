@@ -1,8 +1,8 @@
 """Slides for a lecture: python lessons/slides.py [--out outputs/slides.pdf] [--quick]
 
 Fifteen pages of 16:9; a dot is printed for each. Every number is read from results or
-CLAIMS.md, or measured here; titles follow the verdicts. The small line below each page is for the
-speaker: which lesson to run, what to ask.
+CLAIMS.md, or measured here; titles follow the verdicts. The small line below each page
+is for the speaker: which lesson to run, what to ask.
 """
 
 import argparse

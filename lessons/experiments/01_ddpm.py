@@ -1,6 +1,6 @@
 """What should a network put out, and how should its errors be weighed? For lesson 01.
 
-    python lessons/experiments/01_ddpm.py   (one core, about 20 minutes)
+    python lessons/experiments/01_ddpm.py   (one core, about 22 minutes)
 
 It writes outputs/01_ddpm.json and _pictures.png after each arm, and goes on where it
 was cut off; lessons/results holds the copies that ship.
