@@ -101,8 +101,9 @@ save_figure(figure)
 # This base puts out x0, read as eps by one formula (`to_eps`); v is another way. An
 # error d of x0 is one of d sqrt(alpha_bar / (1 - alpha_bar)) in eps: Eq. 5, all errors
 # of eps alike, counts small t most, where a picture is nearly done. So v and x0 have
-# weights of their own (`loss_weight`); lessons/experiments/01_ddpm.py compares four,
-# after steps that suffice for colours and not for shapes (by chance 0.25 are right).
+# weights of their own (`loss_weight`). And eps of a patch is 48 numbers of noise, to go
+# through 32 channels. lessons/experiments/01_ddpm.py compares four, after steps that
+# suffice for colours and not for shapes (by chance 0.25 are right).
 
 # %%
 arms, keys = record["numbers"], ("error of eps", "colour accuracy", "shape accuracy")
@@ -112,8 +113,8 @@ verdict(f"After {record['steps']} steps, {len(arms['x0'][keys[0]])} seeds:", *(
     f"{a} less {b}, {key}: {it}, {it.verdict}"
     for a, b in (("x0", "x0 by Eq. 5"), ("x0 by Eq. 5", "eps"))
     for key in ("clean pixels", keys[1]) for it in [apart(arms[a][key], arms[b][key])]))
+left = [f"{arm}\n{own[1]:.0%}" for arm, own in mean.items()]
 save_figure(figures.grid(
-    load_pictures("01_ddpm"), 6, f"Put out, and right colours, {record['steps']} steps",
-    figures.captions(prompt[:6]), [f"{k}\n{v[1]:.0%}" for k, v in mean.items()]),
-    "_targets")
+    load_pictures("01_ddpm"), 6, f"Put out, and its right colours, {record['steps']} steps",
+    figures.captions(held_out(128)[0].prompt[:6]), left), "_targets")
 print("\nEXERCISES  01a, 01b, 01c: python lessons/exercises")

@@ -286,7 +286,7 @@ def guidance(live: Live) -> Figure:
                        [(live.edge, live.edges[:n], weights)], 30, 4, in_both=in_both)
         columns.append(figures.outlined(drawn, live.edges[:n], 4))
     figures.show(body.subplots(), torch.stack(columns, 1).flatten(0, 1), len(columns),
-                 below=["outline", *(f"{arm}\n{burnt[arm]} burnt".replace(" br", "\nbr")
+                 below=["outline", *(arm.replace(" ", "\n", 1) + f"\n{burnt[arm]}"
                                      for arm in arms)])
     return figure
 
