@@ -115,6 +115,6 @@ verdict(f"After {record['steps']} steps, {len(arms['x0'][keys[0]])} seeds:", *(
     for key in ("clean pixels", keys[1]) for it in [apart(arms[a][key], arms[b][key])]))
 left = [f"{arm}\n{own[1]:.0%}" for arm, own in mean.items()]
 save_figure(figures.grid(
-    load_pictures("01_ddpm"), 6, f"Put out, and its right colours, {record['steps']} steps",
+    load_pictures("01_ddpm"), 6, f"Right colours after {record['steps']} steps",
     figures.captions(held_out(128)[0].prompt[:6]), left), "_targets")
 print("\nEXERCISES  01a, 01b, 01c: python lessons/exercises")
