@@ -1,8 +1,8 @@
 """Slides for a lecture: python lessons/slides.py [--out outputs/slides.pdf] [--quick]
 
-Fifteen pages of 16:9; a dot is printed for each. Every number is read from results or
-CLAIMS.md, or measured here; titles follow the verdicts. The small line below each page
-is for the speaker: which lesson to run, what to ask.
+Fifteen pages of 16:9. Every number is read from results or CLAIMS.md, or measured here;
+titles follow the verdicts. The small line below each page is for the speaker: which
+lesson to run, what to ask.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from _lesson import HERE, RESULTS, figures, load_pictures, load_results
 from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure, SubFigure
 from torch import Tensor
+from tqdm import tqdm
 
 from exercises.checking import EXERCISES
 from experiments.measured import GRADUAL, apart
@@ -461,11 +462,10 @@ def main(words: list[str] | None = None) -> None:
     args = parser.parse_args(words)
     about = {"Title": "ControlNet", "CreationDate": None}
     with write_atomically(args.out) as file, PdfPages(file, metadata=about) as pdf:
-        for figure in drawn(args.quick):
+        for figure in tqdm(drawn(args.quick), "slides", len(SLIDES)):
             pdf.savefig(figure, dpi=200)
             plt.close(figure)
-            print(".", end="", flush=True)
-    print("", args.out)
+    print(args.out)
 
 
 if __name__ == "__main__":
