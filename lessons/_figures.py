@@ -40,7 +40,8 @@ def architecture(base: UNet, control: ControlNet, colours: dict[str, str] = COLO
                  title: str = TITLE) -> Figure:
     """Draw base and ControlNet and where they meet; ``colours`` has COLOURS' keys."""
     maps, controls, decoded = measure(base, control)
-    figure = figures.plt.figure(figsize=(12.8, 7.2), layout="none")
+    figure = figures.plt.figure(figsize=(12.8, 7.2))
+    figure.set_layout_engine("none")  # places are given here, in inches
     ax = figure.add_axes((0, 0, 1, 1))
     ax.set(xlim=(0, 12.8), ylim=(0, 7.2))  # one inch is one unit
     ax.axis("off")
