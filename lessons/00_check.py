@@ -23,8 +23,8 @@ args = options("00_check", steps=10, quick_steps=2, meaning="timed training step
 # %% [markdown]
 # ## The toy world
 # A picture is one lit shape on a dark ground, 64 x 64 pixels. Its prompt says two
-# colours and a shape. No prompt can say where the shape stands, how large it is, or how
-# it is tilted. A *condition* is a picture that says so: an edge map, a coarse palette.
+# colours and a shape; a ground is its hue in the dark. A *condition* is a picture that
+# says something else: an edge map, a coarse palette.
 
 # %%
 n = 4 if args.quick else 16
@@ -71,8 +71,8 @@ guess = predict("The same prompts and the same noise are drawn twice, the second
 # %% [markdown]
 # ## Draw, and draw along an outline
 # `sample` turns noise into pictures. IoU compares the drawn shape with the outline's
-# inside: it is 1 if they agree in every pixel. The verdict's interval is Student's of
-# the paired differences, 95 %; "confirmed" means that it lies above 0.
+# inside: the area in both over the area in either. The verdict's interval is Student's
+# of the paired differences, 95 %; "confirmed" means that it lies above 0.
 
 # %%
 ddim_steps = 4 if args.quick else 25

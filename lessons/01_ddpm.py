@@ -1,7 +1,6 @@
 # %% [markdown]
 # # Lesson 01: How does a small UNet draw from noise, and what can words not say?
-# DDPM (Ho et al. 2020), DDIM (Song et al. 2021). The paper: Sec. 1, Eq. 5. What is used
-# here stands in minicontrolnet/diffusion.py. Half a minute.
+# DDPM (Ho et al. 2020), DDIM (Song et al. 2021). The paper: Sec. 1, Eq. 5. One minute.
 
 # %%
 from statistics import fmean
@@ -43,7 +42,7 @@ print("At t = 500 eps is missed by {:.3f}; a guess of 0 misses {:.2f}".format(*m
 # %% [markdown]
 # ## Drawing is guessing, again and again (DDIM)
 # Start with noise alone. Guess the picture, mix that with the guessed noise for a
-# smaller t, guess again. The first guess is a blur, a mean of all that may come.
+# smaller t, guess again. At first the mean of all that may come is the best guess.
 
 # %%
 times, xt, seen = torch.linspace(TIMESTEPS - 1, -1, args.steps + 1).round(), noise, []
@@ -64,8 +63,9 @@ save_figure(figures.grid(
 
 # %% [markdown]
 # ## Guidance (Ho and Salimans 2022)
-# Two guesses, with the prompt and without: go from the second to the first and beyond,
-# eps_empty + scale (eps_prompt - eps_empty). Shapes get clearer, and poses more alike.
+# One prompt in ten was empty in training, so the network can guess without one, too. Go
+# from that guess to the one with the prompt, and beyond: eps_empty + scale (eps_prompt
+# - eps_empty). Shapes get clearer; a few stars have four tips all the same.
 
 # %%
 sharper, classifier = sample(base, prompt, noise, steps=args.steps), load_classifier()

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Lesson 02: What is locked, what is copied, what does training the base destroy?
 # Sec. 1, 3.1: why to lock. Sec. 3.2, Fig. 3: 13 connections, and what a step costs.
-# Read `lock` and `ControlNet` in minicontrolnet/controlnet.py. One minute.
+# After its exercises read `lock` and `ControlNet` in minicontrolnet/controlnet.py.
 
 # %%
 import copy
@@ -22,7 +22,9 @@ control, mark = seeded(args.seed, ControlNet, base), fingerprint(base.state_dict
 
 # %% [markdown]
 # ## The 13 connections (Fig. 3)
-# The copy is `copy.deepcopy` of the base's encoder with its middle. Its 13 outputs go
+# A UNet's encoder shrinks the grid, 16, 8, 4, 2 wide; the middle works on the smallest;
+# the decoder grows it back, and gets the encoder's maps of each size, the skips. The
+# copy is `copy.deepcopy` of the base's encoder with its middle. Its 13 outputs go
 # through zero convs and are *added* to the base's 12 skips and middle. The decoder then
 # *concatenates* each sum, as it always did with its skips: its weights fit as they are.
 
@@ -36,9 +38,8 @@ assert base.decoder.levels[0][0].conv1.in_channels == sum(base.encoder.channels[
 # The gradient must pass *through* the locked decoder to reach the copy. Cut the graph
 # there, and nothing learns: `backward()` is an error, unless a weight elsewhere is
 # trainable. A true lock computes no gradient of a locked weight, and keeps no graph of
-# the base's encoder. The released code keeps none either, but computes the decoder's
-# gradients and throws them away. The paper measured 1.34 in time, 1.23 in memory.
-# Arithmetic and memory are counted here. Time is measured: not on a busy machine.
+# the base's encoder; the released code computes the decoder's and throws them away. The
+# paper measured 1.34 in time; here it is less: the larger half, the decoder, is locked.
 
 # %%
 cut = lambda *inputs: base(*inputs[:3], [c.detach() for c in control(*inputs)])
@@ -60,10 +61,10 @@ guess = predict("The base itself is trained on 100 pictures with outlines, in fo
 
 # %% [markdown]
 # ## Train the base, or a copy of it (Sec. 3.1)
-# Both get the same 100 circles and squares, noise, steps and learning rate. The base
-# itself takes the condition after its first conv, as if concatenated to the input. Then
-# other colours and shapes are asked for: what is kept, and are outlines followed (mask
-# IoU)? Without its copy the base draws as before.
+# Both get the same 100 circles and squares, noise, steps (the first third of a plan, so
+# the bar ends there) and rate. The base itself takes the condition after its first
+# conv. Then other colours and shapes are asked for: what is kept, and are outlines
+# followed (mask IoU)? Without its copy the base draws as before.
 
 # %%
 generator = torch.Generator().manual_seed(args.seed)
@@ -104,7 +105,9 @@ more = paired(copied[iou] - right["before"][iou])
 reveal(guess, "b" if kept.low > 0 else "a", "see the table, right colours.",
        a="nothing in its training asked it to keep what it knew.",
        b="so few steps made it forget but little.")
-verdict(f"{kept.verdict}: locked, more pictures have the prompt's colours than trained"
+verdict(f"IoU: trained itself {share['trained itself'][iou]:.2f}, and its colours are"
+        f" lost; locked + copy {share['locked + copy'][iou]:.2f}.",
+        f"{kept.verdict}: locked, more pictures have the prompt's colours than trained"
         f" itself, {kept}, n = {n}, one seed; the locked base changed by exactly 0.",
         f"{more.verdict}: it follows outlines of shapes that it never saw, IoU {more}.")
 save_results({"costs": costs, "asked for what is new": share, "M weights": size})

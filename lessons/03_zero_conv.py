@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Lesson 03: Can weights that are all zero learn?
 # Sec. 3.1, Eq. 2-3 and Fig. 2b; the authors' FAQ answers "is the gradient zero, too?"
-# Read `zero_conv` and `ControlNet` in minicontrolnet/controlnet.py. 40 seconds.
+# After 03a read `zero_conv`, `ControlNet` in minicontrolnet/controlnet.py. 40 seconds.
 
 # %%
 import torch
@@ -110,7 +110,7 @@ save_figure(figures.grid(
     figures.captions(truth.prompt), [*drawn]), "_step0")
 figure, (left, right) = figures.plt.subplots(1, 2)
 figures.heat(left, norms, said)
-left.set(xlabel="backward pass", title="Zero convs wake first (norms)")
+left.set(xlabel="backward pass", title="Output zero convs wake first (norms)")
 for width, (name, curve) in zip((8, 5, 2), curves.items()):
     right.plot(curve, label=name, lw=width)
 right.set(xlabel="training step", ylim=(0, None), title="Loss, by the convs' start")

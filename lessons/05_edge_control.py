@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Lesson 05: How does a copy learn to follow outlines, and does the loss tell?
-# Sec. 3.3, Fig. 4 ("sudden convergence"), Eq. 5. Read `control_loss` and `train` in
-# training.py, `shuffle_gap` in metrics.py. A copy is trained live: one minute.
+# Sec. 3.3, Fig. 4, Eq. 5. A copy is trained live: one minute. After its exercises read
+# `control_loss` and `train` in training.py, `shuffle_gap` in metrics.py.
 
 # %%
 import torch
@@ -105,7 +105,7 @@ figure, axes = figures.plt.subplot_mosaic("aa;bc", height_ratios=[5, 4])
 grid = [figures.enlarge(edges[one], 4),
         *(figures.outlined(images, edges[one], 4) for images in strip.values())]
 figures.show(axes["a"], torch.stack(grid, 1).flatten(0, 1), len(grid),
-             f"Outlines are followed from step {wait} on: the gap tells, not the loss",
+             f"Outlines begin to be followed at step {wait}: the gap tells",
              ["outline", *(f"step {step}" for step in strip)],
              figures.captions(truth.prompt[one[:1]]) + ["no words"])
 axes["b"].plot(losses, color="0.65", lw=1.5, label="loss of each batch")

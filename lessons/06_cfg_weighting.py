@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Lesson 06: Where does control enter under guidance, and with which weight?
-# Sec. 3.4, Fig. 5: no prompt. Read `cfg` in diffusion.py; `guided`, `weigh`,
-# `paper_weights`, `guess_mode_weights` in sampling.py. 40 seconds.
+# Sec. 3.4, Fig. 5: no prompt. 40 seconds. After its exercises read `cfg` in
+# diffusion.py; `guided`, `weigh`, `paper_weights`, `guess_mode_weights` in sampling.py.
 
 # %%
 import torch
@@ -22,7 +22,8 @@ SCALES = 4, 8, 16, 30  # of guidance
 
 # %% [markdown]
 # ## Control in both branches: no guidance at all
-# Guidance goes from the unconditional branch through the conditional one, and beyond.
+# Guidance (lesson 01) makes two guesses, its branches: it goes from the one without a
+# prompt, the unconditional, through the one with it, the conditional, and beyond.
 # Without a prompt they differ by nothing but the control. If both have it, they are one
 # function, and guidance has nothing to strengthen: exactly, for every scale.
 
@@ -39,10 +40,11 @@ reveal(guess, "b", f"both branches are one function; asserted for {SCALES}.",
 # ## Control in one branch, and the paper's weights
 # Control in the conditional branch alone makes guidance "very strong" (Fig. 5c);
 # `sample` has it so, at a mild 2.5. The paper's cure weighs each connection by 64 / h,
-# h being its grid's width: 1 shallow to 8 deep. As printed that makes control stronger,
-# though its text speaks of reducing; so both are tried, 1 to 8 and the same / 8. The
-# released code has a *guess mode*, off by default, as has diffusers: 0.825 ** (12 - i),
-# i = 0 shallow. The default of both: 13 equal weights, control in both branches.
+# h being its grid's width, 64 to 8; here 16 / h, 16 to 2: both 1 shallow to 8 deep. As
+# printed that makes control stronger, though its text speaks of reducing; so both are
+# tried, 1 to 8 and the same / 8. The released code has a *guess mode*, off by default,
+# as has diffusers: 0.825 ** (12 - i), i = 0 shallow. The default of both: 13 equal
+# weights, control in both branches.
 
 # %%
 PAPER = [weight / 8 for weight in paper_weights()]
@@ -92,7 +94,7 @@ claims = {"control in one branch burns colours": ("one branch", "both branches")
           "the paper's weights as printed cure that": ("one branch", "paper, 1 to 8"),
           "divided by 8 they cure it": ("one branch", "paper / 8"),
           "reversed they cure less": ("reversed", "paper / 8"),
-          "equal ones, as weak, cure less": ("equal, weak", "paper / 8")}
+          "their order cures, not weakness alone": ("equal, weak", "paper / 8")}
 apart = {claim: paired(off[a] - off[b]) for claim, (a, b) in claims.items()}
 verdict(f"Share of pixels off the palette, guidance 30, n = {len(noise)}:",
         *(f"{claim}: {more.verdict}, {more}" for claim, more in apart.items()))

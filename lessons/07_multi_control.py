@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Lesson 07: How are several ControlNets used at once?
-# Sec. 3.4 and Fig. 6: outputs are added, with "no extra weighting". No prompt here.
-# Read `compose` and `predictor` in minicontrolnet/sampling.py. 40 seconds.
+# Sec. 3.4 and Fig. 6. No prompt here. 40 seconds. After its exercises read `compose`
+# and `predictor` in minicontrolnet/sampling.py.
 
 # %%
 import torch
@@ -31,8 +31,8 @@ edges, colours = detect_edges(truth.image), palette(truth.image)
 
 # %% [markdown]
 # ## Composing is adding
-# Thirteen sums, map by map: any number of ControlNets, in any order. One that is added
-# twice counts twice. One that was never trained changes nothing: its zero convs give 0.
+# Thirteen sums with "no extra weighting" (Sec. 3.4), in any order. What is added twice
+# counts twice; what was never trained changes nothing: its zero convs give 0.
 
 # %%
 t, empty = torch.full_like(truth.prompt[:, 0], 700), torch.zeros_like(truth.prompt)
@@ -48,9 +48,8 @@ for ours, same in ((compose(a, b), compose(b, a)), (compose(a, a), weigh(a, 2)),
 # ## Three cases
 # Agreeing: the palette of the same picture. Recoloured: another shape in other colours,
 # at the same place, so that each has its own say. Conflicting: the palette of another
-# picture; what gives way? A mean of five would leave each a fifth: the edge alone at
-# strength 0.2 tells what that costs. And an edge map without a line is not "no
-# control": it says "no edge here". For no control leave the pair out.
+# picture. A mean of five would leave each a fifth: the edge alone at strength 0.2 tells
+# what that costs. An edge map without a line is not "no control": it says "no edge".
 
 # %%
 s = truth.scenes
@@ -92,12 +91,13 @@ reveal(guess, "a" if "sum" in both else "b" if "mean" in both else "c",
 less = paired(iou["agreeing: sum"] - iou["edge alone"])
 verdict(f"The sum takes the palette: {taken['sum'].verdict}, error {taken['sum']} less"
         f" than with the edge alone (n = {len(noise)}, the networks that ship).",
-        f"The outline: IoU {less}; conflicting {iou['conflicting: sum'].mean():.2f}.")
+        f"IoU, the sum less the edge alone: {less}. In conflict both give way:"
+        f" IoU {iou['conflicting: sum'].mean():.2f}, palette error"
+        f" {error['conflicting: sum'].mean():.3f}.")
 
 # %% [markdown]
 # ## The pose itself
-# "Words cannot say a pose" (Sec. 1). A stick from a shape's centre to its tip can. How
-# far off are tilt and place, without any word?
+# A stick from a shape's centre to its tip. How far off are tilt and place, wordless?
 
 # %%
 stick = load_control("pose", base), condition_of("pose", truth)

@@ -15,7 +15,7 @@ def lock(module: nn.Module) -> nn.Module:
 
     Locked is not detached: gradients still flow through the module to its inputs.
     """
-    return module.requires_grad_(False).eval()  # eval is for dropout and the like; here is none
+    return module.eval().requires_grad_(False)  # eval() is for dropout and the like; here is none
 
 
 def zero_conv(c: int) -> nn.Conv2d:

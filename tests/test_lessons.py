@@ -128,7 +128,7 @@ def test_a_pipe_answers_and_nobody_waits_for_more(tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="select knows no pipes there")
 @pytest.mark.parametrize("sent, guesses", [
     (b"b\na\n", ["b", "a"]), (b"b\n", ["b", ""]), (b"\nB", ["", "b"]), (b"", ["", ""]),
-    (b"\xff\n" + 500 * b"a", ["\ufffd", "a"])])
+    (b"\xff\n" + 500 * b"a", ["", "a"])])
 @pytest.mark.parametrize("closed", [True, False])
 def test_a_line_for_each_question(sent, guesses, closed, tools, monkeypatch):
     """From a socket whose other end is closed, or stays open and may never say more."""

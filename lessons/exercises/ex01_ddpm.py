@@ -37,6 +37,8 @@ def noising(q_sample, generator: torch.Generator) -> Observed:
     "the noise is added a second time: take it away": ("(xt -", "(xt +"),
     "divide the difference, not the noise alone": ("(xt", "xt", "eps)", "eps"),
     "divided by alpha_bar: the weight of x0 was its root": ("bar.sqrt()", "bar"),
+    "both roots are missing: alpha_bar is a variance":
+        (").sqrt()", ")", "bar.sqrt()", "bar"),
     "eps was weighed before it was added, and x0 too: see q_sample": "xt - eps",
     "eps and xt are swapped: eps is first": ("eps: Tensor, xt:", "xt: Tensor, eps:"),
     "you clamped: samplers may, Eq. 15 does not": "RIGHT.clamp(-1, 1)"})
