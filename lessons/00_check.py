@@ -54,7 +54,7 @@ table([["what", "here"],
 
 # %%
 REFERENCE = 0.16
-SECONDS = [14, 54, 65, 40, 17, 58, 39, 35, 25, 9, 24, 25]  # of the lessons 00 to 11
+SECONDS = [17, 38, 94, 40, 17, 66, 51, 59, 25, 9, 24, 25]  # of the lessons 00 to 11
 fresh = seeded(0, UNet).to(args.device), seeded(0, ControlNet, base)
 losses = base_loss, control_loss(base, "edge")
 times = speed.seconds(*map(speed.one_step, fresh, losses), rounds=args.steps)

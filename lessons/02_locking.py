@@ -68,7 +68,7 @@ guess = predict("The base itself is trained on 100 pictures with outlines, in fo
 
 # %%
 generator = torch.Generator().manual_seed(args.seed)
-n, ddim_steps = (8, 3) if args.quick else (32, 20)
+n, ddim_steps = (8, 3) if args.quick else (32, 12)
 noise = torch.randn(n, 3, 64, 64, generator=generator).to(args.device)
 world = random_batch(1000, generator)
 s, take = world.scenes, lambda pick: world.map(lambda x: x[pick])

@@ -1,6 +1,6 @@
 # %% [markdown]
 # # Lesson 06: Where does control enter under guidance, and with which weight?
-# Sec. 3.4, Fig. 5: no prompt. 40 seconds. After its exercises read `cfg` in
+# Sec. 3.4, Fig. 5: no prompt. One minute. After its exercises read `cfg` in
 # diffusion.py; `guided`, `weigh`, `paper_weights`, `guess_mode_weights` in sampling.py.
 
 # %%

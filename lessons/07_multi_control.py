@@ -1,6 +1,6 @@
 # %% [markdown]
 # # Lesson 07: How are several ControlNets used at once?
-# Sec. 3.4 and Fig. 6. No prompt here. 40 seconds. After its exercises read `compose`
+# Sec. 3.4 and Fig. 6. No prompt here. One minute. After its exercises read `compose`
 # and `predictor` in minicontrolnet/sampling.py.
 
 # %%

@@ -243,7 +243,7 @@ def convergence(live: Live) -> Figure:
              "Outlines are followed step by step", "Sudden or gradual: undecided"),
         "The shuffle gap: how much larger the loss is with a neighbour's outline.",
         "Left, the eye sees a jump. Right, by powers of ten, a growth from the start.",
-        note="python lessons/05_edge_control.py, 43 s; start it, vote, then show this."
+        note="python lessons/05_edge_control.py, 45 s; start it, vote, then show this."
              " Three seeds: lesson 09.")
     for ax, scale in zip(body.subplots(1, 2), ("linear", "log")):
         for i in range(len(arm["wait"])):
