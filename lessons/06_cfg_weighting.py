@@ -96,15 +96,17 @@ claims = {"control in one branch burns colours": ("one branch", "both branches")
           "reversed they cure less": ("reversed", "paper / 8"),
           "their order cures, not weakness alone": ("equal, weak", "paper / 8")}
 apart = {claim: paired(off[a] - off[b]) for claim, (a, b) in claims.items()}
+tone = paired(at_30["equal, weak"]["contrast"] - at_30["paper / 8"]["contrast"])
 verdict(f"Share of pixels off the palette, guidance 30, n = {len(noise)}:",
-        *(f"{claim}: {more.verdict}, {more}" for claim, more in apart.items()))
+        *(f"{claim}: {more.verdict}, {more}" for claim, more in apart.items()),
+        f"by contrast, their order cures: {tone.verdict}, {tone}")
 figure, (left, right) = figures.plt.subplots(1, 2, width_ratios=[3, 2])
 shown, grid = list(ARMS)[:5], [figures.enlarge(edges[:4], 4)]
 grid += [figures.outlined(pictures[arm][30][:4], edges[:4], 4) for arm in shown]
 burnt = [f"{off[arm].mean():.0%}" for arm in shown[1:4]]
 figures.show(left, torch.stack(grid, 1).flatten(0, 1), 6,
-             "Guidance 30 burns {} of the pixels, the paper's\nweights {}, divided by 8"
-             " {}".format(*burnt) + f" (n = {len(noise)})",
+             "Guidance 30 burns {} of the pixels, the paper's\nweights {}, and divided"
+             " by 8 {}".format(*burnt) + f" (n = {len(noise)})",
              ["outline", *(arm.replace(" ", "\n", 1) for arm in shown)])
 for arm in [*shown[:4], "equal, weak"]:
     means = [own["off palette"].mean().item() for own in score[arm].values()]

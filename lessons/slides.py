@@ -127,8 +127,8 @@ def locking(live: Live) -> Figure:
         f"Trained itself, the base paints {colours['trained itself']:.0%} of the new"
         f" colours right; locked, with a copy, {colours['locked + copy']:.0%}",
         "Both learn from 100 pictures in four colours; the other four are asked for."
-        f" IoU: before {iou['before']:.2f}, then {iou['trained itself']:.2f} and"
-        f" {iou['locked + copy']:.2f}.",
+        f" New shapes, too; one seed. IoU: before {iou['before']:.2f}, itself"
+        f" {iou['trained itself']:.2f}, copy {iou['locked + copy']:.2f}.",
         f"A locked step has {costs[0]:.2f} of the base's own arithmetic, {costs[2]:.2f}"
         " of its memory.",
         note="python lessons/02_locking.py. Ask: what does an exact 0 buy that a small"
@@ -214,8 +214,8 @@ def training(live: Live) -> Figure:
                    "Whether it must is undecided.")
     figure, body = page(
         "Half of the prompts are emptied: the copy has to read the outline",
-        f"{learned} Right colours without a word: half dropped {fmean(pairs[0]):.0%},"
-        f" none dropped {fmean(pairs[1]):.0%}.",
+        f"{learned} Where each shape has colours of its own, right ones without a word:"
+        f" half dropped {fmean(pairs[0]):.0%}, none dropped {fmean(pairs[1]):.0%}.",
         f"After 200 steps, mask IoU: {iou['right prompt']:.2f} with words,"
         f" {iou['empty prompt']:.2f} without; untrained {iou['step 0']:.2f}.",
         note="python lessons/05_edge_control.py, 08_ablations.py. Ask: what is the loss"
@@ -243,8 +243,8 @@ def convergence(live: Live) -> Figure:
              "Outlines are followed step by step", "Sudden or gradual: undecided"),
         "The shuffle gap: how much larger the loss is with a neighbour's outline.",
         "Left, the eye sees a jump. Right, by powers of ten, a growth from the start.",
-        note="python lessons/05_edge_control.py, 45 s; start it, vote, then show this."
-             " Three seeds: lesson 09.")
+        note="python lessons/05_edge_control.py, 45 s; start it, vote, then show this:"
+             " lesson 09, at half of lesson 05's rate, so later.")
     for ax, scale in zip(body.subplots(1, 2), ("linear", "log")):
         for i in range(len(arm["wait"])):
             steps, gaps = zip(*((int(step), at[i]) for step, at in arm["gap"].items()
@@ -265,16 +265,19 @@ def guidance(live: Live) -> Figure:
     burnt = {arm: f"{fmean(each):.0%}" for arm, each in at_30.items()}
     cured, weak = (apart(at_30[arm], at_30["paper / 8"])
                    for arm in ("one branch", "equal, weak"))
+    tone = apart(*(record[arm]["30"]["contrast"]
+                   for arm in ("equal, weak", "paper / 8")))
     figure, body = page(
         f"Guidance 30 burns {burnt['one branch']} of the pixels, with the paper's"
         f" weights {burnt['paper, 1 to 8']}; divided by 8 "
         + tell(cured, f"only {burnt['paper / 8']}", f"even {burnt['paper / 8']}",
                f"{burnt['paper / 8']}, not told apart"),
         "No prompt, control in both branches: they are one function, guidance is"
-        f" nothing. Four steps alone leave {burnt['both branches']}.",
+        f" nothing ({burnt['both branches']}, from four steps alone).",
         f"Equal weights, as weak as the paper's on the larger grids: "
         f"{burnt['equal, weak']}, " + tell(weak, "burn more", "burn less",
-                                           "not told apart") + ".",
+                                           "not told apart")
+        + tell(tone, ", with more contrast.", ", with less contrast.", "."),
         note="python lessons/06_cfg_weighting.py. Ask: what else than weights would"
              " lessen the burning?")
     paper = paper_weights()
@@ -351,7 +354,7 @@ def few_pictures(live: Live) -> Figure:
         f"From 100 pictures in four colours: ControlNet paints {own:.0%} of the other"
         f" four right, the base trained itself {itself:.0%}",
         "What the locked base knew, it still knows. The copy only has to learn"
-        " outlines.",
+        " outlines. Three seeds, shapes that were seen.",
         note="python lessons/08_ablations.py, lessons/02_locking.py. Ask: who would"
              " collect a million pictures for one condition?")
     left, right = body.subplots(1, 2, width_ratios=[5, 6])
@@ -417,7 +420,7 @@ def claims(live: Live) -> Figure:
 
 
 def at_home(live: Live) -> Figure:
-    homework = [EXERCISES[id] for id in ("05a", "05b", "06c")]
+    homework = [EXERCISES[id] for id in ("05a", "05b", "06c", "07a")]
     figure, body = page(
         f"At home: {len(EXERCISES)} exercises that check themselves,"
         f" {sum(e.minutes for e in EXERCISES.values())} minutes in all",
@@ -446,9 +449,10 @@ def drawn(quick: bool) -> Iterator[Figure]:
     live = Live(base, load_control("edge", base), load_control("palette", base),
                 truth.mask, truth.image, truth.prompt, detect_edges(truth.image), noise,
                 steps=3 if quick else 25)
-    for slide in SLIDES:
+    for number, slide in enumerate(SLIDES, 1):
         with plt.rc_context(STYLE):
             figure = slide(live)
+        figure.text(0.98, 0.02, number, size=NOTE, color="0.5", ha="right")
         yield figure
 
 

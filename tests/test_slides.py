@@ -32,15 +32,17 @@ def texts_of(figure):
 
 
 def test_each_slide_can_be_read(maker):
-    """No text leaves the page or crosses its heading; a title, three lines at most, one note; 16 points."""
+    """No text leaves the page or crosses its heading; a title, three lines at most, one note, its number;
+    16 points."""
     drawn = list(maker.drawn(quick=True))
     assert 12 <= len(drawn) == len(maker.SLIDES) == PAGES
-    for slide, figure in zip(maker.SLIDES, drawn):
+    for number, (slide, figure) in enumerate(zip(maker.SLIDES, drawn), 1):
         assert tuple(figure.get_size_inches()) == (12.8, 7.2)
         figure.canvas.draw()
         width, height = figure.canvas.get_width_height()
         notes = [text for text in texts_of(figure) if text.get_size() == maker.NOTE]
-        assert len(notes) == 1 and re.search(r"lessons/|controlnet", notes[0].get_text())
+        note, = (text.get_text() for text in notes if text.get_text() != str(number))
+        assert len(notes) == 2 and re.search(r"lessons/|controlnet", note)
         for text in texts_of(figure):
             box = text.get_window_extent()
             assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height, text
