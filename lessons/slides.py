@@ -272,9 +272,8 @@ def guidance(live: Live) -> Figure:
         f" weights {burnt['paper, 1 to 8']}; divided by 8 "
         + tell(cured, f"only {burnt['paper / 8']}", f"even {burnt['paper / 8']}",
                f"{burnt['paper / 8']}, not told apart"),
-        "No prompt, control in both branches: they are one function, guidance is"
-        f" nothing ({burnt['both branches']}, from four steps alone).",
-        f"Equal weights, as weak as the paper's on the larger grids: "
+        "No prompt, control in both branches: one function, guidance changes nothing.",
+        f"Equal weights, as weak as these on the larger grids: "
         f"{burnt['equal, weak']}, " + tell(weak, "burn more", "burn less",
                                            "not told apart")
         + tell(tone, ", with more contrast.", ", with less contrast.", "."),
