@@ -1,7 +1,7 @@
 """From a picture to a condition: edge maps, palettes and poses.
 
-Conditions are (b, c, 64, 64) in [0, 1], as large as the pictures: c is 1 for an edge map
-(0 or 1) and for a pose (a stick figure), and 3 for a palette.
+A condition is (b, c, 64, 64) in [0, 1], as large as the picture. An edge map has c = 1 channel
+and the values 0 and 1. A palette has c = 3. A pose has c = 1 and shows a stick figure.
 """
 
 from collections.abc import Callable
@@ -9,99 +9,120 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.transforms.functional import gaussian_blur
 
+from .errors import Problem
 from .shapes import SIZE, Batch, tip_of
 
 CHANNELS = {"edge": 1, "palette": 3, "pose": 1}
-Kind = str | Callable[[Batch, torch.Generator | None], Tensor]  # a name above, or a function of your own
+Kind = str | Callable[[Batch], Tensor]  # one of the names above, or a function of your own
 
 
-def condition_of(kind: Kind, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
-    """The "edge" map, "palette" or "pose" of pictures; with a generator, edges look drawn by hand.
+def condition_of(kind: Kind, batch: Batch) -> Tensor:
+    """The condition (b, c, 64, 64) of a batch: "edge", "palette", "pose", or what your own function returns.
 
-    Edges and palettes are found in the pictures. A pose is not: it is drawn from their scenes,
-    as the paper's authors took human poses from a network made for that.
+    Edges and palettes are detected in the pictures. A pose is drawn from the scenes instead; the
+    paper's authors took their human poses from a network made for that. Raises Problem for an
+    unknown name.
     """
     if callable(kind):
-        return kind(batch, generator)
-    if kind == "palette":
-        return palette(batch.image)
-    if kind == "pose":
-        return stick_figure(batch.scenes.centre, tip_of(batch.scenes))
-    edges = detect_edges(batch.image)
-    return edges if generator is None else roughen(edges, generator)
+        return kind(batch)
+    if kind not in CONDITIONS:
+        raise Problem(f"there is no condition {kind!r}; give one of {', '.join(CONDITIONS)}, or a function"
+                      " that takes a batch and returns its conditions")
+    return CONDITIONS[kind](batch)
 
 
-# %% Detectors, for batches of any pictures
+def _edges_of(batch: Batch) -> Tensor:
+    return detect_edges(batch.image)
+
+
+def _palette_of(batch: Batch) -> Tensor:
+    return palette(batch.image)
+
+
+def _pose_of(batch: Batch) -> Tensor:
+    return stick_figure(batch.scenes.centre, tip_of(batch.scenes))
+
+
+CONDITIONS: dict[str, Callable[[Batch], Tensor]] = {"edge": _edges_of, "palette": _palette_of, "pose": _pose_of}
+
+# %% Edges
 
 
 def detect_edges(images: Tensor, low: float = 0.15, high: float = 0.3) -> Tensor:
-    """Canny's edges of any pictures (b, 3, h, w) in [0, 1] -> (b, 1, h, w), 0 or 1.
+    """Detect the edges of any pictures (b, 3, h, w) in [0, 1] as Canny (1986) does. Returns (b, 1, h, w), 0 or 1.
 
-    The gradient is the largest over the colour channels: by luminance "red on purple" is lost.
-    ``low`` and ``high`` are shares of each picture's steepest gradient.
+    ``low`` and ``high`` are the two thresholds, as shares of each picture's steepest gradient.
+    The gradient is taken in the colour channel where it is largest: red and purple are about
+    equally bright, so an outline between them would be lost in a grey picture.
     """
-    gx, gy = _gradient(gaussian_blur(images, [3, 3], [0.7, 0.7]))
+    gx, gy = _gradient(_blur(images))
     strength, channel = torch.hypot(gx, gy).max(dim=1, keepdim=True)
     ridge = _is_ridge(strength, gx.gather(1, channel), gy.gather(1, channel))
     steepest = strength.amax(dim=(2, 3), keepdim=True)
+    strong = (strength > high * steepest).float()
     weak = ridge & (strength > (low * steepest).clamp(min=0.02))
-    return spread((strength > high * steepest).float(), weak)  # hysteresis: what touches an edge is one
+    return spread(strong, weak)  # hysteresis: a weak edge counts if it touches a strong one
 
 
 def spread(start: Tensor, mask: Tensor) -> Tensor:
-    """Fill each part of masks (b, 1, h, w) that hangs together with the largest number that starts in it."""
+    """Fill each connected part of masks (b, 1, h, w) with the largest value that ``start`` has in it."""
     filled = start * mask
-    while not torch.equal(grown := F.max_pool2d(filled, 3, stride=1, padding=1) * mask, filled):
+    while True:
+        grown = F.max_pool2d(filled, 3, stride=1, padding=1) * mask
+        if torch.equal(grown, filled):
+            return filled
         filled = grown
-    return filled
+
+
+def _blur(images: Tensor, sigma: float = 0.7) -> Tensor:
+    """Convolve images (b, c, h, w) with a 3x3 Gaussian. This equals torchvision's gaussian_blur bit for bit.
+
+    We write these lines ourselves because torchvision takes longer to import than all else here.
+    """
+    c = images.shape[1]
+    line = torch.linspace(-1, 1, 3, dtype=images.dtype, device=images.device)
+    line = torch.exp(-0.5 * (line / sigma) ** 2)
+    line = line / line.sum()
+    kernel = torch.outer(line, line).expand(c, 1, 3, 3)
+    return F.conv2d(F.pad(images, (1, 1, 1, 1), mode="reflect"), kernel, groups=c)
 
 
 def _gradient(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Sobel's gradients along x and y, each (b, c, h, w), per channel."""
+    """Sobel's gradients along x and along y, each (b, c, h, w), for each channel."""
     x = F.pad(images, (1, 1, 1, 1), mode="replicate")
-    dx, dy = (x[..., 2:] - x[..., :-2]) / 2, (x[..., 2:, :] - x[..., :-2, :]) / 2
+    dx = (x[..., 2:] - x[..., :-2]) / 2
+    dy = (x[..., 2:, :] - x[..., :-2, :]) / 2
     gx = (dx[..., :-2, :] + 2 * dx[..., 1:-1, :] + dx[..., 2:, :]) / 4
     gy = (dy[..., :-2] + 2 * dy[..., 1:-1] + dy[..., 2:]) / 4
     return gx, gy
 
 
 def _is_ridge(strength: Tensor, gx: Tensor, gy: Tensor) -> Tensor:
-    """Where the strength is largest along the gradient's direction (of eight)."""
+    """Where the strength (b, 1, h, w) is a maximum along the gradient, whose direction is rounded to one of eight."""
     h, w = strength.shape[2:]
     padded = F.pad(strength, (1, 1, 1, 1))
-    at = lambda dx, dy: padded[..., 1 + dy : 1 + dy + h, 1 + dx : 1 + dx + w]
-    flat, steep = gy.abs() < 0.4142 * gx.abs(), gx.abs() < 0.4142 * gy.abs()
+
+    def moved(dx: int, dy: int) -> Tensor:
+        return padded[..., 1 + dy : 1 + dy + h, 1 + dx : 1 + dx + w]
+
+    tan = 0.4142  # of 22.5 degrees: half of the angle between two of the eight directions
+    flat = gy.abs() < tan * gx.abs()
+    steep = gx.abs() < tan * gy.abs()
+    diagonal = ~flat & ~steep
     rising = gx * gy > 0
-    pairs = [(flat, 1, 0), (steep, 0, 1), (~flat & ~steep & rising, 1, 1),
-             (~flat & ~steep & ~rising, 1, -1)]
-    # ">" on one side and ">=" on the other keep one pixel where two are equal.
-    return sum(mask & (strength > at(dx, dy)) & (strength >= at(-dx, -dy)) for mask, dx, dy in pairs) > 0
-
-
-def palette(images: Tensor) -> Tensor:
-    """A very coarse colour map: the means of a 4x4 grid, (b, 3, h, w) -> the same shape."""
-    coarse = F.adaptive_avg_pool2d(images, 4)
-    return F.interpolate(coarse, size=images.shape[2:])
-
-
-def stick_figure(centre: Tensor, tip: Tensor) -> Tensor:
-    """A line of 2 pixels from centre (b, 2) to tip (b, 2), with a dot at the centre: (b, 1, 64, 64).
-
-    Places are x and y in [-1, 1]. The share of a pixel that is covered is its value.
-    """
-    line = (torch.arange(SIZE, device=centre.device) + 0.5) * 2 / SIZE - 1
-    pixels = torch.stack(torch.meshgrid(line, line, indexing="xy"), -1).flatten(0, 1)  # (4096, 2)
-    away, bone = pixels - centre[:, None], (tip - centre)[:, None]
-    along = (away * bone).sum(-1, True) / bone.square().sum(-1, True).clamp(min=1e-6)
-    covered = lambda offset, radius: (radius + 0.5 - offset.norm(dim=-1) * SIZE / 2).clamp(0, 1)
-    figure = torch.maximum(covered(away - along.clamp(0, 1) * bone, 1), covered(away, 3))
-    return figure.view(-1, 1, SIZE, SIZE)
+    ridge = torch.zeros_like(flat)
+    for here, dx, dy in [(flat, 1, 0), (steep, 0, 1), (diagonal & rising, 1, 1), (diagonal & ~rising, 1, -1)]:
+        # ">" on one side and ">=" on the other keep one pixel where two neighbours are equal.
+        ridge = ridge | (here & (strength > moved(dx, dy)) & (strength >= moved(-dx, -dy)))
+    return ridge
 
 
 def roughen(edges: Tensor, generator: torch.Generator) -> Tensor:
-    """Edge maps as a pen would draw them: a stroke of 1, 2 or 3 pixels, with small gaps."""
+    """Make edge maps (b, 1, h, w) look hand-drawn: strokes of 1, 2 or 3 pixels, with small gaps.
+
+    Training sees such maps, so that a ControlNet also follows a drawing.
+    """
     b = len(edges)
     two = F.max_pool2d(F.pad(edges, (0, 1, 0, 1)), 2, stride=1)
     three = F.max_pool2d(edges, 3, stride=1, padding=1)
@@ -109,3 +130,32 @@ def roughen(edges: Tensor, generator: torch.Generator) -> Tensor:
     strokes = torch.where(width == 0, edges, torch.where(width == 1, two, three))
     holes = torch.rand(b, 1, 16, 16, generator=generator) < 0.05 * torch.rand(b, 1, 1, 1, generator=generator)
     return strokes * (1 - F.interpolate(holes.float(), size=edges.shape[2:]))
+
+
+# %% Palettes and poses
+
+
+def palette(images: Tensor) -> Tensor:
+    """A very coarse map of colours: the mean of each cell of a 4x4 grid. (b, 3, h, w) -> the same shape."""
+    coarse = F.adaptive_avg_pool2d(images, 4)
+    return F.interpolate(coarse, size=images.shape[2:])
+
+
+def stick_figure(centre: Tensor, tip: Tensor) -> Tensor:
+    """Draw a line of 2 pixels from centre (b, 2) to tip (b, 2), with a dot at the centre: (b, 1, 64, 64).
+
+    Places are x and y in [-1, 1]. The value of a pixel is the share of it that is covered.
+    """
+    line = (torch.arange(SIZE, device=centre.device) + 0.5) * 2 / SIZE - 1
+    pixels = torch.stack(torch.meshgrid(line, line, indexing="xy"), -1).flatten(0, 1)  # (4096, 2)
+    away = pixels - centre[:, None]  # (b, 4096, 2)
+    bone = (tip - centre)[:, None]   # (b, 1, 2)
+    along = (away * bone).sum(-1, True) / bone.square().sum(-1, True).clamp(min=1e-6)
+    stick = _covered(away - along.clamp(0, 1) * bone, radius=1)
+    dot = _covered(away, radius=3)
+    return torch.maximum(stick, dot).view(-1, 1, SIZE, SIZE)
+
+
+def _covered(offset: Tensor, radius: float) -> Tensor:
+    """The share (b, k) of pixels at ``offset`` (b, k, 2) that a disc or line of this radius, in pixels, covers."""
+    return (radius + 0.5 - offset.norm(dim=-1) * SIZE / 2).clamp(0, 1)

@@ -1,38 +1,40 @@
-"""Diffusion as pure functions: noising, the objective, guidance, samplers.
+"""Diffusion as pure functions: noising, the objective, guidance and samplers.
 
-Everything here knows the network only as a callable ``model(xt, t) -> eps``. Prompt,
-guidance and control come in as closures, so one sampler serves every lesson.
-Shapes: x0, xt, eps are (b, c, h, w), pictures in [-1, 1]; t is (b,) of whole numbers
-in [0, TIMESTEPS). Sources: DDPM (Ho et al. 2020), DDIM (Song et al. 2021), the cosine
-schedule (Nichol and Dhariwal 2021), guidance (Ho and Salimans 2022).
+This file knows a network only as a callable ``model(xt, t) -> eps``. Prompt, guidance and
+control are inside that callable, so one sampler serves every lesson.
+
+Shapes: x0, xt and eps are (b, c, h, w), with pictures in [-1, 1]. t is (b,), whole numbers in
+[0, TIMESTEPS). Sources: DDPM (Ho et al. 2020), DDIM (Song et al. 2021), the cosine schedule
+(Nichol and Dhariwal 2021), guidance (Ho and Salimans 2022).
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
+
+from .errors import Problem
 
 Model = Callable[[Tensor, Tensor], Tensor]
 TIMESTEPS = 1000
-SHIFT = 1.4  # of the noise schedule: our pictures look less noisy than those it was made for
+SHIFT = 1.4  # moves the noise schedule: our large plain shapes survive more noise than photographs do
 
 
 def _cosine_alpha_bar() -> Tensor:
-    """alpha_bar (TIMESTEPS,) in float64: what is left of the picture's variance at each t."""
+    """alpha_bar (TIMESTEPS,) in float64: the share of the picture's variance that is left at each t."""
     time = torch.arange(TIMESTEPS + 1, dtype=torch.float64) / TIMESTEPS
     f = torch.cos((time + 0.008) / 1.008 * math.pi / 2) ** 2
-    alpha = (f[1:] / f[:-1]).clamp(min=0.001)  # beta at most 0.999, as in the source
+    alpha = (f[1:] / f[:-1]).clamp(min=0.001)  # beta is at most 0.999, as in the source
     return alpha.cumprod(0)
 
 
 def shift(alpha_bar: Tensor, s: float) -> Tensor:
     """The schedule for pictures s times as large (Hoogeboom et al., "simple diffusion", 2023).
 
-    The mean of s x s pixels keeps the picture and has 1 / s^2 of the noise's variance, so a
-    larger picture looks less noisy at the same alpha_bar. To make it as noisy again, divide the
-    signal-to-noise ratio alpha_bar / (1 - alpha_bar) by s^2: logSNR - 2 ln s. Solved for alpha_bar:
+    The mean of s x s pixels keeps the picture and has 1 / s^2 of the noise's variance. So at the
+    same alpha_bar a larger picture looks less noisy. To make it as noisy again we divide the
+    signal-to-noise ratio alpha_bar / (1 - alpha_bar) by s^2. Solved for alpha_bar:
     """
     return alpha_bar / (alpha_bar + s**2 * (1 - alpha_bar))
 
@@ -55,44 +57,56 @@ def q_sample(x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
 
 
 def x0_from_eps(eps: Tensor, xt: Tensor, t: Tensor) -> Tensor:
-    """The picture that the noise estimate stands for (q_sample solved for x0)."""
+    """The picture that a noise estimate implies: q_sample solved for x0."""
     alpha_bar = alpha_bar_at(t, xt)
     return (xt - (1 - alpha_bar).sqrt() * eps) / alpha_bar.sqrt()
 
 
 def eps_from_x0(x0: Tensor, xt: Tensor, t: Tensor) -> Tensor:
-    """The noise that the picture estimate stands for (q_sample solved for eps)."""
+    """The noise that a picture estimate implies: q_sample solved for eps."""
     alpha_bar = alpha_bar_at(t, xt)
     return (xt - alpha_bar.sqrt() * x0) / (1 - alpha_bar).sqrt()
 
 
 def eps_from_v(v: Tensor, xt: Tensor, t: Tensor) -> Tensor:
-    """The noise for v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x0 (Salimans and Ho 2022)."""
+    """The noise that v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x0 implies (Salimans and Ho 2022)."""
     alpha_bar = alpha_bar_at(t, xt)
     return alpha_bar.sqrt() * v + (1 - alpha_bar).sqrt() * xt
 
 
+def check_prediction_type(prediction_type: str) -> None:
+    """Raise Problem unless a network can predict this."""
+    if prediction_type not in ("eps", "v", "x0"):
+        raise Problem(f'the prediction type is {prediction_type!r}; give "eps", "v" or "x0"')
+
+
 def to_eps(output: Tensor, xt: Tensor, t: Tensor, prediction_type: str) -> Tensor:
-    """Read a network's raw output, which is "eps", "v" or "x0", as eps."""
-    if prediction_type == "eps":
-        return output
-    return {"x0": eps_from_x0, "v": eps_from_v}[prediction_type](output, xt, t)
+    """Turn a network's raw output, which is "eps", "v" or "x0", into eps."""
+    check_prediction_type(prediction_type)
+    if prediction_type == "x0":
+        return eps_from_x0(output, xt, t)
+    if prediction_type == "v":
+        return eps_from_v(output, xt, t)
+    return output
 
 
 # %% The objective
 
 
 def loss_weight(t: Tensor, like: Tensor, prediction_type: str) -> Tensor:
-    """The weight (b, 1, 1, 1) of the noise error at t; all ones is the paper's Eq. 5.
+    """The weight (b, 1, 1, 1) of the squared noise error at t. The paper's Eq. 5 has weight 1 everywhere.
 
-    An error d in x0 is an error d sqrt(alpha_bar / (1 - alpha_bar)) in eps, so Eq. 5 all but
-    ignores early, noisy times, where the network must decide what to draw. An error in v is
-    one of sqrt(alpha_bar) in eps, hence
+    An error d in x0 is an error d sqrt(alpha_bar / (1 - alpha_bar)) in eps. At early, noisy
+    times that factor is nearly 0, so Eq. 5 nearly ignores the times at which the network
+    decides what to draw. An error in v is sqrt(alpha_bar) times as large in eps. So these
+    weights turn the noise error into another one:
 
         "v":  |v error|^2 = |eps error|^2 / alpha_bar
-        "x0": the same, and (1 - alpha_bar) |v error|^2 = |x0 error|^2, so the weight on the
-              x0 error is 1 / (1 - alpha_bar), clipped at 20 after Li and He ("Back to Basics", 2025).
+        "x0": the same, and since (1 - alpha_bar) |v error|^2 = |x0 error|^2, the x0 error has
+              the weight 1 / (1 - alpha_bar), which we clip at 20 after Li and He ("Back to
+              Basics", 2025).
     """
+    check_prediction_type(prediction_type)
     alpha_bar = alpha_bar_at(t, like)
     if prediction_type == "eps":
         return torch.ones_like(alpha_bar)
@@ -112,32 +126,63 @@ def noise_loss(model: Model, x0: Tensor, t: Tensor, eps: Tensor, prediction_type
 
 
 def cfg(uncond: Model, cond: Model, guidance_scale: float) -> Model:
-    """Classifier-free guidance: eps_uncond + scale (eps_cond - eps_uncond).
+    """Classifier-free guidance: eps_uncond + guidance_scale (eps_cond - eps_uncond).
 
-    Written as lerp, which is exact at scale 0, at 1, and where both branches agree.
+    torch.lerp computes this exactly at scale 0, at scale 1, and where both branches agree.
     """
     return lambda xt, t: torch.lerp(uncond(xt, t), cond(xt, t), guidance_scale)
 
 
-def ddim_step(eps: Tensor, xt: Tensor, t: Tensor, t_next: Tensor, clip: bool = True) -> Tensor:
-    """One deterministic DDIM step from t to t_next, where -1 stands for the picture itself.
+def ddim_step(eps: Tensor, xt: Tensor, t: Tensor, t_next: Tensor, clip: bool = True) -> tuple[Tensor, Tensor]:
+    """One deterministic DDIM step from t to t_next. Returns the next xt and the predicted picture x0.
 
-    With ``clip`` the estimate of x0 is held in [-1, 1], after guidance, and eps follows it.
+    t_next = -1 stands for the clean picture, so the next xt is then x0 itself. With ``clip``, x0
+    is clamped to [-1, 1] after guidance, and eps is computed anew from the clamped picture. (At
+    t = 999, where alpha_bar is 1.2e-9, that changes eps by up to 0.003 in float32 even where
+    nothing was clamped.)
     """
     x0 = x0_from_eps(eps, xt, t)
     if clip:
         x0 = x0.clamp(-1, 1)
         eps = eps_from_x0(x0, xt, t)
     stepped = q_sample(x0, t_next.clamp(min=0), eps)
-    return torch.where(t_next.view(-1, 1, 1, 1) >= 0, stepped, x0)
+    return torch.where(t_next.view(-1, 1, 1, 1) >= 0, stepped, x0), x0
+
+
+def ddim_times(steps: int) -> list[int]:
+    """The steps + 1 times from TIMESTEPS - 1 down to -1 between which DDIM steps. Raises Problem for a bad count."""
+    if not isinstance(steps, int) or not 1 <= steps <= TIMESTEPS:
+        raise Problem(f"steps is {steps!r}; give a whole number from 1 to {TIMESTEPS}")
+    return torch.linspace(TIMESTEPS - 1, -1, steps + 1).round().long().tolist()
+
+
+def ddim_steps(model: Model, xt: Tensor, times: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Step xt (b, c, h, w) through ``times`` by DDIM. Yields xt and the predicted picture x0 after each step.
+
+    Pass ``ddim_times(steps)``, or a part of it to change the model on the way.
+    """
+    for now, later in zip(times, times[1:]):
+        t = torch.full((len(xt),), now, device=xt.device)
+        t_next = torch.full_like(t, later)
+        with torch.no_grad():  # around the step alone: a generator must not leave it on for its consumer
+            xt, x0 = ddim_step(model(xt, t), xt, t, t_next)
+        yield xt, x0
+
+
+def ddim(model: Model, xt: Tensor, steps: int = 25) -> Tensor:
+    """Turn noise xt into pictures (b, c, h, w) in [-1, 1] in ``steps`` DDIM steps."""
+    for _, x0 in ddim_steps(model, xt, ddim_times(steps)):
+        pass
+    return x0
 
 
 def ddpm_step(eps: Tensor, xt: Tensor, t: Tensor, z: Tensor, clip: bool = True) -> Tensor:
     """One step of DDPM's Algorithm 2 from t to t - 1, with noise z and variance beta_t.
 
-    Without ``clip`` this is Algorithm 2 to the letter; no noise is added at the last step.
+    Without ``clip`` this is Algorithm 2 to the letter. The last step adds no noise.
     """
-    alpha_bar, before = alpha_bar_at(t, xt), alpha_bar_at((t - 1).clamp(min=0), xt)
+    alpha_bar = alpha_bar_at(t, xt)
+    before = alpha_bar_at((t - 1).clamp(min=0), xt)
     before = torch.where(t.view(-1, 1, 1, 1) > 0, before, torch.ones_like(before))
     alpha = alpha_bar / before
     if clip:
@@ -147,21 +192,9 @@ def ddpm_step(eps: Tensor, xt: Tensor, t: Tensor, z: Tensor, clip: bool = True) 
 
 
 @torch.no_grad()
-def ddim(model: Model, xt: Tensor, steps: int = 25, progress: bool = False) -> Tensor:
-    """Turn noise xt into pictures (b, c, h, w) in [-1, 1] in ``steps`` DDIM steps."""
-    if not 1 <= steps <= TIMESTEPS:
-        raise ValueError(f"steps is {steps}; give a whole number from 1 to {TIMESTEPS}")
-    times = torch.linspace(TIMESTEPS - 1, -1, steps + 1).round().long().tolist()
-    for now, then in tqdm(list(zip(times, times[1:])), "DDIM", disable=not progress, leave=False):
-        t, t_next = (torch.full((len(xt),), time, device=xt.device) for time in (now, then))
-        xt = ddim_step(model(xt, t), xt, t, t_next)
-    return xt
-
-
-@torch.no_grad()
-def ddpm(model: Model, xt: Tensor, generator: torch.Generator, progress: bool = False) -> Tensor:
+def ddpm(model: Model, xt: Tensor, generator: torch.Generator) -> Tensor:
     """Turn noise xt into pictures (b, c, h, w) in all TIMESTEPS steps of Algorithm 2."""
-    for now in tqdm(reversed(range(TIMESTEPS)), "DDPM", TIMESTEPS, disable=not progress, leave=False):
+    for now in reversed(range(TIMESTEPS)):
         t = torch.full((len(xt),), now, device=xt.device)
         z = torch.randn(xt.shape, generator=generator, dtype=xt.dtype).to(xt.device)
         xt = ddpm_step(model(xt, t), xt, t, z)

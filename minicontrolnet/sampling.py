@@ -1,26 +1,36 @@
-"""Using it: weights, several ControlNets, guidance, and sample() (Sec. 3.4)."""
+"""Using ControlNets: their strengths, several at once, guidance, and ``sample`` (Sec. 3.4)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from .controlnet import ControlNet, Controls
-from .diffusion import TIMESTEPS, Model, cfg, ddim
-from .files import Problem
+from .diffusion import Model, cfg, ddim_steps, ddim_times
+from .errors import Problem
 from .shapes import SIZE, to_image, tokenize
 from .unet import UNet
 
-GUIDANCE = 2.5  # of the weights that ship; lesson 06 shows others
-Scale = float | Sequence[float]  # one number for all controls, or 13
-Conditioned = tuple[ControlNet, Tensor] | tuple[ControlNet, Tensor, Scale]
+GUIDANCE = 2.5  # the scale for the shipped weights; lesson 06 shows others
+Scale = float | Sequence[float]  # one number for all 13 controls, or 13 numbers
 
 
-def weigh(controls: Controls, weights: Scale) -> Controls:
-    """Multiply the 13 controls by one number (conditioning_scale), or each by its own."""
-    if not isinstance(weights, Sequence):
-        weights = [float(weights)] * len(controls)
+class Control(NamedTuple):
+    """One ControlNet in use: the network, its condition and its strength."""
+
+    net: ControlNet
+    condition: Tensor  # (n or 1, c, 64, 64) in [0, 1]
+    scale: Scale = 1.0  # conditioning_scale: one number, or 13 from shallow to deep
+
+
+# %% The strength of control
+
+
+def weigh(controls: Controls, scale: Scale) -> Controls:
+    """Multiply the 13 controls by one number (conditioning_scale), or each by its own number."""
+    weights = list(scale) if isinstance(scale, Sequence) else [float(scale)] * len(controls)
     if len(weights) != len(controls):
         raise Problem(f"there are {len(weights)} weights for {len(controls)} controls;"
                       f" give one number or {len(controls)} of them")
@@ -28,107 +38,145 @@ def weigh(controls: Controls, weights: Scale) -> Controls:
 
 
 def paper_weights() -> list[float]:
-    """CFG resolution weighting (Sec. 3.4): w_i = 64 / h_i there, 16 / h_i on our grids; both 1 .. 8."""
+    """CFG resolution weighting (Sec. 3.4): 64 / h_i there, 16 / h_i on our grids. Both go from 1 to 8."""
     grids = [16, 8, 4, 2]
     return [16 / h for h in grids for _ in range(3)] + [16 / grids[-1]]
 
 
 def guess_mode_weights() -> list[float]:
-    """The released code's "guess mode", off by default: 0.825 ** (12 - i), 0.1 shallow to 1 middle.
+    """The "guess mode" of the released code: 0.825 ** (12 - i), from 0.1 (shallow) to 1 (the middle block).
 
-    Its default is 13 equal weights and control in both branches of guidance.
+    Guess mode is off by default. The default is 13 equal weights, with control in both branches of guidance.
     """
     return [0.825 ** (12 - i) for i in range(13)]
 
 
 def compose(*several: Controls) -> Controls:
-    """Several ControlNets: add their outputs, "no extra weighting" (Sec. 3.4, Fig. 6)."""
+    """Combine several ControlNets: add their outputs, without extra weighting (Sec. 3.4, Fig. 6)."""
     return tuple(sum(maps) for maps in zip(*several, strict=True))
 
 
-def predictor(base: UNet, prompt: Tensor, controls: Sequence[Conditioned] = ()) -> Model:
-    """The base with a prompt and any number of ControlNets, as a model(xt, t) -> eps."""
+# %% Networks as models of diffusion
+
+
+def predictor(base: UNet, prompt: Tensor, controls: Sequence[Control] = ()) -> Model:
+    """The base with a prompt (n, 3) and any number of ControlNets, as a model(xt, t) -> eps."""
 
     def model(xt: Tensor, t: Tensor) -> Tensor:
         weighed = []
-        for net, condition, *scale in controls:  # scale: [] or [strength]
-            added = net(xt, t, prompt, condition)
-            weighed.append(weigh(added, *scale) if scale else added)
+        for net, condition, scale in controls:
+            weighed.append(weigh(net(xt, t, prompt, condition), scale))
         return base(xt, t, prompt, compose(*weighed) if weighed else None)
 
     return model
 
 
-def guided(base: UNet, prompt: Tensor, controls: Sequence[Conditioned] = (),
+def guided(base: UNet, prompt: Tensor, controls: Sequence[Control] = (),
            guidance_scale: float = GUIDANCE, in_both: bool = False) -> Model:
     """Classifier-free guidance from the empty prompt towards ``prompt``, with control.
 
-    Control is in the conditional branch alone, so that guidance strengthens it too. With
-    ``in_both`` it is in both branches: then an empty prompt leaves guidance nothing to
-    strengthen (Sec. 3.4; lesson 06 measures the choice).
+    Control is in the conditional branch alone, so guidance amplifies control as well. With
+    ``in_both`` it is in both branches. With an empty prompt both branches are then the same, and
+    guidance has nothing to amplify (Sec. 3.4; lesson 06 measures the choice).
     """
     cond = predictor(base, prompt, controls)
     has_words = bool(prompt.any())  # EMPTY is 0
-    if guidance_scale == 1 or not (has_words or (controls and not in_both)):
-        return cond  # the other branch counts for nothing, or is the same: spare it
+    branches_differ = has_words or (controls and not in_both)
+    if guidance_scale == 1 or not branches_differ:
+        return cond  # the other branch has no weight, or is the same: we need not compute it
     uncond = predictor(base, torch.zeros_like(prompt), controls if in_both else ())
     return cfg(uncond, cond, guidance_scale)
 
 
-def during(model: Model, otherwise: Model, start: float, end: float) -> Model:
-    """``model`` from the share ``start`` of sampling to ``end``, else the other; 0 is pure noise."""
-
-    def either(xt: Tensor, t: Tensor) -> Tensor:
-        share = (TIMESTEPS - 0.5 - t[0].item()) / TIMESTEPS  # ddim rounds its times to whole ones
-        return (model if start <= share < end else otherwise)(xt, t)
-
-    return either
+# %% Sampling
 
 
-def seeded_noise(n: int, seed: int) -> Tensor:
-    """The noise (n, 3, 64, 64) that a seed gives, for the command and the board alike."""
-    return torch.randn(n, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
+def control_window(steps: int, start: float = 0.0, end: float = 1.0) -> tuple[int, int]:
+    """The first step with control and the first one after it, of ``steps`` steps.
+
+    Step i of 0, 1, ..., steps - 1 begins at the share i / steps of sampling, and it has control if
+    start <= i / steps < end. Raises Problem if no step has control.
+    """
+    with_control = [i for i in range(steps) if start <= i / steps < end]
+    if not with_control:
+        raise Problem(f"no step has control: none of the {steps} steps begins between the shares"
+                      f" {start:g} and {end:g} of sampling; choose a wider window or more steps")
+    return with_control[0], with_control[-1] + 1
 
 
-def check_fit(tokens: Tensor, noise: Tensor, controls: Sequence[Conditioned]) -> None:
-    """Raise Problem unless there is one prompt and condition for all pictures, or one for each."""
-    n, _, *size = noise.shape
-    if len(tokens) not in {1, n}:
-        raise Problem(f"there are {len(tokens)} prompts for {n} pictures; give one for all, or {n}")
-    for net, condition, *_ in controls:
-        given = tuple(condition.shape)
-        c = getattr(net, "c_condition", None) or given[1]  # a network of your own need not tell
-        if given not in {(1, c, *size), (n, c, *size)}:
-            raise Problem(f"a condition has the shape {given}, but this ControlNet and the noise need"
-                          f" {(n, c, *size)}, or {(1, c, *size)} for all pictures")
+def sample_steps(base: UNet, prompt: str | Sequence[str] | Tensor, noise: Tensor,
+                 controls: Sequence[Control] = (), guidance_scale: float = GUIDANCE, steps: int = 25,
+                 *, in_both: bool = False, control_start: float = 0.0,
+                 control_end: float = 1.0) -> Iterator[tuple[Tensor, Tensor]]:
+    """Sample one batch by DDIM. Yields xt and the predicted picture x0, both in [-1, 1], after each step.
+
+    The last x0 is the picture. The arguments are those of ``sample``.
+    """
+    tokens, noise, controls = _fitted(base, prompt, noise, controls)
+    times = ddim_times(steps)
+    model = guided(base, tokens, controls, guidance_scale, in_both)
+    if not controls:
+        return ddim_steps(model, noise, times)
+    first, after = control_window(steps, control_start, control_end)
+    if (first, after) == (0, steps):
+        return ddim_steps(model, noise, times)
+    bare = guided(base, tokens, (), guidance_scale)
+    parts = [(bare, times[: first + 1]), (model, times[first : after + 1]), (bare, times[after:])]
+    return _one_after_another(parts, noise)
 
 
-def sample(base: UNet, prompt: str | list[str] | Tensor, noise: Tensor,
-           controls: Sequence[Conditioned] = (), guidance_scale: float = GUIDANCE, steps: int = 25,
+def _one_after_another(parts: list[tuple[Model, list[int]]], xt: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Step through several parts of the times, each with a model of its own."""
+    for model, times in parts:
+        for xt, x0 in ddim_steps(model, xt, times):
+            yield xt, x0
+
+
+def sample(base: UNet, prompt: str | Sequence[str] | Tensor, noise: Tensor,
+           controls: Sequence[Control] = (), guidance_scale: float = GUIDANCE, steps: int = 25,
            *, in_both: bool = False, control_start: float = 0.0, control_end: float = 1.0,
            batch: int = 16, progress: str | None = None) -> Tensor:
     """Turn noise (n, 3, 64, 64) into pictures (n, 3, 64, 64) in [0, 1] by DDIM.
 
-    prompt: one for all, or one for each picture; or tokens (n, 3).
-    controls: pairs (ControlNet, condition) or triples (ControlNet, condition, strength), where
-        a condition (n or 1, c, 64, 64) is in [0, 1] and a strength is one number or 13.
-    in_both: control in both branches of guidance, see guided.
+    prompt: one text for all pictures, one text for each, or tokens (n, 3).
+    controls: any number of Control(net, condition, scale); plain tuples of these are fine, too.
+    guidance_scale: 1 is no guidance, 0 is the empty prompt.
+    in_both: control in both branches of guidance, see ``guided``.
     control_start, control_end: the shares of the steps between which there is control.
-    Raises Problem if prompts or conditions do not fit the noise.
+    batch: how many pictures are computed at once. progress: a title for a progress bar.
+    Raises Problem if prompts, conditions or numbers do not fit.
     """
-    device, n = next(base.parameters()).device, len(noise)
-    tokens = prompt if isinstance(prompt, Tensor) else tokenize(prompt)
-    check_fit(tokens, noise, controls)
-    tokens, noise = tokens.expand(n, 3).to(device), noise.to(device)
-    controls = [(net, condition.expand(n, -1, -1, -1).to(device), *scale)
-                for net, condition, *scale in controls]
+    tokens, noise, controls = _fitted(base, prompt, noise, controls)
     done = []
-    for i in tqdm(range(0, n, batch), progress, disable=progress is None):
+    for i in tqdm(range(0, len(noise), batch), progress, disable=progress is None):
         part = slice(i, i + batch)
-        here = [(net, condition[part], *scale) for net, condition, *scale in controls]
-        model = guided(base, tokens[part], here, guidance_scale, in_both)
-        if controls and (control_start, control_end) != (0, 1):
-            bare = guided(base, tokens[part], (), guidance_scale)
-            model = during(model, bare, control_start, control_end)
-        done.append(ddim(model, noise[part], steps))
+        here = [control._replace(condition=control.condition[part]) for control in controls]
+        for _, x0 in sample_steps(base, tokens[part], noise[part], here, guidance_scale, steps, in_both=in_both,
+                                  control_start=control_start, control_end=control_end):
+            pass
+        done.append(x0)
     return to_image(torch.cat(done))
+
+
+def seeded_noise(n: int, seed: int) -> Tensor:
+    """The noise (n, 3, 64, 64) of a seed. The first k of n are the same for every n."""
+    return torch.randn(n, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
+
+
+def _fitted(base: UNet, prompt: str | Sequence[str] | Tensor, noise: Tensor,
+            controls: Sequence[Control]) -> tuple[Tensor, Tensor, list[Control]]:
+    """Tokens, noise and controls on the base's device, one for each picture. Raises Problem if they do not fit."""
+    device = next(base.parameters()).device
+    n, _, *size = noise.shape
+    tokens = prompt if isinstance(prompt, Tensor) else tokenize(prompt)
+    if len(tokens) not in {1, n}:
+        raise Problem(f"there are {len(tokens)} prompts for {n} pictures; give one for all, or {n}")
+    fitted = []
+    for net, condition, scale in [Control(*control) for control in controls]:
+        given = tuple(condition.shape)
+        c = getattr(net, "c_condition", None) or given[1]  # your own network need not have this attribute
+        if given not in {(1, c, *size), (n, c, *size)}:
+            raise Problem(f"a condition has the shape {given}, but this ControlNet and the noise need"
+                          f" {(n, c, *size)}, or {(1, c, *size)} for all pictures")
+        fitted.append(Control(net, condition.expand(n, -1, -1, -1).to(device), scale))
+    return tokens.expand(n, 3).to(device), noise.to(device), fitted

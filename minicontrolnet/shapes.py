@@ -1,9 +1,9 @@
-"""The toy world: one lit shape on a dark ground, and its exact answers.
+"""The toy world: pictures of one bright shape on a dark background, with exact answers.
 
-A picture, its prompt and its mask come from the same draw, so whether a model
-obeyed is measured and not guessed. A prompt names the two colours and the shape.
-Where the shape stands, how large it is, how it is tilted and stretched is free
-in the picture and cannot be said: that gap is what ControlNet closes (Sec. 1).
+Each picture, its prompt and its mask are made from the same random scene. So we can measure
+whether a model followed its prompt and its condition, and need not guess. A prompt names the
+two colours and the shape. It cannot say where the shape is, how large it is, or how it is
+tilted and stretched. ControlNet closes this gap (Sec. 1).
 """
 
 import math
@@ -13,10 +13,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .files import Problem
+from .errors import Problem
 
-# Eight hues that look like their words and stay apart for colour-blind eyes (tested). No
-# channel is 0 or 1, so guidance that overshoots shows before it is clipped.
+# Eight hues that match their names and that colour-blind readers can tell apart (a test checks
+# this). No channel is 0 or 1, so guidance that overshoots is visible before values are clipped.
 COLOURS = {
     "white": (0.93, 0.93, 0.93),
     "orange": (0.95, 0.50, 0.09),
@@ -27,50 +27,50 @@ COLOURS = {
     "red": (0.86, 0.24, 0.17),
     "purple": (0.62, 0.45, 0.83),
 }
-DARK = 0.3  # a ground is its hue in the dark: each shape is brighter than any ground
+DARK = 0.3  # a background has 0.3 times its hue, so every shape is brighter than every background
 SIZE = 64  # a picture is SIZE x SIZE pixels
 
 
 class Outline(NamedTuple):
-    """A star-shaped polygon: ``points`` tips at radius 1, notches at radius ``notch``."""
+    """A star-shaped polygon: ``points`` tips at radius 1, with a notch at radius ``notch`` between two tips."""
 
     points: int
     notch: float
     scale: float  # makes the four shapes about equally large
-    turn: float  # radians from a tip pointing right to the shape standing upright
+    upright: float  # radians by which to turn the polygon, whose first tip points right, until it stands upright
 
 
 UP = -math.pi / 2  # y points down
 SHAPES = {
-    "circle": Outline(64, math.cos(math.pi / 64), 0.76, UP),  # 64 corners: round to 0.1 %
+    "circle": Outline(64, math.cos(math.pi / 64), 0.76, UP),  # 64 corners, round to within 0.1 %
     "square": Outline(4, math.cos(math.pi / 4), 0.95, math.pi / 4),
     "triangle": Outline(3, math.cos(math.pi / 3), 1.18, UP),
     "star": Outline(5, 0.45, 1.17, UP),
 }
-EMPTY = 0  # the token of a word that is missing
+EMPTY = 0  # the token of a missing word
 VOCABULARY_SIZES = (len(COLOURS) + 1, len(SHAPES) + 1, len(COLOURS) + 1)
 SMALLEST, LARGEST, TILT = 0.5, 0.72, 0.4
 
 
 class Scenes(NamedTuple):
-    """What is in n pictures; lengths are in units of half a picture, y points down."""
+    """The contents of n pictures. Lengths are in units of half a picture, and y points down."""
 
     colour: Tensor  # (n,) index into COLOURS
     shape: Tensor  # (n,) index into SHAPES
-    background: Tensor  # (n,) index into COLOURS; the ground has this hue in the dark
+    background: Tensor  # (n,) index into COLOURS; it is painted with DARK times this colour
     centre: Tensor  # (n, 2) x and y in [-1, 1]
-    radius: Tensor  # (n,) SMALLEST .. LARGEST, before the outline's own scale
+    radius: Tensor  # (n,) SMALLEST .. LARGEST, before it is multiplied by the outline's scale
     angle: Tensor  # (n,) radians from upright, -TILT .. TILT
     aspect: Tensor  # (n,) width over height, exp(-0.2) .. exp(0.2)
 
     @property
     def prompt(self) -> Tensor:
-        """The tokens (n, 3) of colour, shape and background."""
+        """The tokens (n, 3) of colour, shape and background. Token 0 is EMPTY, so each is an index plus 1."""
         return torch.stack([self.colour, self.shape, self.background], dim=1) + 1
 
 
 def random_scenes(n: int, generator: torch.Generator) -> Scenes:
-    """Draw n scenes at random; every shape lies wholly inside its picture."""
+    """Choose n random scenes. Every shape lies wholly inside its picture."""
 
     def uniform(low: float, high: float, *size: int) -> Tensor:
         return low + (high - low) * torch.rand(*size, generator=generator)
@@ -78,45 +78,73 @@ def random_scenes(n: int, generator: torch.Generator) -> Scenes:
     def choose(count: int) -> Tensor:
         return torch.randint(count, (n,), generator=generator)
 
-    shape, colour, background = choose(len(SHAPES)), choose(len(COLOURS)), choose(len(COLOURS))
-    radius, aspect = uniform(SMALLEST, LARGEST, n), uniform(-0.2, 0.2, n).exp()
+    shape = choose(len(SHAPES))
+    colour = choose(len(COLOURS))
+    background = choose(len(COLOURS))
+    radius = uniform(SMALLEST, LARGEST, n)
+    aspect = uniform(-0.2, 0.2, n).exp()
     angle = uniform(-TILT, TILT, n)
     scale = torch.tensor([outline.scale for outline in SHAPES.values()])[shape]
-    reach = radius * scale * aspect.sqrt().maximum(aspect.rsqrt())
+    reach = radius * scale * aspect.sqrt().maximum(aspect.rsqrt())  # no point is farther from the centre
     room = (0.95 - reach).clamp(min=0).unsqueeze(1)
-    return Scenes(colour, shape, background, room * uniform(-1, 1, n, 2), radius, angle, aspect)
+    centre = room * uniform(-1, 1, n, 2)
+    return Scenes(colour, shape, background, centre, radius, angle, aspect)
 
 
 def render(scenes: Scenes, size: int = SIZE,
            outlines: Sequence[Outline] = tuple(SHAPES.values())) -> tuple[Tensor, Tensor]:
-    """Paint scenes: pictures (n, 3, size, size) and masks (n, 1, size, size), both in [0, 1].
+    """Paint scenes. Returns pictures (n, 3, size, size) and masks (n, 1, size, size), both in [0, 1].
 
-    A mask holds the share of each pixel that the shape covers. ``outlines`` are what the
-    indices in scenes.shape mean; lesson 10 draws one that is no shape of the toy world.
+    A mask holds the share of each pixel that the shape covers. scenes.shape is an index into
+    ``outlines``; lesson 10 passes an outline that is none of the four shapes.
     """
-    outlines = torch.tensor(outlines)[scenes.shape]
-    points, notch, scale, turn = (column.view(-1, 1, 1) for column in outlines.unbind(1))
+    device = scenes.radius.device
+    outlines = torch.tensor(outlines, device=device)[scenes.shape]
+    points, notch, scale, upright = (column.view(-1, 1, 1) for column in outlines.unbind(1))
     radius = scenes.radius.view(-1, 1, 1) * scale
-    x, y = _own_frame(scenes._replace(angle=scenes.angle + turn.flatten()), size)
-    # Fold the plane into one sector, from a tip at angle 0 to a notch at pi / points:
-    # there the outline is one straight line from (1, 0) to the notch.
+    x, y = _own_frame(scenes._replace(angle=scenes.angle + upright.flatten()), size)
+    distance = _outside(x, y, points, notch, radius)
+    mask = (0.5 - distance * size / 2).clamp(0, 1).unsqueeze(1)  # half a picture is size / 2 pixels
+    colours = torch.tensor(list(COLOURS.values()), device=device)[:, :, None, None]
+    return torch.lerp(DARK * colours[scenes.background], colours[scenes.colour], mask), mask
+
+
+def _own_frame(scenes: Scenes, size: int) -> tuple[Tensor, Tensor]:
+    """The pixel centres (n, size, size) as x and y in the frame of each shape, where it is upright and unstretched."""
+    line = (torch.arange(size, device=scenes.centre.device) + 0.5) * 2 / size - 1
+    x = line.view(1, 1, -1) - scenes.centre[:, 0].view(-1, 1, 1)
+    y = line.view(1, -1, 1) - scenes.centre[:, 1].view(-1, 1, 1)
+    stretch = scenes.aspect.sqrt().view(-1, 1, 1)
+    x = x / stretch
+    y = y * stretch
+    cos = scenes.angle.cos().view(-1, 1, 1)
+    sin = scenes.angle.sin().view(-1, 1, 1)
+    return cos * x + sin * y, cos * y - sin * x
+
+
+def _outside(x: Tensor, y: Tensor, points: Tensor, notch: Tensor, radius: Tensor) -> Tensor:
+    """How far (n, h, w) each place lies outside the outline, near it; negative inside. In units of half a picture.
+
+    The outline repeats itself: from each tip to the next notch it is one straight line, and the
+    line from that notch to the next tip is its mirror image. So we fold the plane, like a fan,
+    into the one sector between a tip at polar angle 0 and a notch at pi / points. There the
+    outline is the line from the tip at (1, 0) to the notch, in units of the radius.
+    """
     sector = math.pi / points
-    turn = torch.atan2(y, x).abs() % (2 * sector)
-    turn = torch.minimum(turn, 2 * sector - turn)
+    polar = torch.atan2(y, x).abs() % (2 * sector)
+    polar = torch.minimum(polar, 2 * sector - polar)
     length = torch.hypot(x, y) / radius
-    notch_x, notch_y = notch * torch.cos(sector), notch * torch.sin(sector)
-    normal = torch.hypot(1 - notch_x, notch_y)
-    distance = (length * turn.cos() - 1) * notch_y + length * turn.sin() * (1 - notch_x)
-    pixels = distance / normal * radius * size / 2
-    mask = (0.5 - pixels).clamp(0, 1).unsqueeze(1)
-    lit = torch.tensor(list(COLOURS.values()))[:, :, None, None]
-    return torch.lerp(DARK * lit[scenes.background], lit[scenes.colour], mask), mask
+    notch_x = notch * torch.cos(sector)
+    notch_y = notch * torch.sin(sector)
+    # The line's normal is (notch_y, 1 - notch_x); we measure along it from the tip.
+    along = (length * polar.cos() - 1) * notch_y + length * polar.sin() * (1 - notch_x)
+    return along / torch.hypot(1 - notch_x, notch_y) * radius
 
 
 def tip_of(scenes: Scenes) -> Tensor:
-    """Where an arrow of length radius from the centre, upright in its shape, ends: (n, 2).
+    """The end (n, 2) of an arrow that starts at each shape's centre, points up in its frame and is radius long.
 
-    It tells place, size and tilt, whatever the shape: a circle and a square have it, too.
+    It shows place, size and tilt for every shape, even for a circle or a square.
     """
     stretch = scenes.aspect.sqrt()
     arrow = torch.stack([scenes.angle.sin() * stretch, -scenes.angle.cos() / stretch], dim=1)
@@ -124,79 +152,75 @@ def tip_of(scenes: Scenes) -> Tensor:
 
 
 class Batch(NamedTuple):
-    """n random pictures and all that is true of them."""
+    """n random pictures and everything that is true of them."""
 
     image: Tensor  # (n, 3, 64, 64) in [0, 1]
-    x0: Tensor  # the same in [-1, 1], as the UNet sees it
+    x0: Tensor  # the same pictures in [-1, 1], as the UNet sees them
     mask: Tensor  # (n, 1, 64, 64) in [0, 1]
     prompt: Tensor  # (n, 3) tokens
     scenes: Scenes
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
-        """The batch with every tensor changed, those in the scenes too."""
+        """Apply ``change`` to every tensor of the batch, including those of the scenes."""
         *tensors, scenes = self
         return Batch(*map(change, tensors), Scenes(*map(change, scenes)))
 
 
 def random_batch(n: int, generator: torch.Generator) -> Batch:
-    """Paint n scenes drawn at random; the same generator state gives the same pictures."""
+    """Paint n random scenes. The same state of the generator gives the same pictures."""
     scenes = random_scenes(n, generator)
     image, mask = render(scenes)
     return Batch(image, image * 2 - 1, mask, scenes.prompt, scenes)
 
 
 def to_image(pictures: Tensor) -> Tensor:
-    """From the sampler's [-1, 1] to [0, 1]."""
+    """Bring pictures from the sampler's range [-1, 1] to [0, 1]."""
     return ((pictures + 1) / 2).clamp(0, 1)
 
 
-def _own_frame(scenes: Scenes, size: int) -> tuple[Tensor, Tensor]:
-    """Pixel centres (n, size, size) as x and y in each shape's own, unturned frame."""
-    line = (torch.arange(size) + 0.5) * 2 / size - 1
-    x = line.view(1, 1, -1) - scenes.centre[:, 0].view(-1, 1, 1)
-    y = line.view(1, -1, 1) - scenes.centre[:, 1].view(-1, 1, 1)
-    stretch = scenes.aspect.sqrt().view(-1, 1, 1)
-    x, y = x / stretch, y * stretch
-    cos, sin = scenes.angle.cos().view(-1, 1, 1), scenes.angle.sin().view(-1, 1, 1)
-    return cos * x + sin * y, cos * y - sin * x
+# %% Prompts
 
 
-def tokenize(prompts: str | list[str]) -> Tensor:
-    """Turn prompts such as "red star on blue" into tokens (n, 3): colour, shape, background.
+def tokenize(prompts: str | Sequence[str]) -> Tensor:
+    """Turn prompts such as "red star on blue" into tokens (n, 3) for colour, shape and background.
 
-    Any word may be missing ("star", "red", "on blue", "" are prompts); its token is EMPTY.
-    Raises Problem for a word outside the vocabulary, or one that stands in the wrong place.
+    Any word may be missing: "star", "red", "on blue" and "" are prompts. The token of a missing
+    word is EMPTY. Raises Problem for a word that the toy world does not know, or for one in the
+    wrong place.
     """
     prompts = [prompts] if isinstance(prompts, str) else prompts
     return torch.tensor([_tokens(prompt) for prompt in prompts], dtype=torch.long).reshape(-1, 3)
 
 
+HOW_TO_PROMPT = (
+    'write for example "red star on blue", where any word may be missing; the colours are '
+    f"{', '.join(COLOURS)}; the shapes are {', '.join(SHAPES)}"
+)
+
+
 def _tokens(prompt: str) -> tuple[int, int, int]:
+    if not isinstance(prompt, str):
+        raise Problem(f"the prompt is {_shorten(repr(prompt))}, but it must be a text; {HOW_TO_PROMPT}")
     words = prompt.lower().split()
     for word in words:
         if word not in {"on", *COLOURS, *SHAPES}:
-            raise Problem(
-                f'the prompt "{_shorten(" ".join(words))}" has the word "{_shorten(word)}", which the toy'
-                f" world does not know; {HOW_TO_PROMPT}"
-            )
+            raise Problem(f'the prompt "{_shorten(" ".join(words))}" contains "{_shorten(word)}", a word that'
+                          f" the toy world does not know; {HOW_TO_PROMPT}")
     on = words.index("on") if "on" in words else len(words)
-    front, back = words[:on], words[on + 1 :]
+    front = words[:on]
+    back = words[on + 1 :]
     colour = front.pop(0) if front and front[0] in COLOURS else None
     shape = front.pop(0) if front and front[0] in SHAPES else None
     background = back.pop(0) if back and back[0] in COLOURS else None
-    if front or back or (on < len(words) and background is None):
-        raise Problem(
-            f'the prompt "{_shorten(" ".join(words))}" is not of the form "COLOUR SHAPE on COLOUR";'
-            f" {HOW_TO_PROMPT}"
-        )
-    index = lambda word, table: EMPTY if word is None else list(table).index(word) + 1
-    return index(colour, COLOURS), index(shape, SHAPES), index(background, COLOURS)
+    ends_with_on = on < len(words) and background is None
+    if front or back or ends_with_on:
+        raise Problem(f'the prompt "{_shorten(" ".join(words))}" does not have the form "COLOUR SHAPE on COLOUR";'
+                      f" {HOW_TO_PROMPT}")
+    return _token(colour, COLOURS), _token(shape, SHAPES), _token(background, COLOURS)
 
 
-HOW_TO_PROMPT = (
-    'write for example "red star on blue", where any word may be missing; colours: '
-    f"{', '.join(COLOURS)}; shapes: {', '.join(SHAPES)}"
-)
+def _token(word: str | None, table: dict) -> int:
+    return EMPTY if word is None else list(table).index(word) + 1
 
 
 def _shorten(text: str, length: int = 60) -> str:
@@ -204,9 +228,15 @@ def _shorten(text: str, length: int = 60) -> str:
 
 
 def describe(prompt: Tensor) -> list[str]:
-    """The inverse of tokenize: tokens (n, 3) to strings."""
-    colours, shapes = ["", *COLOURS], ["", *SHAPES]
-    return [
-        " ".join(filter(None, [colours[c], shapes[s], f"on {colours[b]}" if b else ""]))
-        for c, s, b in prompt.tolist()
-    ]
+    """Turn tokens (n, 3) back into texts: the inverse of tokenize."""
+    texts = []
+    for colour, shape, background in prompt.tolist():
+        words = []
+        if colour:
+            words.append(list(COLOURS)[colour - 1])
+        if shape:
+            words.append(list(SHAPES)[shape - 1])
+        if background:
+            words += ["on", list(COLOURS)[background - 1]]
+        texts.append(" ".join(words))
+    return texts

@@ -1,30 +1,32 @@
-"""The base model: a small DDPM UNet, cut where ControlNet cuts it (Fig. 3).
+"""The base model: a small DDPM UNet, divided where ControlNet divides it (Fig. 3).
 
-UNet = Embedding + Encoder (with the middle block) + Decoder. The encoder hands over
-12 skips and the middle, the 13 places where control comes in later; this file does
-not know how. Shapes: b pictures, c channels, a grid of h x w.
+UNet = Embedding + Encoder (with the middle block) + Decoder. The encoder returns 12 skips and
+the output of the middle block. At these 13 places a ControlNet adds its controls later; nothing
+in this file depends on where they come from. Shapes: b pictures, c channels, a grid of h x w.
 
-The network works on a grid of 16x16 patches of 4x4 pixels, 48 numbers each. Stable
-Diffusion has a trained autoencoder in this place; patches need no training and lose nothing.
+The network works on a grid of 16x16 patches. A patch is 4x4 pixels of three colours, 48 numbers.
+Stable Diffusion uses a trained autoencoder for this step; patches need no training and lose nothing.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from .diffusion import to_eps
+from .diffusion import check_prediction_type, to_eps
+from .errors import Problem
 from .shapes import VOCABULARY_SIZES
 
 PATCH = 4  # pixels
 
 
 class Embedding(nn.Module):
-    """Time and prompt as one vector: t (b,), prompt (b, 3) -> (b, size).
+    """Turn time and prompt into one vector: t (b,), prompt (b, 3) -> (b, size).
 
-    Stable Diffusion reads its prompt by cross-attention; three words need only a sum.
+    Stable Diffusion reads its prompt by cross-attention. For three words a sum is enough.
     """
 
     def __init__(self, size: int):
@@ -34,19 +36,21 @@ class Embedding(nn.Module):
         self.time = nn.Sequential(nn.Linear(size, size), nn.SiLU(), nn.Linear(size, size))
 
     def forward(self, t: Tensor, prompt: Tensor) -> Tensor:
-        frequency = torch.arange(self.size // 2, device=t.device) * (-math.log(1e4) * 2 / self.size)
-        angle = t[:, None] * frequency.exp()
-        time = self.time(torch.cat([angle.sin(), angle.cos()], dim=1).to(self.time[0].weight.dtype))
-        return F.silu(time + sum(table(word) for table, word in zip(self.words, prompt.T)))
+        log_frequency = torch.arange(self.size // 2, device=t.device) * (-math.log(1e4) * 2 / self.size)
+        angle = t[:, None] * log_frequency.exp()                 # (b, size / 2)
+        waves = torch.cat([angle.sin(), angle.cos()], dim=1)     # (b, size)
+        time = self.time(waves.to(self.time[0].weight.dtype))    # (b, size)
+        words = sum(table(word) for table, word in zip(self.words, prompt.T))  # (b, size)
+        return F.silu(time + words)
 
 
 def group_norm(c: int, affine: bool = True) -> nn.GroupNorm:
-    """GroupNorm over groups of 8 channels."""
+    """GroupNorm with 8 channels in each group."""
     return nn.GroupNorm(c // 8, c, affine=affine)
 
 
 class ResBlock(nn.Module):
-    """Two convs with a shortcut; the embedding scales and shifts the channels in between."""
+    """Two convolutions with a shortcut. Between them the embedding scales and shifts each channel."""
 
     def __init__(self, c_in: int, c_out: int, c_emb: int):
         super().__init__()
@@ -56,7 +60,7 @@ class ResBlock(nn.Module):
         self.emb = nn.Linear(c_emb, 2 * c_out)
         self.conv2 = nn.Conv2d(c_out, c_out, 3, padding=1)
         self.shortcut = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
-        nn.init.zeros_(self.conv2.weight)  # each block starts as its shortcut, as in DDPM
+        nn.init.zeros_(self.conv2.weight)  # so each block starts as its shortcut, as in DDPM
         nn.init.zeros_(self.conv2.bias)
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
@@ -68,25 +72,26 @@ class ResBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention over the grid's h w places, in heads of 32 channels, with a shortcut."""
+    """Self-attention over the h w places of the grid, with a shortcut. Each head has 32 channels."""
 
     def __init__(self, c: int):
         super().__init__()
         self.norm = group_norm(c)
         self.qkv = nn.Conv2d(c, 3 * c, 1)
         self.out = nn.Conv2d(c, c, 1)
-        nn.init.zeros_(self.out.weight)  # starts as its shortcut
+        nn.init.zeros_(self.out.weight)  # so the block starts as its shortcut
         nn.init.zeros_(self.out.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         h, w = x.shape[2:]
-        q, k, v = rearrange(self.qkv(self.norm(x)), "b (n k c) h w -> n b k (h w) c", n=3, c=32)
-        y = F.scaled_dot_product_attention(q, k, v)
-        return x + self.out(rearrange(y, "b k (h w) c -> b (k c) h w", h=h, w=w))
+        qkv = self.qkv(self.norm(x))  # (b, 3 c, h, w)
+        q, k, v = rearrange(qkv, "b (three head c) h w -> three b head (h w) c", three=3, c=32)
+        y = F.scaled_dot_product_attention(q, k, v)  # (b, head, h w, 32)
+        return x + self.out(rearrange(y, "b head (h w) c -> b (head c) h w", h=h, w=w))
 
 
 class Downsample(nn.Conv2d):
-    """Halve the grid by a conv of stride 2."""
+    """Halve the grid by a convolution of stride 2."""
 
     def __init__(self, c: int):
         super().__init__(c, c, 3, stride=2, padding=1)
@@ -96,7 +101,7 @@ class Downsample(nn.Conv2d):
 
 
 class Upsample(nn.Conv2d):
-    """Double the grid: a conv, then each place repeated; in this order it is 4 times cheaper."""
+    """Double the grid: a convolution, then every place is repeated 2x2. In this order it costs a quarter."""
 
     def __init__(self, c_in: int, c_out: int):
         super().__init__(c_in, c_out, 3, padding=1)
@@ -106,7 +111,7 @@ class Upsample(nn.Conv2d):
 
 
 class Middle(nn.Module):
-    """Fig. 3's middle block, on the smallest grid; the one place with attention."""
+    """Fig. 3's middle block, on the smallest grid. It is the only block with attention."""
 
     def __init__(self, c: int, c_emb: int):
         super().__init__()
@@ -119,17 +124,19 @@ class Middle(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Fig. 3's encoder blocks A to D and its middle block; what ControlNet copies.
+    """Fig. 3's encoder blocks A to D and its middle block: the part that ControlNet copies.
 
-    Returns 13 maps: 12 skips, shallow to deep, and the middle last. Each level gives
-    three: the first conv or a downsampling, then two residual blocks.
+    Returns 13 maps: 12 skips, from shallow to deep, and the output of the middle block last. Each
+    level contributes three: the first convolution or a downsampling, then two residual blocks.
     """
 
     def __init__(self, widths: tuple[int, ...], c_in: int, c_emb: int):
         super().__init__()
+        if len(widths) != 4:
+            raise Problem(f"there are {len(widths)} widths; give 4, one for each level of Fig. 3")
         c = widths[0]
         self.conv_in = nn.Conv2d(c_in * PATCH**2, c, 3, padding=1)
-        self.channels = [c]  # of the 13 maps
+        self.channels = [c]  # of each of the 13 maps
         self.blocks = nn.ModuleList()
         for level, width in enumerate(widths):
             if level > 0:
@@ -143,9 +150,10 @@ class Encoder(nn.Module):
         self.channels.append(c)
 
     def forward(self, xt: Tensor, emb: Tensor, features: Tensor | None = None) -> list[Tensor]:
+        """``features`` (b, widths[0], 16, 16) is a ControlNet's condition after its condition encoder."""
         h = self.conv_in(F.pixel_unshuffle(xt, PATCH))  # (b, widths[0], 16, 16)
         if features is not None:
-            h = h + features  # ControlNet's condition, added here and nowhere else
+            h = h + features  # the condition enters here and nowhere else
         maps = [h]
         for block in self.blocks:
             h = block(h, emb)
@@ -155,16 +163,18 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Fig. 3's decoder blocks D to A: concatenates one skip before each residual block."""
+    """Fig. 3's decoder blocks D to A. Before each residual block it concatenates one skip."""
 
     def __init__(self, widths: tuple[int, ...], skip_channels: list[int], c_out: int, c_emb: int):
         super().__init__()
-        skip_channels, c = list(skip_channels), widths[-1]
-        self.levels, self.upsamples = nn.ModuleList(), nn.ModuleList()
+        deep_to_shallow = reversed(skip_channels)
+        c = widths[-1]
+        self.levels = nn.ModuleList()
+        self.upsamples = nn.ModuleList()
         for level, width in reversed(list(enumerate(widths))):
             blocks = nn.ModuleList()
             for _ in range(3):
-                blocks.append(ResBlock(c + skip_channels.pop(), width, c_emb))
+                blocks.append(ResBlock(c + next(deep_to_shallow), width, c_emb))
                 c = width
             self.levels.append(blocks)
             if level:
@@ -175,7 +185,8 @@ class Decoder(nn.Module):
         self.conv_out = nn.Conv2d(c, c_out * PATCH**2, 3, padding=1)
 
     def forward(self, middle: Tensor, skips: list[Tensor], emb: Tensor) -> Tensor:
-        h, deep_to_shallow = middle, iter(reversed(skips))
+        h = middle
+        deep_to_shallow = reversed(skips)
         for blocks, upsample in zip(self.levels, self.upsamples):
             for block in blocks:
                 h = block(torch.cat([h, next(deep_to_shallow)], dim=1), emb)
@@ -187,29 +198,25 @@ class Decoder(nn.Module):
 class UNet(nn.Module):
     """The base: forward(xt, t, prompt, controls) -> eps, where xt and eps are (b, 3, 64, 64).
 
-    ``widths``: channels of the levels, whose grids are 16, 8, 4 and 2 patches wide.
-    ``prediction_type``: what the layers put out ("x0", "v" or "eps"); forward reads it as eps.
+    ``widths``: the channels of the four levels, whose grids are 16, 8, 4 and 2 patches wide.
+    ``prediction_type``: what the layers output: "x0", "v" or "eps". forward turns it into eps.
     """
 
     def __init__(self, widths: tuple[int, ...] = (32, 64, 96, 96), c: int = 3, c_emb: int = 128,
                  prediction_type: str = "x0"):
         super().__init__()
+        check_prediction_type(prediction_type)
         self.prediction_type = prediction_type
         self.embedding = Embedding(c_emb)
         self.encoder = Encoder(widths, c, c_emb)
         self.decoder = Decoder(widths, self.encoder.channels[:-1], c, c_emb)
-        self.to(memory_format=torch.channels_last)  # convs of this layout are faster on a CPU
+        self.to(memory_format=torch.channels_last)  # in this layout convolutions are faster on a CPU
 
     def forward(self, xt: Tensor, t: Tensor, prompt: Tensor,
-                controls: tuple[Tensor, ...] | None = None,
-                features: Tensor | None = None) -> Tensor:
-        """Encode, add the 13 controls to the 12 skips and the middle, decode; read as eps.
-
-        ``features`` (b, 32, 16, 16) are added after the first conv: for a UNet that takes the
-        condition itself, which ControlNet is measured against.
-        """
-        emb = self.embedding(t, prompt)           # (b, 128)
-        maps = self.encoder(xt, emb, features)    # 12 skips and the middle
+                controls: Sequence[Tensor] | None = None) -> Tensor:
+        """Encode, add the 13 controls to the 12 skips and the middle, decode, and return eps."""
+        emb = self.embedding(t, prompt)            # (b, 128)
+        maps = self.encoder(xt, emb)               # 12 skips and the middle
         if controls is not None:
             maps = [h + control for h, control in zip(maps, controls, strict=True)]
         *skips, middle = maps

@@ -12,12 +12,11 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from .conditions import CHANNELS
-from .controlnet import ControlNet, lock
-from .pretrained import seeded
-from .sampling import sample
-from .training import Loss, adamw, base_loss, control_loss
-from .unet import UNet
+from ..conditions import CHANNELS
+from ..controlnet import ControlNet, lock
+from ..sampling import Control, sample
+from ..training import Loss, adamw, base_loss, control_loss, seeded
+from ..unet import UNet
 
 KERNELS = ("conv", "mm", "scaled_dot_product")  # what the names of the heavy operations contain
 
@@ -128,6 +127,6 @@ def show_speed() -> None:
     print("share of time in convolutions and matrix products: base {:.0%}, ControlNet {:.0%}".format(
         *map(share_in_kernels, steps)))
     noise, edges = torch.randn(16, 3, 64, 64), torch.zeros(16, 1, 64, 64)
-    draw = lambda: sample(locked, "red star on blue", noise, [(control, edges)])
+    draw = lambda: sample(locked, "red star on blue", noise, [Control(control, edges)])
     row("16 pictures, 25 DDIM steps, guidance, control", seconds(draw, rounds=5)[0], "s ", 1)
     print(f"import minicontrolnet, beyond torch and torchvision: {import_seconds():.2f} s")

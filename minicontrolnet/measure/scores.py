@@ -1,26 +1,23 @@
-"""Held-out pictures, the table of scores, and how sure a difference is.
+"""Held-out pictures, scores, the condition-shuffle gap, and the table of scores.
 
-Each score stands between its ceiling (real pictures) and its floor (shuffled conditions).
+Compare each score with its ceiling (real pictures) and its floor (shuffled conditions).
 """
 
-import math
-import statistics
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .conditions import condition_of
-from .controlnet import ControlNet
-from .diffusion import noise_loss
-from .metrics import (ShapeClassifier, colours_right, edge_f1, mask_iou, mask_of, palette_error,
-                      pose_errors, shapes_right, shuffle_gap)
-from .sampling import predictor, sample
-from .shapes import SHAPES, Batch, random_batch
-from .training import random_times_and_noise
-from .unet import UNet
+from ..conditions import condition_of
+from ..controlnet import ControlNet
+from ..diffusion import noise_loss
+from ..sampling import Control, predictor, sample
+from ..shapes import SHAPES, Batch, random_batch
+from ..training import random_times_and_noise
+from ..unet import UNet
+from .classifier import ShapeClassifier, shapes_right
+from .pictures import colours_right, edge_f1, mask_iou, mask_of, palette_error, pose_errors
 
 HELD_OUT = 10_000  # seed of the held-out pictures; training uses small seeds
 
@@ -73,10 +70,20 @@ def loss_of_condition(base: UNet, control: ControlNet, kind: str, n: int = 128,
 
     @torch.no_grad()
     def loss(condition: Tensor) -> Tensor:
-        model = predictor(base, prompt, [(control, condition)])
+        model = predictor(base, prompt, [Control(control, condition)])
         return noise_loss(model, x0, t, eps, base.prediction_type)
 
     return loss, condition
+
+
+@torch.no_grad()
+def shuffle_gap(loss_with: Callable[[Tensor], Tensor], condition: Tensor) -> float:
+    """Loss with every condition given to its neighbour, minus the loss with its own.
+
+    ``loss_with`` computes the loss for a condition (n, c, h, w), with the same noise and times
+    at each call. Rolling by one leaves no condition in its place. 0: the condition is ignored.
+    """
+    return (loss_with(condition.roll(1, 0)) - loss_with(condition)).item()
 
 
 def gap(base: UNet, control: ControlNet, kind: str, n: int = 128, seed: int = HELD_OUT) -> float:
@@ -105,7 +112,7 @@ def show_scores(base: UNet, controls: dict[str, ControlNet], classifier: ShapeCl
         shape: right[truth.scenes.shape == i].mean().item() for i, shape in enumerate(SHAPES)
         if i in truth.scenes.shape})
     show("prompt: shuffled prompts (floor)", obeyed(free, truth.prompt.roll(1, 0)))
-    pairs = {kind: (control, condition_of(kind, truth)) for kind, control in controls.items()}
+    pairs = {kind: Control(control, condition_of(kind, truth)) for kind, control in controls.items()}
     neighbour = truth.map(lambda tensor: tensor.roll(1, 0))
     for kind, pair in pairs.items():
         draw = lambda words, prompt: sample(base, prompt, noise, [pair], progress=f"{kind}, {words}")
@@ -117,51 +124,8 @@ def show_scores(base: UNet, controls: dict[str, ControlNet], classifier: ShapeCl
         show(f"{kind}: ControlNet, conflicting prompt", kept(draw("conflicting", conflicting(truth.prompt)), truth))
         show(f"{kind}: no control, right prompt", kept(free, truth))
         show(f"{kind}: shuffled conditions (floor)", kept(images, neighbour))
-        show(f"{kind}: condition-shuffle gap", {"loss": gap(base, pair[0], kind)})
+        show(f"{kind}: condition-shuffle gap", {"loss": gap(base, pair.net, kind)})
     if len(pairs) > 1:  # their outputs added
         images = sample(base, "", noise, list(pairs.values()), progress="composed")
         show(" + ".join(pairs) + ", empty prompt", {
             name: score for kind in pairs for name, score in condition_scores(kind, images, truth).items()})
-
-
-# %% How sure a difference is
-
-
-class Paired(NamedTuple):
-    """The mean of paired differences and its 95 % interval."""
-
-    low: float
-    mean: float
-    high: float
-
-    @property
-    def verdict(self) -> str:
-        """What the interval says of the claim that the difference is positive."""
-        return "confirmed" if self.low > 0 else "contradicted" if self.high < 0 else "undecided"
-
-    def __str__(self) -> str:
-        return f"{self.mean:+.3f} ({self.low:+.3f} .. {self.high:+.3f})"
-
-
-def paired(differences: Tensor | list[float]) -> Paired:
-    """Student's 95 % interval of the mean of differences (n,), n at least 2.
-
-    A difference that is not finite makes the whole interval so: such a claim is undecided.
-    """
-    values = torch.as_tensor(differences, dtype=torch.float64).flatten().tolist()
-    if not all(map(math.isfinite, values)):
-        return Paired(-math.inf, math.nan, math.inf)
-    mean = statistics.fmean(values)
-    half = student_t(len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
-    return Paired(mean - half, mean, mean + half)
-
-
-def student_t(freedom: int, share: float = 0.95) -> float:
-    """The t that holds ``share`` of Student's distribution between -t and t.
-
-    With t = sqrt(freedom) tan(angle) its density becomes cos(angle)^(freedom - 1).
-    """
-    angle = torch.linspace(0, math.pi / 2, 1_000_001, dtype=torch.float64)
-    inside = torch.cumulative_trapezoid(angle.cos() ** (freedom - 1), angle)
-    where = int(torch.searchsorted(inside, share * inside[-1]))
-    return math.sqrt(freedom) * math.tan(angle[where + 1])

@@ -1,18 +1,20 @@
-"""Options that the commands and the lessons share, and how a problem is told."""
+"""Options that the commands and the lessons share, and how a problem is reported."""
 
 import argparse
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import torch
 
-from .files import Problem
+from ..errors import Problem
 
 
 def in_range(kind: type, low: float, high: float) -> Callable[[str], float]:
-    """An argparse type: a number from low to high, said in words where it is not."""
+    """An argparse type: a number from low to high."""
 
     def parse(text: str) -> float:
         try:
@@ -39,26 +41,28 @@ def file_to_write(ending: str) -> Callable[[str], Path]:
 
 
 def device(text: str) -> torch.device:
-    """An argparse type: auto (CUDA if there is one, else CPU), cpu, cuda or mps."""
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    name = ("cuda" if there["cuda"] else "cpu") if text == "auto" else text
-    if name not in there:
+    """An argparse type: auto (CUDA if there is any, else the CPU), cpu, cuda or mps."""
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    name = ("cuda" if available["cuda"] else "cpu") if text == "auto" else text
+    if name not in available:
         raise argparse.ArgumentTypeError(f"{text!r} is not a device; give auto, cpu, cuda or mps")
-    if not there[name]:
+    if not available[name]:
         raise argparse.ArgumentTypeError(f"this machine has no {name!r} device; give --device cpu")
     return torch.device(name)
 
 
-def tell_problems() -> None:
-    """From now on a Problem and Ctrl-C end the program with one sentence, not with a traceback.
+def report_problems() -> None:
+    """From now on a Problem or Ctrl-C ends the program with one sentence, not with a traceback.
 
-    A terminal that lacks a letter, of a file's name say, gets its number instead.
+    Warnings become one line that starts with "hint:". A letter that the terminal cannot show is
+    replaced by its number.
     """
-    for stream in sys.stdout, sys.stderr:  # a notebook's have no such method
-        getattr(stream, "reconfigure", dict)(errors="backslashreplace")
+    for stream in sys.stdout, sys.stderr:
+        if hasattr(stream, "reconfigure"):  # a notebook's streams have no such method
+            stream.reconfigure(errors="backslashreplace")
     usual = sys.excepthook
 
-    def tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    def report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         if issubclass(kind, Problem):
             print(f"error: {error}", file=sys.stderr)
         elif issubclass(kind, KeyboardInterrupt):
@@ -66,4 +70,9 @@ def tell_problems() -> None:
         else:
             usual(kind, error, trace)
 
-    sys.excepthook = tell
+    sys.excepthook = report
+    warnings.showwarning = _show_hint
+
+
+def _show_hint(message: Warning | str, category: type[Warning], *where: Any, **options: Any) -> None:
+    print(f"hint: {message}", file=sys.stderr)

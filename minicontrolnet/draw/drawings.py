@@ -15,10 +15,10 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms.functional import InterpolationMode, affine, center_crop, pil_to_tensor, resize
 
-from .conditions import detect_edges, palette, spread
-from .files import Problem
-from .metrics import border
-from .shapes import SIZE
+from ..conditions import detect_edges, palette, spread
+from ..errors import Problem
+from ..measure.pictures import border
+from ..shapes import SIZE
 
 
 def read_image(path: str | Path, at_most: int = 512) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,130 @@
+"""Figures that can be projected in a lecture hall: grids of pictures, tables as heat maps, captions.
+
+Every function that makes or saves a figure is ``styled``: it starts from matplotlib's own
+defaults, whatever the user's settings are, and leaves those settings as they were. Nothing here
+uses pyplot, so no window toolkit is needed.
+"""
+
+import io
+import math
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, TypeVar
+
+import matplotlib.style
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from torch import Tensor
+
+from ..shapes import describe
+
+# 16:9 at 1280 x 720 points of 1/100 inch: 18 point text is 25 pixels high on a 1280-pixel hall screen.
+STYLE = {"figure.figsize": (12.8, 7.2), "figure.dpi": 100, "font.size": 18,
+         "axes.titlesize": 18, "axes.labelsize": 18, "xtick.labelsize": 16,
+         "ytick.labelsize": 16, "legend.fontsize": 16, "lines.linewidth": 3,
+         "axes.spines.top": False, "axes.spines.right": False,
+         "figure.constrained_layout.use": True}
+LINE = 0.5  # threshold for an enlarged edge map: lines are about a pixel wide and unbroken where they are slanted
+GAP = 4  # white pixels between the pictures of a grid
+Made = TypeVar("Made")
+
+
+def styled(function: Callable[..., Made]) -> Callable[..., Made]:
+    """Run a function under the course's style, on top of matplotlib's defaults."""
+
+    @wraps(function)
+    def run(*args: Any, **options: Any) -> Made:
+        with matplotlib.style.context(["default", STYLE]):
+            return function(*args, **options)
+
+    return run
+
+
+def show(axes: Axes, images: Tensor, columns: int | None = None, title: str = "",
+         below: Sequence[str] = (), left: Sequence[str] = ()) -> None:
+    """Show images (n, 1 or 3, h, w) in [0, 1] as a grid. Each pixel is a square.
+
+    ``below`` has a caption for each column, ``left`` one for each row.
+    """
+    from torchvision.utils import make_grid
+
+    columns = columns or len(images)
+    pixels = make_grid(images.detach().cpu(), columns, padding=GAP, pad_value=1.0)
+    axes.imshow(rearrange(pixels, "c h w -> h w c").numpy(), interpolation="nearest", origin="upper")
+    height, width = images.shape[-2] + GAP, images.shape[-1] + GAP
+    axes.set_xticks([width * (i + 0.5) + GAP / 2 for i in range(len(below))], below)
+    axes.set_yticks([height * (i + 0.5) + GAP / 2 for i in range(len(left))], left)
+    axes.tick_params(length=0)
+    axes.set_title(title)
+    axes.spines[:].set_visible(False)
+
+
+@styled
+def grid(images: Tensor, columns: int, title: str, below: Sequence[str], left: Sequence[str]) -> Figure:
+    """A figure that shows only a grid of images (n, 1 or 3, h, w) in [0, 1]; see show."""
+    figure = Figure()
+    axes = figure.subplots()
+    show(axes, images, columns, title, below, left)
+    return figure
+
+
+def captions(prompt: Tensor, lines: int = 2) -> list[str]:
+    """Prompts (n, 3) as two or three lines of text each, for captions below narrow pictures."""
+    two = [words.replace(" on", "\non") for words in describe(prompt)]
+    return two if lines == 2 else [words.replace(" ", "\n", 1) for words in two]
+
+
+def heat(axes: Axes, values: dict[str, list[float | None]], texts: dict[str, list[str]]) -> None:
+    """A table with a row for each name. The larger a value, the darker its cell; 0 is white and None is grey."""
+    rows = torch.tensor([[value or math.nan for value in row] for row in values.values()])
+    axes.imshow(rows.log10().numpy(), cmap="YlOrRd", aspect="auto", alpha=0.5, origin="upper")
+    for y, row in enumerate(texts.values()):
+        for x, text in enumerate(row):
+            axes.text(x, y, text, ha="center", va="center")
+            if list(values.values())[y][x] is None:
+                axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, color="lightgrey"))
+    axes.set_yticks(range(len(rows)), list(values))
+    axes.set_xticks(range(rows.shape[1]))
+
+
+def enlarge(images: Tensor, scale: int) -> Tensor:
+    """Enlarge images (n, 1 or 3, h, w) to (n, 3, scale h, scale w). Each pixel becomes a square."""
+    return images.expand(-1, 3, -1, -1).repeat_interleave(scale, -1).repeat_interleave(scale, -2)
+
+
+def outlined(images: Tensor, edges: Tensor, scale: int = 3) -> Tensor:
+    """Enlarge images (n, 3, h, w) and draw edge maps (n, 1, h, w) on them as magenta lines.
+
+    A line is about one pixel of the picture wide, so the picture's own edge stays visible beside
+    it. No colour of the toy world looks like magenta.
+    """
+    magenta = torch.tensor([1.0, 0.0, 1.0]).view(3, 1, 1)
+    line = F.interpolate(edges, scale_factor=scale, mode="bicubic") > LINE
+    return torch.where(line.to(images.device), magenta.to(images), enlarge(images, scale))
+
+
+@styled
+def as_png(figure: Figure, crop: bool = False) -> bytes:
+    """The figure as the bytes of a PNG file. ``crop`` removes the margins."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=150, bbox_inches="tight" if crop else None)
+    return file.getvalue()
+
+
+@styled
+def samples(conditions: dict[str, Tensor], pictures: Tensor, columns: int | None = None,
+            title: str = "", below: Sequence[str] = (), left: Sequence[str] = ()) -> Figure:
+    """A figure with conditions (1, c, 64, 64) on the left and pictures (n, 3, 64, 64) on the right; see show."""
+    rows = math.ceil(len(pictures) / columns) if columns else max(1, round(math.sqrt(len(pictures) / 2)))
+    columns = columns or math.ceil(len(pictures) / rows)
+    widths = [4.0] * len(conditions) + [max(4.0, 2.2 * columns) + (3.5 if left else 0)]
+    figure = Figure(figsize=(sum(widths), max(4.5, 2.2 * rows + 0.8)))
+    axes = figure.subplots(1, len(widths), width_ratios=widths, squeeze=False)
+    for ax, (kind, condition) in zip(axes[0], conditions.items()):
+        show(ax, condition, title=f"condition: {kind}")
+    show(axes[0, -1], pictures, columns, title, below, left)
+    return figure

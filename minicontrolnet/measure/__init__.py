@@ -1,0 +1,1 @@
+"""Scores against the exact answers, how certain they are, and what a step costs. Imports the core alone."""

@@ -1,0 +1,18 @@
+"""A fingerprint of weights, by which a file can say exactly which base it belongs to."""
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+
+def fingerprint(tensors: dict[str, Tensor]) -> str:
+    """SHA-256 of the sorted names, dtypes, shapes and bytes of tensors, such as a state_dict.
+
+    The hash of a file would not do: torch.save stores the file's name in it.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().flatten().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

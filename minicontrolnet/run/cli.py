@@ -1,0 +1,99 @@
+"""The command line: python -m minicontrolnet train | sample | evaluate | speed"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from ..conditions import CHANNELS
+from ..diffusion import TIMESTEPS
+from ..sampling import GUIDANCE
+from ..shapes import SIZE
+from .options import device, file_to_write, in_range, report_problems
+from .sample import sample_command
+from .train import RECIPES, train_command
+from .weights import load_base, load_classifier, load_control
+
+
+def evaluate_command(args: argparse.Namespace) -> None:
+    """Print the scores of the weights, each with its ceiling and its floor."""
+    from ..measure.scores import show_scores
+
+    base = load_base(args.base_weights)
+    kinds = list(CHANNELS) if args.only is None else args.only
+    controls = {kind: load_control(kind, base, getattr(args, f"{kind}_weights")) for kind in kinds}
+    show_scores(base, controls, load_classifier(), args.count)
+
+
+def speed_command(args: argparse.Namespace) -> None:
+    """Print the speed table of this machine."""
+    from ..measure.cost import show_speed
+
+    show_speed()
+
+
+def parser() -> argparse.ArgumentParser:
+    whole = argparse.ArgumentParser(prog="python -m minicontrolnet", description="ControlNet, small enough to read.")
+    commands = whole.add_subparsers(required=True, metavar="train | sample | evaluate | speed")
+    add_train(commands.add_parser("train", help="train the base, or a ControlNet on the locked base"))
+    add_sample(commands.add_parser("sample", help="generate pictures for a prompt and conditions"))
+    add_evaluate(commands.add_parser("evaluate", help="print scores on held-out pictures"))
+    command = commands.add_parser("speed", help="measure times and memory on this machine")
+    command.set_defaults(run=speed_command)
+    return whole
+
+
+def add_train(command: argparse.ArgumentParser) -> None:
+    command.add_argument("what", choices=list(RECIPES))
+    command.add_argument("--steps", type=in_range(int, 1, 10**7), help="default: those of the shipped weights")
+    command.add_argument("--batch", type=in_range(int, 1, 10**4), help="pictures in each step; default: 16")
+    command.add_argument("--seed", type=in_range(int, 0, 2**31), default=0)
+    command.add_argument("--device", type=device, default="auto")
+    command.add_argument("--out", type=file_to_write(".pt"), help="default: checkpoints/base.pt and so on")
+    command.add_argument("--base-weights", type=Path, metavar="FILE", help="default: the shipped base")
+    command.add_argument("--resume", action="store_true", help="continue an interrupted run")
+    command.set_defaults(run=train_command)
+
+
+def add_sample(command: argparse.ArgumentParser) -> None:
+    edges = command.add_mutually_exclusive_group()
+    command.add_argument("--prompt", action="append", help='such as "red star on blue"; any word may be missing;'
+                                                           " each further --prompt adds a row")
+    edges.add_argument("--edge", type=Path, metavar="FILE", help="a line drawing: one closed outline")
+    edges.add_argument("--edge-from", type=Path, metavar="FILE", help="a picture whose edges are detected")
+    command.add_argument("--palette", type=Path, metavar="FILE", help="a picture whose colours are taken")
+    command.add_argument("--pose", type=in_range(float, 0, SIZE), nargs=4, metavar=("X", "Y", "TIP_X", "TIP_Y"),
+                         help="the centre and the tip in pixels from the upper left, such as 32 36 36 16")
+    command.add_argument("--count", type=in_range(int, 1, 256), help="pictures for each prompt; default: 8, or 1 with --grid")
+    command.add_argument("--grid", choices=["scale"], help="a row of pictures with conditioning scales from 0 to 2")
+    command.add_argument("--steps", type=in_range(int, 1, TIMESTEPS), default=25)
+    command.add_argument("--guidance-scale", type=in_range(float, -100, 100), default=GUIDANCE)
+    command.add_argument("--conditioning-scale", type=in_range(float, -100, 100), default=1.0)
+    command.add_argument("--control-start", type=in_range(float, 0, 1), default=0.0, metavar="SHARE",
+                         help="the share of the steps after which control begins")
+    command.add_argument("--control-end", type=in_range(float, 0, 1), default=1.0, metavar="SHARE")
+    command.add_argument("--in-both", action="store_true", help="control in both branches of guidance")
+    command.add_argument("--seed", type=in_range(int, 0, 2**31), default=0)
+    command.add_argument("--device", type=device, default="auto")
+    command.add_argument("--out", type=file_to_write(".png"), default=Path("outputs/sample.png"))
+    add_weights(command)
+    command.set_defaults(run=sample_command)
+
+
+def add_weights(command: argparse.ArgumentParser) -> None:
+    for kind in ["base", *CHANNELS]:
+        command.add_argument(f"--{kind}-weights", type=Path, metavar="FILE", help="default: the shipped ones")
+
+
+def add_evaluate(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--count", type=in_range(int, 2, 10**5), default=256, help="how many held-out pictures")
+    command.add_argument("--only", nargs="*", choices=list(CHANNELS), help="which ControlNets; with no name, the base alone")
+    add_weights(command)
+    command.set_defaults(run=evaluate_command)
+
+
+def main(words: list[str] | None = None) -> None:
+    words = sys.argv[1:] if words is None else words
+    args = parser().parse_args(words)
+    args.words = words
+    report_problems()
+    args.run(args)

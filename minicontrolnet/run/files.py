@@ -1,0 +1,101 @@
+"""Files: written completely or not at all, and read without running any code in them."""
+
+import glob
+import io
+import os
+import time
+import zipfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import Problem
+
+
+def write_file(path: str | Path, data: bytes) -> None:
+    """Write a file completely or not at all: a crash or a full disk leaves the old file as it was.
+
+    The bytes go to a temporary file beside ``path``, which then takes its place. A link is
+    followed: the file that it points to is replaced, and the link stays. Raises Problem if the
+    place cannot be written or is not a plain file.
+    """
+    _write(path, data, keep=True)
+
+
+def check_place(path: str | Path) -> None:
+    """Raise Problem if ``path`` cannot be written. Commands call this before their work, not after it."""
+    _write(path, b"", keep=False)
+
+
+def _write(path: str | Path, data: bytes, keep: bool) -> None:
+    target = Path(os.path.realpath(path))
+    if os.path.exists(target) and not os.path.isfile(target):  # unlike Path's methods, these never raise
+        raise Problem(f"cannot write {path}: it is not a plain file; give another name")
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(target)
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if keep:
+            os.replace(temporary, target)
+    except OSError as error:
+        raise Problem(f"cannot write {path} ({error}); the old file, if there was one, is unchanged;"
+                      " free some space or give another name") from error
+    finally:
+        with suppress(OSError):  # it has taken its place, or was never made
+            temporary.unlink()
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove the temporary files of writes to ``path`` that were killed an hour ago or earlier."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        with suppress(OSError):
+            if left.suffix[1:].isdigit() and time.time() - left.stat().st_mtime > 3600:
+                left.unlink()
+
+
+def save_file(content: Any, path: str | Path) -> None:
+    """torch.save, completely or not at all."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_file(path, buffer.getvalue())
+
+
+def load_file(path: str | Path) -> Any:
+    """torch.load of tensors and plain values onto the CPU. No code in the file runs.
+
+    Raises Problem if the file is damaged or is something else, or if a tensor in it is sparse,
+    complex or not finite.
+    """
+    if os.path.exists(path) and not os.path.isfile(path):  # opening a pipe would wait for its other end
+        raise Problem(f"cannot read weights from {path}: it is not a plain file; give the name of a file")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip():  # torch.load does not check, so a flipped bit would become a wrong weight
+                raise zipfile.BadZipFile("wrong checksum")
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise Problem(f"{path} does not exist; check the name, or train it first") from None
+    except Exception as error:  # damaged bytes can raise almost anything
+        raise Problem(f"cannot read weights from {path} ({type(error).__name__}): it is damaged or is another"
+                      " kind of file; restore it, or train it again") from error
+    if not _is_plain(content):
+        raise Problem(f"{path} contains numbers that are not finite, or tensors of an unusual kind;"
+                      " train it again")
+    return content
+
+
+def _is_plain(content: Any) -> bool:
+    if isinstance(content, torch.Tensor):
+        odd = content.layout != torch.strided or content.is_complex() or content.is_quantized
+        return not odd and content.device.type == "cpu" and bool(content.isfinite().all())
+    if isinstance(content, dict):
+        return all(map(_is_plain, content.values()))
+    if isinstance(content, (list, tuple)):
+        return all(map(_is_plain, content))
+    return True

@@ -1,0 +1,90 @@
+"""The sample command: pictures for prompts and conditions, in one PNG."""
+
+import argparse
+import os
+
+import torch
+from torch import Tensor
+
+from ..conditions import stick_figure
+from ..errors import Problem
+from ..sampling import Control, control_window, sample, seeded_noise
+from ..shapes import SIZE, tokenize
+from .files import check_place, write_file
+from .weights import load_base, load_control
+
+SCALES = [0, 0.25, 0.5, 0.75, 1, 1.5, 2]  # of --grid scale
+
+
+def sample_command(args: argparse.Namespace) -> None:
+    """Generate pictures and save them beside their conditions.
+
+    Rows are prompts and columns are noises. With --grid scale a row is one prompt and one noise.
+    """
+    from ..draw import figures  # matplotlib takes longer to import than all else
+
+    prompts = args.prompt or [""]
+    tokens = tokenize(prompts)  # a mistake in a prompt is reported before any file is read
+    check_output(args)
+    conditions = conditions_asked_for(args)
+    base = load_base(args.base_weights, args.device)
+    nets = {kind: load_control(kind, base, getattr(args, f"{kind}_weights")) for kind in conditions}
+    count = args.count or (1 if args.grid else 8)
+    noise = seeded_noise(count, args.seed).repeat(len(prompts), 1, 1, 1)
+    tokens = tokens.repeat_interleave(count, 0)
+    strip = []
+    for scale in SCALES if args.grid else [args.conditioning_scale]:
+        controls = [Control(nets[kind], condition, scale) for kind, condition in conditions.items()]
+        strip.append(sample(base, tokens, noise, controls, args.guidance_scale, args.steps, in_both=args.in_both,
+                            control_start=args.control_start, control_end=args.control_end, progress="sampling"))
+    pictures = torch.stack(strip, 1).flatten(0, 1).cpu()
+    figure = figures.samples(conditions, pictures, **labels(args, prompts, count))
+    write_file(args.out, figures.as_png(figure, crop=True))
+    print(f"wrote {args.out}")
+
+
+def labels(args: argparse.Namespace, prompts: list[str], count: int) -> dict:
+    """The title and the captions of the figure."""
+    many = len(prompts) > 1
+    rows = []
+    for prompt in prompts:
+        rows += [prompt] + [""] * (count - 1 if args.grid else 0)
+    return {"columns": len(SCALES) if args.grid else count if many else None,
+            "title": "" if many else f'prompt: "{prompts[0]}"',
+            "below": [f"scale {scale}" for scale in SCALES] if args.grid else (),
+            "left": rows if many else ()}
+
+
+def check_output(args: argparse.Namespace) -> None:
+    """Raise Problem if the picture cannot be written, or would overwrite a picture that is read."""
+    for path in (args.edge, args.edge_from, args.palette):
+        if path and os.path.exists(args.out) and os.path.exists(path) and os.path.samefile(path, args.out):
+            raise Problem(f"--out {args.out} would overwrite the picture that is read; give another name")
+    check_place(args.out)
+
+
+def conditions_asked_for(args: argparse.Namespace) -> dict[str, Tensor]:
+    """The conditions, each (1, c, 64, 64), that the options of a command name."""
+    from ..draw.drawings import doubt, edges_from_picture, palette_from_picture, read_image, trace
+
+    conditions = {}
+    if args.edge:
+        conditions["edge"], zoom = trace(*read_image(args.edge), name=str(args.edge))
+        if zoom != 1:
+            print(f"hint: scaled the drawing by {zoom:.2f}, to the size of the shapes that the networks know")
+    elif args.edge_from:
+        conditions["edge"] = edges_from_picture(args.edge_from)
+    if "edge" in conditions and (hint := doubt(conditions["edge"])):
+        print(f"hint: {hint}")
+    if args.palette:
+        conditions["palette"] = palette_from_picture(args.palette)
+    if args.pose:
+        conditions["pose"] = stick_figure(*torch.tensor(args.pose).view(2, 1, 2) * 2 / SIZE - 1)
+    if args.grid and not conditions:
+        raise Problem("--grid scale compares strengths of control, and there is no condition;"
+                      " give --edge FILE, --palette FILE or --pose")
+    if args.control_start >= args.control_end:
+        raise Problem("--control-start must be less than --control-end, otherwise there is no control")
+    if conditions:
+        control_window(args.steps, args.control_start, args.control_end)
+    return conditions

@@ -1,0 +1,115 @@
+"""The shipped weights, and how weight files are written, checked and loaded.
+
+``weights/NAME.pt`` holds the averaged weights in half precision. ``weights/NAME.txt`` beside it
+lists the command, seed, steps, versions and minutes of the training, and the fingerprint of the
+weights. A ControlNet's file also holds the fingerprint of the base that it was trained on.
+"""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
+
+from ..conditions import CHANNELS
+from ..controlnet import ControlNet, lock
+from ..errors import Problem
+from ..measure.classifier import ShapeClassifier
+from ..measure.fingerprint import fingerprint
+from ..unet import UNet
+from .files import load_file, save_file
+
+WEIGHTS = Path(__file__).parents[1] / "weights"
+
+
+class OtherBase(UserWarning):
+    """A ControlNet is used with another base than the one that it was trained on."""
+
+
+def save_weights(network: nn.Module, kind: str, path: str | Path, base: UNet | None = None) -> str:
+    """Write the weights of a network in half precision and return their fingerprint.
+
+    base: of a ControlNet, the base that it was trained on. Raises Problem if a weight is not
+    finite in half precision, whose largest number is 65504.
+    """
+    weights = {name: tensor.detach().cpu().half() for name, tensor in network.state_dict().items()}
+    if not all(tensor.isfinite().all() for tensor in weights.values()):
+        raise Problem(f"the weights of this {kind} are not finite, or are too large for half precision (65504),"
+                      f" so {path} was not written; train with a smaller learning rate")
+    content: dict[str, Any] = {"kind": kind, "weights": weights}
+    if base is not None:
+        content["base"] = fingerprint(base.state_dict())
+    save_file(content, path)
+    return fingerprint(weights)
+
+
+def load_base(path: str | Path | None = None, device: str | torch.device = "cpu") -> UNet:
+    """The locked base: the shipped one, or one from a file that training wrote."""
+    base = UNet()
+    _load_into(base, "base", path)
+    return lock(base).to(device)
+
+
+def load_control(kind: str, base: UNet, path: str | Path | None = None) -> ControlNet:
+    """The locked "edge", "palette" or "pose" ControlNet on the base's device: the shipped one, or one from a file.
+
+    Warns with OtherBase if it was trained on another base than ``base``.
+    """
+    if kind not in CHANNELS:
+        raise Problem(f"there is no ControlNet {kind!r}; give one of {', '.join(CHANNELS)}")
+    control = ControlNet(base, CHANNELS[kind])
+    trained_on = _load_into(control, kind, path)
+    if trained_on and trained_on != fingerprint(base.state_dict()):
+        warnings.warn(f"the {kind} ControlNet {path or 'that ships'} was trained on another base than this one, so"
+                      " it may follow its condition less well; train it on this base, or give its own base",
+                      OtherBase, stacklevel=2)
+    return lock(control)
+
+
+def load_classifier() -> ShapeClassifier:
+    """The locked shape classifier that the scores use, as shipped."""
+    classifier = ShapeClassifier()
+    _load_into(classifier, "shapes", None)
+    return lock(classifier)
+
+
+def _load_into(network: nn.Module, kind: str, path: str | Path | None) -> str | None:
+    """Load a file into a network. Returns the fingerprint of the base, where the file holds one."""
+    shipped = path is None
+    path = WEIGHTS / f"{kind}.pt" if shipped else Path(path)
+    found = load_file(path)
+    weights = _weights_of_kind(found, kind, path)
+    try:
+        network.load_state_dict(weights)
+    except (RuntimeError, AttributeError, TypeError) as error:
+        raise Problem(f"the weights in {path} belong to a network of another size or structure than a {kind};"
+                      " give another file, or train it again") from error
+    if shipped and fingerprint(weights) != _recorded(path.with_suffix(".txt")):
+        raise Problem(f"{path} is not the file that was shipped: its fingerprint differs from the one"
+                      f" in {path.with_suffix('.txt').name}; restore it from the repository")
+    if not all(tensor.isfinite().all() for tensor in network.state_dict().values()):
+        raise Problem(f"{path} contains numbers that are not finite; train it again")
+    return found.get("base")
+
+
+def _weights_of_kind(found: Any, kind: str, path: Path) -> dict[str, Tensor]:
+    """The weights in a file's content, without the prefixes that torch.compile and DataParallel add to names."""
+    if not (isinstance(found, dict) and isinstance(found.get("weights"), dict)):
+        raise Problem(f"{path} does not hold the weights of a {kind}, but something else; give another file")
+    if found.get("kind") != kind:
+        raise Problem(f"{path} holds the weights of a {found.get('kind')}, not of a {kind}; give another file")
+    weights = dict(found["weights"])
+    for prefix in ("module.", "_orig_mod."):
+        if all(isinstance(name, str) for name in weights):
+            consume_prefix_in_state_dict_if_present(weights, prefix)
+    return weights
+
+
+def _recorded(path: Path) -> str:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        raise Problem(f"{path} is missing or damaged, so the weights cannot be checked; restore it") from None
+    return next((line.split()[-1] for line in lines if line.startswith("fingerprint:")), "")
