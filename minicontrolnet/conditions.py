@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .errors import Problem
+from .errors import Problem, check_images
 from .shapes import SIZE, Batch, tip_of
 
 CHANNELS = {"edge": 1, "palette": 3, "pose": 1}
@@ -24,12 +24,16 @@ def condition_of(kind: Kind, batch: Batch) -> Tensor:
     paper's authors took their human poses from a network made for that. Raises Problem for an
     unknown name.
     """
-    if callable(kind):
-        return kind(batch)
-    if kind not in CONDITIONS:
+    check_kind(kind)
+    return kind(batch) if callable(kind) else CONDITIONS[kind](batch)
+
+
+def check_kind(kind: Kind) -> None:
+    """Raise Problem unless ``kind`` is the name of a condition or a function."""
+    known = isinstance(kind, str) and kind in CONDITIONS
+    if not (known or callable(kind)):
         raise Problem(f"there is no condition {kind!r}; give one of {', '.join(CONDITIONS)}, or a function"
                       " that takes a batch and returns its conditions")
-    return CONDITIONS[kind](batch)
 
 
 def _edges_of(batch: Batch) -> Tensor:
@@ -56,6 +60,7 @@ def detect_edges(images: Tensor, low: float = 0.15, high: float = 0.3) -> Tensor
     The gradient is taken in the colour channel where it is largest: red and purple are about
     equally bright, so an outline between them would be lost in a grey picture.
     """
+    check_images("the images", images)
     gx, gy = _gradient(_blur(images))
     strength, channel = torch.hypot(gx, gy).max(dim=1, keepdim=True)
     ridge = _is_ridge(strength, gx.gather(1, channel), gy.gather(1, channel))
@@ -137,6 +142,7 @@ def roughen(edges: Tensor, generator: torch.Generator) -> Tensor:
 
 def palette(images: Tensor) -> Tensor:
     """A very coarse map of colours: the mean of each cell of a 4x4 grid. (b, 3, h, w) -> the same shape."""
+    check_images("the images", images)
     coarse = F.adaptive_avg_pool2d(images, 4)
     return F.interpolate(coarse, size=images.shape[2:])
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from .errors import Problem
+from .errors import Problem, check_count
 
 Model = Callable[[Tensor, Tensor], Tensor]
 TIMESTEPS = 1000
@@ -151,8 +151,9 @@ def ddim_step(eps: Tensor, xt: Tensor, t: Tensor, t_next: Tensor, clip: bool = T
 
 def ddim_times(steps: int) -> list[int]:
     """The steps + 1 times from TIMESTEPS - 1 down to -1 between which DDIM steps. Raises Problem for a bad count."""
-    if not isinstance(steps, int) or not 1 <= steps <= TIMESTEPS:
-        raise Problem(f"steps is {steps!r}; give a whole number from 1 to {TIMESTEPS}")
+    check_count("steps", steps)
+    if steps > TIMESTEPS:
+        raise Problem(f"steps is {steps}; give at most {TIMESTEPS}")
     return torch.linspace(TIMESTEPS - 1, -1, steps + 1).round().long().tolist()
 
 

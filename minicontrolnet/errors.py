@@ -1,5 +1,43 @@
-"""The one exception that a person is meant to read."""
+"""The one exception that a person is meant to read, and the checks of what public functions are given."""
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor
 
 
 class Problem(ValueError):
     """Something that the user can mend. Its text is one sentence: what was given, what is expected, what to do next."""
+
+
+def check_count(name: str, value: int, low: int = 1) -> None:
+    """Raise Problem unless ``value`` is a whole number of at least ``low``."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < low:
+        raise Problem(f"{name} is {value!r}; give a whole number of at least {low}")
+
+
+def check_number(name: str, value: float) -> None:
+    """Raise Problem unless ``value`` is a finite number."""
+    if not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise Problem(f"{name} is {value!r}; give a finite number")
+
+
+def check_images(name: str, images: Tensor, channels: Sequence[int] | None = None) -> None:
+    """Raise Problem unless ``images`` is (n, c, h, w), floating point, finite and in [0, 1].
+
+    ``channels``: which c are allowed; any by default. Values may leave [0, 1] by rounding errors.
+    """
+    if not isinstance(images, Tensor):
+        raise Problem(f"{name} are a {type(images).__name__}; give a tensor (n, c, h, w) with values in [0, 1]")
+    if images.dim() != 4 or (channels and images.shape[1] not in channels):
+        c = " or ".join(map(str, channels)) if channels else "c"
+        raise Problem(f"{name} have the shape {tuple(images.shape)}; give a tensor of the shape (n, {c}, h, w)")
+    if not images.is_floating_point():
+        raise Problem(f"{name} have the type {str(images.dtype)[6:]}; give floating point values in [0, 1],"
+                      " for example by x / 255 for bytes")
+    if not images.numel():
+        raise Problem(f"{name} have the shape {tuple(images.shape)}, so there are none; give at least one picture")
+    low, high = images.detach().aminmax()
+    if not (-1e-4 <= low and high <= 1 + 1e-4):  # also true for nan
+        raise Problem(f"{name} have values from {low.item():.4g} to {high.item():.4g}; bring them to [0, 1], for example"
+                      " by x / 255 for bytes or (x + 1) / 2 for [-1, 1]")

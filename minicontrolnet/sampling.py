@@ -1,6 +1,7 @@
 """Using ControlNets: their strengths, several at once, guidance, and ``sample`` (Sec. 3.4)."""
 
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -9,12 +10,12 @@ from tqdm import tqdm
 
 from .controlnet import ControlNet, Controls
 from .diffusion import Model, cfg, ddim_steps, ddim_times
-from .errors import Problem
-from .shapes import SIZE, to_image, tokenize
-from .unet import UNet
+from .errors import Problem, check_count, check_images, check_number
+from .shapes import SIZE, VOCABULARY_SIZES, to_image, tokenize
+from .unet import PATCH, UNet
 
 GUIDANCE = 2.5  # the scale for the shipped weights; lesson 06 shows others
-Scale = float | Sequence[float]  # one number for all 13 controls, or 13 numbers
+Scale = float | Sequence[float] | Tensor  # one number for all 13 controls, or 13 numbers
 
 
 class Control(NamedTuple):
@@ -30,11 +31,19 @@ class Control(NamedTuple):
 
 def weigh(controls: Controls, scale: Scale) -> Controls:
     """Multiply the 13 controls by one number (conditioning_scale), or each by its own number."""
-    weights = list(scale) if isinstance(scale, Sequence) else [float(scale)] * len(controls)
-    if len(weights) != len(controls):
-        raise Problem(f"there are {len(weights)} weights for {len(controls)} controls;"
-                      f" give one number or {len(controls)} of them")
+    weights = scale_per_control(scale, len(controls))
     return tuple(control * weight for control, weight in zip(controls, weights))
+
+
+def scale_per_control(scale: Scale, n: int = 13) -> list[float]:
+    """The n numbers that a scale stands for. Raises Problem for another count, or for numbers that are not finite."""
+    weights = scale.tolist() if isinstance(scale, Tensor) else scale
+    weights = list(weights) if isinstance(weights, Sequence) else [weights] * n
+    if len(weights) != n:
+        raise Problem(f"there are {len(weights)} weights for {n} controls; give one number or {n} of them")
+    for weight in weights:
+        check_number("a weight of control", weight)
+    return weights
 
 
 def paper_weights() -> list[float]:
@@ -105,7 +114,7 @@ def control_window(steps: int, start: float = 0.0, end: float = 1.0) -> tuple[in
 
 
 def sample_steps(base: UNet, prompt: str | Sequence[str] | Tensor, noise: Tensor,
-                 controls: Sequence[Control] = (), guidance_scale: float = GUIDANCE, steps: int = 25,
+                 controls: Iterable[Control] = (), guidance_scale: float = GUIDANCE, steps: int = 25,
                  *, in_both: bool = False, control_start: float = 0.0,
                  control_end: float = 1.0) -> Iterator[tuple[Tensor, Tensor]]:
     """Sample one batch by DDIM. Yields xt and the predicted picture x0, both in [-1, 1], after each step.
@@ -113,6 +122,7 @@ def sample_steps(base: UNet, prompt: str | Sequence[str] | Tensor, noise: Tensor
     The last x0 is the picture. The arguments are those of ``sample``.
     """
     tokens, noise, controls = _fitted(base, prompt, noise, controls)
+    check_number("guidance_scale", guidance_scale)
     times = ddim_times(steps)
     model = guided(base, tokens, controls, guidance_scale, in_both)
     if not controls:
@@ -133,7 +143,7 @@ def _one_after_another(parts: list[tuple[Model, list[int]]], xt: Tensor) -> Iter
 
 
 def sample(base: UNet, prompt: str | Sequence[str] | Tensor, noise: Tensor,
-           controls: Sequence[Control] = (), guidance_scale: float = GUIDANCE, steps: int = 25,
+           controls: Iterable[Control] = (), guidance_scale: float = GUIDANCE, steps: int = 25,
            *, in_both: bool = False, control_start: float = 0.0, control_end: float = 1.0,
            batch: int = 16, progress: str | None = None) -> Tensor:
     """Turn noise (n, 3, 64, 64) into pictures (n, 3, 64, 64) in [0, 1] by DDIM.
@@ -147,6 +157,10 @@ def sample(base: UNet, prompt: str | Sequence[str] | Tensor, noise: Tensor,
     Raises Problem if prompts, conditions or numbers do not fit.
     """
     tokens, noise, controls = _fitted(base, prompt, noise, controls)
+    check_count("batch", batch)
+    if controls and guidance_scale == 0 and not in_both:
+        warnings.warn("at guidance scale 0 only the unconditional branch counts, and it has no control, so the"
+                      " conditions have no effect; choose another scale, or in_both=True", stacklevel=2)
     done = []
     for i in tqdm(range(0, len(noise), batch), progress, disable=progress is None):
         part = slice(i, i + batch)
@@ -160,23 +174,62 @@ def sample(base: UNet, prompt: str | Sequence[str] | Tensor, noise: Tensor,
 
 def seeded_noise(n: int, seed: int) -> Tensor:
     """The noise (n, 3, 64, 64) of a seed. The first k of n are the same for every n."""
+    check_count("the number of pictures", n)
     return torch.randn(n, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
 
 
+# %% Checks of what ``sample`` is given
+
+
 def _fitted(base: UNet, prompt: str | Sequence[str] | Tensor, noise: Tensor,
-            controls: Sequence[Control]) -> tuple[Tensor, Tensor, list[Control]]:
-    """Tokens, noise and controls on the base's device, one for each picture. Raises Problem if they do not fit."""
-    device = next(base.parameters()).device
-    n, _, *size = noise.shape
-    tokens = prompt if isinstance(prompt, Tensor) else tokenize(prompt)
-    if len(tokens) not in {1, n}:
-        raise Problem(f"there are {len(tokens)} prompts for {n} pictures; give one for all, or {n}")
+            controls: Iterable[Control]) -> tuple[Tensor, Tensor, list[Control]]:
+    """Tokens, noise and controls, one for each picture, with the base's device and dtype. Raises Problem if they do not fit."""
+    weight = next(base.parameters())
+    if weight.dtype == torch.float16:
+        raise Problem("the base is in float16, which cannot hold alpha_bar at t = 999 (1.2e-9); use float32 or bfloat16")
+    _check_noise(noise)
+    n = len(noise)
+    tokens = _tokens_for(prompt, n).to(weight.device)
     fitted = []
     for net, condition, scale in [Control(*control) for control in controls]:
-        given = tuple(condition.shape)
-        c = getattr(net, "c_condition", None) or given[1]  # your own network need not have this attribute
-        if given not in {(1, c, *size), (n, c, *size)}:
-            raise Problem(f"a condition has the shape {given}, but this ControlNet and the noise need"
-                          f" {(n, c, *size)}, or {(1, c, *size)} for all pictures")
-        fitted.append(Control(net, condition.expand(n, -1, -1, -1).to(device), scale))
-    return tokens.expand(n, 3).to(device), noise.to(device), fitted
+        _check_condition(net, condition, noise)
+        scale_per_control(scale)
+        condition = condition.expand(n, -1, -1, -1).to(weight.device, weight.dtype)
+        fitted.append(Control(net, condition, scale))
+    return tokens, noise.to(weight.device, weight.dtype), fitted
+
+
+def _check_noise(noise: Tensor) -> None:
+    smallest = 8 * PATCH  # pixels: the deepest of the four grids then has one patch
+    shape = tuple(noise.shape) if isinstance(noise, Tensor) else type(noise).__name__
+    if not isinstance(noise, Tensor) or noise.dim() != 4 or noise.shape[1] != 3 or len(noise) == 0 or any(
+            side == 0 or side % smallest for side in noise.shape[2:]):
+        raise Problem(f"the noise is {shape}; give a tensor (n, 3, {SIZE}, {SIZE}), or with other sides that are"
+                      f" multiples of {smallest}")
+    if not noise.isfinite().all():
+        raise Problem("the noise has values that are not finite; make it anew by torch.randn or seeded_noise")
+
+
+def _tokens_for(prompt: str | Sequence[str] | Tensor, n: int) -> Tensor:
+    """The tokens (n, 3) of one prompt for all pictures, or of one for each."""
+    tokens = prompt if isinstance(prompt, Tensor) else tokenize(prompt)
+    if tokens.dim() != 2 or tokens.shape[1] != 3 or tokens.dtype != torch.long:
+        raise Problem(f"the tokens are {str(tokens.dtype)[6:]} of the shape {tuple(tokens.shape)}; give whole numbers"
+                      " (int64) of the shape (n, 3), as tokenize makes them")
+    if len(tokens) not in {1, n}:
+        raise Problem(f"there are {len(tokens)} prompts for {n} pictures; give one for all, or {n}")
+    sizes = torch.tensor(VOCABULARY_SIZES, device=tokens.device)
+    if ((tokens < 0) | (tokens >= sizes)).any():
+        raise Problem(f"a token is outside of the vocabulary; the tokens of colour, shape and background go from 0 to"
+                      f" {', '.join(str(size - 1) for size in VOCABULARY_SIZES)}")
+    return tokens.expand(n, 3)
+
+
+def _check_condition(net: ControlNet, condition: Tensor, noise: Tensor) -> None:
+    n, _, *size = noise.shape
+    check_images("the conditions", condition)
+    given = tuple(condition.shape)
+    c = getattr(net, "c_condition", None) or given[1]  # your own network need not have this attribute
+    if given not in {(1, c, *size), (n, c, *size)}:
+        raise Problem(f"a condition has the shape {given}, but this ControlNet and the noise need"
+                      f" {(n, c, *size)}, or {(1, c, *size)} for all pictures")

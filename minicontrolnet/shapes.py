@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .errors import Problem
+from .errors import Problem, check_count
 
 # Eight hues that match their names and that colour-blind readers can tell apart (a test checks
 # this). No channel is 0 or 1, so guidance that overshoots is visible before values are clipped.
@@ -71,6 +71,7 @@ class Scenes(NamedTuple):
 
 def random_scenes(n: int, generator: torch.Generator) -> Scenes:
     """Choose n random scenes. Every shape lies wholly inside its picture."""
+    check_count("the number of scenes", n)
 
     def uniform(low: float, high: float, *size: int) -> Tensor:
         return low + (high - low) * torch.rand(*size, generator=generator)
@@ -189,6 +190,8 @@ def tokenize(prompts: str | Sequence[str]) -> Tensor:
     wrong place.
     """
     prompts = [prompts] if isinstance(prompts, str) else prompts
+    if not isinstance(prompts, Sequence):
+        raise Problem(f"the prompt is {_shorten(repr(prompts))}, but it must be a text or a list of texts; {HOW_TO_PROMPT}")
     return torch.tensor([_tokens(prompt) for prompt in prompts], dtype=torch.long).reshape(-1, 3)
 
 

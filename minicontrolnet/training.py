@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from .conditions import Kind, condition_of, roughen
+from .conditions import Kind, check_kind, condition_of, roughen
 from .controlnet import ControlNet
 from .diffusion import TIMESTEPS, noise_loss
-from .errors import Problem
+from .errors import Problem, check_count
 from .shapes import EMPTY, Batch, random_batch
 from .unet import UNet
 
@@ -97,6 +97,7 @@ def condition_loss(model: Callable[..., Tensor], unet: nn.Module, kind: Kind, ge
 def control_loss(base: UNet, kind: Kind, drop: float = 0.5, next_batch: NextBatch = fresh_batch,
                  part: slice = WHOLE) -> Loss:
     """Eq. 5 for a ControlNet, through the locked base. The arguments are those of condition_loss."""
+    check_kind(kind)
 
     def loss(control: ControlNet, generator: torch.Generator) -> Tensor:
 
@@ -177,8 +178,7 @@ class Training:
 
 
 def _check_training(network: nn.Module, steps: int, lr: float) -> None:
-    if not isinstance(steps, int) or steps < 1:
-        raise Problem(f"steps is {steps!r}; give a whole number of at least 1")
+    check_count("steps", steps)
     if not (0 < lr < math.inf):
         raise Problem(f"the learning rate is {lr!r}; give a positive number, such as 1e-3")
     if not any(parameter.requires_grad for parameter in network.parameters()):

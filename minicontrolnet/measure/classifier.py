@@ -12,19 +12,23 @@ from .pictures import mask_of, mean_over
 class ShapeClassifier(nn.Sequential):
     """Masks (n, 1, 64, 64) -> scores (n, 4) in the order of SHAPES.
 
-    Masks are cut at one half, so that faint noise on the ground counts for nothing.
+    Masks are rounded to 0 or 1 first, so that faint noise on the background does not count.
     """
 
     def __init__(self):
-        conv = lambda c_in, c_out: [nn.Conv2d(c_in, c_out, 3, stride=2, padding=1), nn.ReLU()]
-        super().__init__(*conv(1, 16), *conv(16, 32), *conv(32, 32), nn.Flatten(),
-                         nn.Linear(32 * 16, len(SHAPES)))
+        super().__init__(
+            nn.Conv2d(1, 16, 3, stride=2, padding=1), nn.ReLU(),   # (n, 16, 16, 16)
+            nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.ReLU(),  # (n, 32, 8, 8)
+            nn.Conv2d(32, 32, 3, stride=2, padding=1), nn.ReLU(),  # (n, 32, 4, 4)
+            nn.Flatten(),
+            nn.Linear(32 * 16, len(SHAPES)),
+        )
 
     def forward(self, mask: Tensor) -> Tensor:
         return super().forward(_standardise((mask > 0.5).float()))
 
     def features(self, mask: Tensor) -> Tensor:
-        """The means (n, 32) of the last maps: what a Frechet distance compares."""
+        """The means (n, 32) of the last maps, which frechet_distance compares."""
         h = _standardise((mask > 0.5).float())
         for layer in list(self)[:-2]:
             h = layer(h)
@@ -32,15 +36,19 @@ class ShapeClassifier(nn.Sequential):
 
 
 def _standardise(mask: Tensor, to: int = 32) -> Tensor:
-    """Move, scale and shear each mask so that its mean is the centre and its covariance round.
+    """Move, scale and shear each mask until its mean is in the centre and its covariance is round.
 
-    What is left to classify, on a grid of 32x32, is the outline up to a turn.
+    So the classifier sees the outline alone, up to a rotation, on a grid of 32x32.
     """
     mean, x, y = mean_over(mask)
-    mx, my = mean(x), mean(y)
-    xx, xy, yy = mean(x * x) - mx**2, mean(x * y) - mx * my, mean(y * y) - my**2
-    a = xx.clamp(min=1e-3).sqrt()  # Cholesky's factor of the covariance: [[a, 0], [b, c]]
-    b, c = xy / a, (yy - (xy / a) ** 2).clamp(min=1e-3).sqrt()
+    mx = mean(x)
+    my = mean(y)
+    xx = mean(x * x) - mx**2
+    xy = mean(x * y) - mx * my
+    yy = mean(y * y) - my**2
+    a = xx.clamp(min=1e-3).sqrt()  # the Cholesky factor of the covariance is [[a, 0], [b, c]]
+    b = xy / a
+    c = (yy - b**2).clamp(min=1e-3).sqrt()
     rows = [[2.8 * a, 0 * a, mx], [2.8 * b, 2.8 * c, my]]
     theta = torch.stack([torch.stack(row, 1) for row in rows], 1)
     grid = F.affine_grid(theta, [len(mask), 1, to, to], align_corners=False)
@@ -48,10 +56,10 @@ def _standardise(mask: Tensor, to: int = 32) -> Tensor:
 
 
 def wobble(images: Tensor, pixels: Tensor, generator: torch.Generator) -> Tensor:
-    """Move the pixels of images (n, c, h, w) smoothly, by up to ``pixels`` (n,): a wobbly circle.
+    """Distort images (n, c, h, w) smoothly, so that a circle becomes wobbly. No pixel moves by more than ``pixels`` (n,).
 
-    A random field on a grid of 6x6 is made smooth by bicubic interpolation; its largest vector
-    has the length asked for.
+    A random field on a 6x6 grid is enlarged by bicubic interpolation and scaled so that its
+    longest vector has this length.
     """
     n, _, h, w = images.shape
     field = F.interpolate(torch.randn(n, 2, 6, 6, generator=generator), (h, w), mode="bicubic")
@@ -62,7 +70,7 @@ def wobble(images: Tensor, pixels: Tensor, generator: torch.Generator) -> Tensor
 
 
 def classifier_loss(classifier: nn.Module, generator: torch.Generator, part: slice = WHOLE) -> Tensor:
-    """Cross-entropy on the wobbly masks of 64 fresh pictures, found as in generated ones."""
+    """Cross-entropy on the masks of 64 new, distorted pictures. The masks are detected, as in generated pictures."""
     batch = random_batch(64, generator)
     images = wobble(batch.image, 1.5 * torch.rand(64, generator=generator), generator)
     device = next(classifier.parameters()).device
@@ -71,17 +79,25 @@ def classifier_loss(classifier: nn.Module, generator: torch.Generator, part: sli
 
 
 def shapes_right(images: Tensor, prompt: Tensor, classifier: nn.Module) -> Tensor:
-    """Whether (n,) the classifier sees the prompt's shape in each image's mask."""
+    """Whether (n,) the classifier finds the prompt's shape in the mask of each image."""
     return classifier(mask_of(images)).argmax(1) == prompt[:, 1] - 1
 
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:
-    """Between two sets of features (n, d) taken for Gaussians: FID's formula on other features (Tab. 3).
+    """The Frechet distance between two sets of features (n, d): FID's formula (Tab. 3) on other features.
 
-    |mean_a - mean_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)), in float64. Small sets raise it: compare equal n.
+    Both sets are treated as Gaussians with means m and covariances C:
+
+        |m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2))
+
+    It is computed in float64. Small sets increase it, so compare sets of equal size.
     """
-    a, b = a.double(), b.double()
-    values, vectors = torch.linalg.eigh(a.T.cov())
+    a = a.double()
+    b = b.double()
+    cov_a = a.T.cov()
+    cov_b = b.T.cov()
+    values, vectors = torch.linalg.eigh(cov_a)
     root = vectors * values.clamp(min=0).sqrt() @ vectors.T
-    cross = torch.linalg.eigvalsh(root @ b.T.cov() @ root).clamp(min=0).sqrt().sum()
-    return ((a.mean(0) - b.mean(0)).square().sum() + a.T.cov().trace() + b.T.cov().trace() - 2 * cross).item()
+    cross = torch.linalg.eigvalsh(root @ cov_b @ root).clamp(min=0).sqrt().sum()
+    means = (a.mean(0) - b.mean(0)).square().sum()
+    return (means + cov_a.trace() + cov_b.trace() - 2 * cross).item()

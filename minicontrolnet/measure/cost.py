@@ -1,4 +1,4 @@
-"""The speed table: what a training step costs here, with and without ControlNet (Sec. 3.2)."""
+"""What a training step costs: time, arithmetic and memory, with and without ControlNet (Sec. 3.2)."""
 
 import platform
 import statistics
@@ -15,49 +15,58 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..conditions import CHANNELS
 from ..controlnet import ControlNet, lock
 from ..sampling import Control, sample
-from ..training import Loss, adamw, base_loss, control_loss, seeded
+from ..training import Loss, adamw, base_loss, control_loss, find_gradients, seeded
 from ..unet import UNet
 
-KERNELS = ("conv", "mm", "scaled_dot_product")  # what the names of the heavy operations contain
+KERNELS = ("conv", "mm", "scaled_dot_product")  # parts of the names of the expensive operations
 
 
 def one_step(network: nn.Module, loss: Loss) -> Callable[[], None]:
-    """A training step as a function without arguments: draw, loss, backward, AdamW."""
+    """A training step as a function without arguments: a new batch, forward, backward, AdamW."""
     generator = torch.Generator().manual_seed(0)
     optimiser = adamw(network, lr=1e-5)
 
     def step() -> None:
-        optimiser.zero_grad()
-        loss(network, generator).backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        find_gradients(network, loss, generator)
         optimiser.step()
 
     return step
 
 
-def seconds(*functions: Callable[[], None], rounds: int = 15) -> list[list[float]]:
-    """Time functions in turn, so that a noisy machine treats them alike; drops three warm-ups."""
+def seconds(*functions: Callable[[], object], rounds: int = 15) -> list[list[float]]:
+    """Time several functions in turn, so that a busy machine slows all of them. The first three rounds are dropped.
+
+    Returns for each function its seconds in each round.
+    """
     times: list[list[float]] = [[] for _ in functions]
     for _ in range(rounds + 3):
         for function, own in zip(functions, times):
+            _wait_for_gpu()
             begin = time.perf_counter()
             function()
+            _wait_for_gpu()
             own.append(time.perf_counter() - begin)
     return [own[3:] for own in times]
 
 
+def _wait_for_gpu() -> None:
+    """CUDA runs in the background, so a clock is right only after waiting for it."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
 def flops(network: nn.Module, loss: Loss) -> int:
-    """The arithmetic of a loss and its backward pass: additions and multiplications, counted."""
+    """The arithmetic of a loss and its backward pass: the number of additions and multiplications."""
     with FlopCounterMode(display=False) as counter:
         loss(network, torch.Generator().manual_seed(0)).backward()
     return counter.get_total_flops()
 
 
 def memory(network: nn.Module, loss: Loss, *locked: nn.Module) -> int:
-    """Bytes of a step: the weights, the trained ones' gradients and AdamW's two moments, the graph.
+    """The bytes of a step: weights, gradients and AdamW's two moments, and what autograd keeps for backward.
 
-    The graph is what autograd keeps for the backward pass, each storage once. A module in
-    ``locked`` whose weights do ask for gradients has gradients, too: thrown away.
+    locked: other modules that the loss uses. If their weights ask for gradients all the same, these
+    take memory as well, although nobody uses them.
     """
     storages: dict[int, int] = {}
 
@@ -71,18 +80,20 @@ def memory(network: nn.Module, loss: Loss, *locked: nn.Module) -> int:
     for module in (network, *locked):
         for p in module.parameters():
             storages.pop(p.untyped_storage().data_ptr(), None)
-            copies = 4 if module is network else 1 + p.requires_grad  # weight, gradient, moments
+            copies = 4 if module is network else 1 + p.requires_grad  # weight, gradient, two moments
             size += copies * p.numel() * p.element_size()
     return size + sum(storages.values())
 
 
 def relative_costs(arms: dict[str, tuple], rounds: int) -> dict[str, list[float]]:
-    """Arithmetic, time and memory of a training step of each arm, over those of the first.
+    """Arithmetic, time and memory of a training step of each arm, divided by those of the first arm.
 
-    An arm is a network, its loss, and the modules that the loss uses beside it.
+    An arm is a network, its loss, and the locked modules that the loss uses.
     """
     times = seconds(*(one_step(network, loss) for network, loss, *_ in arms.values()), rounds=rounds)
-    costs = [(flops(*arm[:2]), statistics.median(own), memory(*arm)) for arm, own in zip(arms.values(), times)]
+    costs = []
+    for (network, loss, *locked), own in zip(arms.values(), times):
+        costs.append((flops(network, loss), statistics.median(own), memory(network, loss, *locked)))
     return {name: [a / b for a, b in zip(cost, costs[0])] for name, cost in zip(arms, costs)}
 
 
@@ -91,42 +102,70 @@ def share_in_kernels(step: Callable[[], None], rounds: int = 5) -> float:
     with profile(activities=[ProfilerActivity.CPU]) as profiled:
         for _ in range(rounds):
             step()
-    rows = profiled.key_averages()  # takes longer than the steps
+    rows = profiled.key_averages()  # this takes longer than the steps
     heavy = [row for row in rows if row.key.startswith("aten::") and any(k in row.key for k in KERNELS)]
     return sum(row.self_cpu_time_total for row in heavy) / sum(row.self_cpu_time_total for row in rows)
 
 
+# %% The speed table
+
+
 def import_seconds() -> float:
-    """The median time of importing this package once torch and torchvision are there."""
-    code = ("from time import perf_counter as now; import torch, torchvision;"
+    """The median time to import this package once torch is imported."""
+    code = ("from time import perf_counter as now; import torch;"
             " begin = now(); import minicontrolnet; print(now() - begin)")
     runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True) for _ in range(5)]
     return statistics.median(float(run.stdout) for run in runs)
 
 
+SIDE = 1024
+
+
+def matrix_product(a: Tensor = torch.ones(SIDE, SIDE)) -> Tensor:
+    """A matrix product, the fastest operation of a machine. We compare a training step with it."""
+    return a @ a
+
+
+def show_row(name: str, values: list[float], unit: str = "ms", scale: float = 1e3) -> None:
+    """Print the median of values, and the range of their middle half."""
+    low, middle, high = (scale * q for q in statistics.quantiles(values, n=4))
+    print(f"{name:44} {middle:8.2f} {unit}  ({low:.2f} .. {high:.2f})", flush=True)
+
+
 def show_speed() -> None:
-    """Measure all in one run and print medians with the middle half's range."""
+    """Measure everything in one run and print the table."""
     print(f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, "
           f"torch {torch.__version__}, Python {platform.python_version()}, {time.strftime('%Y-%m-%d')}")
-
-    def row(name: str, values: list[float], unit: str = "ms", scale: float = 1e3) -> None:
-        low, middle, high = (scale * q for q in statistics.quantiles(values, n=4))
-        print(f"{name:44} {middle:8.2f} {unit}  ({low:.2f} .. {high:.2f})", flush=True)
-
-    base, locked = seeded(0, UNet), lock(seeded(0, UNet))
+    base = seeded(0, UNet)
+    locked = lock(seeded(0, UNet))
     control = ControlNet(locked, CHANNELS["edge"])
-    arms = (base, base_loss), (control, control_loss(locked, "edge"), locked)
-    steps = [one_step(*arm[:2]) for arm in arms]
-    times = seconds(*steps)
-    row("base training step, batch 16", times[0])
-    row("edge ControlNet training step, batch 16", times[1])
-    row("  ratio (the paper: 1.34)", [c / b for b, c in zip(*times)], "", 1)
-    sizes = [memory(*arm) / 1e6 for arm in arms]
-    print(f"memory of a step: base {sizes[0]:.0f} MB, ControlNet {sizes[1]:.0f} MB,"
-          f" ratio {sizes[1] / sizes[0]:.2f} (the paper: 1.23)")
-    print("share of time in convolutions and matrix products: base {:.0%}, ControlNet {:.0%}".format(
-        *map(share_in_kernels, steps)))
-    noise, edges = torch.randn(16, 3, 64, 64), torch.zeros(16, 1, 64, 64)
-    draw = lambda: sample(locked, "red star on blue", noise, [Control(control, edges)])
-    row("16 pictures, 25 DDIM steps, guidance, control", seconds(draw, rounds=5)[0], "s ", 1)
-    print(f"import minicontrolnet, beyond torch and torchvision: {import_seconds():.2f} s")
+    control_objective = control_loss(locked, "edge")
+    steps = [one_step(base, base_loss), one_step(control, control_objective)]
+    of_base, of_control, of_product = seconds(*steps, matrix_product)
+    show_row("base training step, batch 16", of_base)
+    show_row("edge ControlNet training step, batch 16", of_control)
+    show_row("  ratio (the paper: 1.34)", [c / b for b, c in zip(of_base, of_control)], "", 1)
+    show_memory(memory(base, base_loss), memory(control, control_objective, locked))
+    speed = 2 * SIDE**3 / statistics.median(of_product)
+    show_efficiency("base", flops(base, base_loss), of_base, speed)
+    show_efficiency("ControlNet", flops(control, control_objective), of_control, speed)
+    shares = [share_in_kernels(step) for step in steps]
+    print(f"share of time in convolutions and matrix products: base {shares[0]:.0%}, ControlNet {shares[1]:.0%}")
+    noise = torch.randn(16, 3, 64, 64)
+    used = [Control(control, torch.zeros(16, 1, 64, 64))]
+    times, = seconds(lambda: sample(locked, "red star on blue", noise, used), rounds=5)
+    show_row("16 pictures, 25 DDIM steps, guidance, control", times, "s ", 1)
+    print(f"import minicontrolnet, beyond torch: {import_seconds():.2f} s")
+
+
+def show_memory(base: int, control: int) -> None:
+    """Print the memory of a step of both networks in megabytes."""
+    print(f"memory of a step: base {base / 1e6:.0f} MB, ControlNet {control / 1e6:.0f} MB,"
+          f" ratio {control / base:.2f} (the paper: 1.23)")
+
+
+def show_efficiency(name: str, arithmetic: int, times: list[float], speed: float) -> None:
+    """Print the arithmetic of a step, and how fast it runs, as a share of this machine's matrix product."""
+    share = arithmetic / statistics.median(times) / speed
+    print(f"arithmetic of a step: {name} {arithmetic / 1e9:.1f} GFLOP, at {share:.2f} of the speed of a matrix product"
+          f" ({speed / 1e9:.0f} GFLOP/s)")

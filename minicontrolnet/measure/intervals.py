@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Paired(NamedTuple):
-    """The mean of paired differences and its 95 % interval."""
+    """The mean of paired differences, with its 95 % interval."""
 
     low: float
     mean: float
@@ -17,17 +17,19 @@ class Paired(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """What the interval says of the claim that the difference is positive."""
-        return "confirmed" if self.low > 0 else "contradicted" if self.high < 0 else "undecided"
+        """The verdict on the claim that the difference is positive."""
+        if self.low > 0:
+            return "confirmed"
+        return "contradicted" if self.high < 0 else "undecided"
 
     def __str__(self) -> str:
         return f"{self.mean:+.3f} ({self.low:+.3f} .. {self.high:+.3f})"
 
 
 def paired(differences: Tensor | list[float]) -> Paired:
-    """Student's 95 % interval of the mean of differences (n,), n at least 2.
+    """Student's 95 % interval for the mean of differences (n,), where n is at least 2.
 
-    A difference that is not finite makes the whole interval so: such a claim is undecided.
+    If one difference is not finite, the interval is infinite and the claim is undecided.
     """
     values = torch.as_tensor(differences, dtype=torch.float64).flatten().tolist()
     if not all(map(math.isfinite, values)):
@@ -38,9 +40,10 @@ def paired(differences: Tensor | list[float]) -> Paired:
 
 
 def student_t(freedom: int, share: float = 0.95) -> float:
-    """The t that holds ``share`` of Student's distribution between -t and t.
+    """The t for which ``share`` of Student's distribution lies between -t and t.
 
-    With t = sqrt(freedom) tan(angle) its density becomes cos(angle)^(freedom - 1).
+    We substitute t = sqrt(freedom) tan(angle). The density then becomes cos(angle)^(freedom - 1),
+    which we integrate numerically.
     """
     angle = torch.linspace(0, math.pi / 2, 1_000_001, dtype=torch.float64)
     inside = torch.cumulative_trapezoid(angle.cos() ** (freedom - 1), angle)

@@ -10,28 +10,31 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..conditions import detect_edges
+from ..errors import Problem, check_images
 from ..shapes import COLOURS, DARK, SHAPES, Scenes
 
-LIT = torch.tensor(list(COLOURS.values()))
-PAINTS = torch.cat([LIT, DARK * LIT])  # (16, 3): all that a real picture is painted with
+BRIGHT = torch.tensor(list(COLOURS.values()))
+PAINTS = torch.cat([BRIGHT, DARK * BRIGHT])  # (16, 3): every colour of a real picture, shapes first
 
 
-# %% The picture against its condition
+# %% The picture compared with its condition
 
 
 def mask_of(images: Tensor) -> Tensor:
-    """The share (n, 1, h, w) of each pixel that the shape covers, in any picture of two colours.
+    """Find the mask of the shape in pictures of two colours: the share (n, 1, h, w) of each pixel that it covers.
 
-    The ground's colour is the border's median, the shape's the mean of the pixels far from it.
-    Above one half a pixel is nearer to the shape's. Without a second colour the mask is 0.
+    The background's colour is the median of the border. The shape's colour is the mean of the
+    pixels that differ most from it. A pixel above one half is nearer to the shape's colour. A
+    picture without a second colour has an empty mask.
     """
-    ground = border(images).median(-1).values[..., None, None]
-    far = (images - ground).norm(dim=1, keepdim=True)
+    check_images("the images", images)
+    background = border(images).median(-1).values[..., None, None]
+    far = (images - background).norm(dim=1, keepdim=True)
     weight = (far > 0.6 * far.amax(dim=(2, 3), keepdim=True)).to(images.dtype)
     colour = (images * weight).sum((2, 3), True) / weight.sum((2, 3), True).clamp(min=1)
-    axis = colour - ground
+    axis = colour - background
     length = axis.square().sum(1, True)
-    share = ((images - ground) * axis).sum(1, True) / length.clamp(min=1e-6)
+    share = ((images - background) * axis).sum(1, True) / length.clamp(min=1e-6)
     return share.clamp(0, 1) * (length > 0.01)
 
 
@@ -41,7 +44,10 @@ def border(images: Tensor) -> Tensor:
 
 
 def mask_iou(mask: Tensor, truth: Tensor) -> Tensor:
-    """Intersection over union (n,) of masks (n, 1, h, w), both cut at one half."""
+    """Intersection over union (n,) of masks (n, 1, h, w). Both are rounded at one half."""
+    if mask.shape != truth.shape or mask.dim() != 4:
+        raise Problem(f"the masks have the shapes {tuple(mask.shape)} and {tuple(truth.shape)}; give two of the same"
+                      " shape (n, 1, h, w)")
     a, b = mask > 0.5, truth > 0.5
     return (a & b).sum((1, 2, 3)) / (a | b).sum((1, 2, 3)).clamp(min=1)
 
@@ -49,71 +55,103 @@ def mask_iou(mask: Tensor, truth: Tensor) -> Tensor:
 def edge_f1(images: Tensor, edges: Tensor) -> Tensor:
     """F1 (n,) of the edges detected in images (n, 3, h, w) against edge maps (n, 1, h, w).
 
-    An edge counts if the other map has one within one pixel.
+    An edge pixel counts if the other map has one at most one pixel away.
     """
+    check_images("the edge maps", edges, channels=[1])
+    _check_pairs(images, edges)
     found = detect_edges(images)
-    near = lambda e: F.max_pool2d(e, 3, stride=1, padding=1)
-    share = lambda a, b: (a * near(b)).sum((1, 2, 3)) / a.sum((1, 2, 3)).clamp(min=1)
-    precision, recall = share(found, edges), share(edges, found)
+    precision = _share_near(found, edges)
+    recall = _share_near(edges, found)
     return 2 * precision * recall / (precision + recall).clamp(min=1e-6)
 
 
+def _share_near(a: Tensor, b: Tensor) -> Tensor:
+    """The share (n,) of edge pixels of a that have one of b at most one pixel away."""
+    near = F.max_pool2d(b, 3, stride=1, padding=1)
+    return (a * near).sum((1, 2, 3)) / a.sum((1, 2, 3)).clamp(min=1)
+
+
+def _check_pairs(images: Tensor, conditions: Tensor) -> None:
+    if len(images) != len(conditions) or images.shape[2:] != conditions.shape[2:]:
+        raise Problem(f"the images have the shape {tuple(images.shape)} and the conditions {tuple(conditions.shape)};"
+                      " give one condition of the same size for each image")
+
+
 def palette_error(images: Tensor, palettes: Tensor) -> Tensor:
-    """Mean absolute difference (n,) between the images' palettes and those asked for."""
-    return (F.adaptive_avg_pool2d(images, 4) - F.adaptive_avg_pool2d(palettes, 4)).abs().mean((1, 2, 3))
+    """Mean absolute difference (n,) between the palettes of the images and those of the condition."""
+    check_images("the images", images)
+    check_images("the palettes", palettes)
+    _check_pairs(images, palettes)
+    difference = F.adaptive_avg_pool2d(images, 4) - F.adaptive_avg_pool2d(palettes, 4)
+    return difference.abs().mean((1, 2, 3))
 
 
 def pose_errors(images: Tensor, scenes: Scenes) -> tuple[Tensor, Tensor]:
-    """How far off the poses of images are from their scenes': degrees (n,), pixels (n,).
+    """How far the poses of images differ from those of their scenes: degrees (n,) and pixels (n,).
 
-    Place is the mean of the mask, cut at one half. Unstretched, a shape with p tips has equal
-    second moments in all directions, so these give its stretch; then the p-th moment around
-    its centre gives the tilt, up to turns of 360 / p degrees. A circle has no tilt: nan.
+    The place is the mean of the mask. We find the tilt by moments of the mask. Without stretch, a
+    shape with p tips has equal second moments along x and y, so these give the stretch, and we
+    remove it. Then the p-th moment around the centre, sum of r^2 exp(i p angle), points along the
+    tips, up to turns of 360 / p degrees. A circle has no tilt; its angle error is nan.
     """
     mean, x, y = mean_over((mask_of(images) > 0.5).to(images))
     place = torch.stack([mean(x), mean(y)], dim=1)
-    x, y = (axis - mean(axis).view(-1, 1, 1, 1) for axis in (x, y))
-    spread = [mean(axis**2).clamp(min=1e-6).sqrt().view(-1, 1, 1, 1) for axis in (x, y)]
-    x, y = x / spread[0], y / spread[1]
-    tips, _, _, turn = torch.tensor(list(SHAPES.values())).to(images)[scenes.shape].T
-    away, around = torch.hypot(x, y) ** 2, torch.atan2(y, x) * tips.view(-1, 1, 1, 1)
-    off = torch.atan2(mean(away * around.sin()), mean(away * around.cos())) - tips * (turn + scenes.angle)
+    x = x - place[:, 0].view(-1, 1, 1, 1)
+    y = y - place[:, 1].view(-1, 1, 1, 1)
+    width = mean(x**2).clamp(min=1e-6).sqrt()
+    height = mean(y**2).clamp(min=1e-6).sqrt()
+    x = x / width.view(-1, 1, 1, 1)
+    y = y / height.view(-1, 1, 1, 1)
+    tips, _, _, upright = torch.tensor(list(SHAPES.values())).to(images)[scenes.shape].T
+    r_squared = torch.hypot(x, y) ** 2
+    turned = torch.atan2(y, x) * tips.view(-1, 1, 1, 1)
+    moment = torch.atan2(mean(r_squared * turned.sin()), mean(r_squared * turned.cos()))
+    off = moment - tips * (upright + scenes.angle)
     angle = scenes.angle + torch.atan2(off.sin(), off.cos()) / tips
-    # Where the arrow from the centre to the tip points: the stretch turns it a little.
-    lean = lambda angle, aspect: torch.atan2(angle.sin() * aspect, angle.cos()).rad2deg()
-    degrees = lean(angle, (spread[0] / spread[1]).flatten()) - lean(scenes.angle, scenes.aspect)
+    degrees = _direction(angle, width / height) - _direction(scenes.angle, scenes.aspect)
     pixels = (place - scenes.centre).norm(dim=1) * images.shape[-1] / 2
-    return degrees.abs().masked_fill(scenes.shape == list(SHAPES).index("circle"), torch.nan), pixels
+    is_circle = scenes.shape == list(SHAPES).index("circle")
+    return degrees.abs().masked_fill(is_circle, torch.nan), pixels
+
+
+def _direction(angle: Tensor, aspect: Tensor) -> Tensor:
+    """Where the arrow from the centre to the tip points, in degrees. The stretch turns it a little."""
+    return torch.atan2(angle.sin() * aspect, angle.cos()).rad2deg()
 
 
 def mean_over(mask: Tensor) -> tuple[Callable[[Tensor], Tensor], Tensor, Tensor]:
-    """A function to the means (n,) over masks (n, 1, h, h), and the pixels' x and y in [-1, 1]."""
+    """A function that averages values over masks (n, 1, h, h), and the x and y of the pixels in [-1, 1]."""
     weight = mask / mask.sum((2, 3), True).clamp(min=1e-6)
     line = (torch.arange(mask.shape[-1]).to(mask) + 0.5) * 2 / mask.shape[-1] - 1
-    return lambda values: (weight * values).sum((1, 2, 3)), line.view(1, 1, 1, -1), line.view(1, 1, -1, 1)
+
+    def mean(values: Tensor) -> Tensor:
+        return (weight * values).sum((1, 2, 3))
+
+    return mean, line.view(1, 1, 1, -1), line.view(1, 1, -1, 1)
 
 
-# %% The picture against its prompt
+# %% The picture compared with its prompt
 
 
 def nearest_colour(images: Tensor) -> Tensor:
-    """The index into PAINTS nearest to each pixel: (n, h, w)."""
+    """The index (n, h, w) into PAINTS of the colour nearest to each pixel."""
     return (images[:, None] - PAINTS.to(images)[..., None, None]).square().sum(2).argmin(1)
 
 
 def colours_right(images: Tensor, prompt: Tensor) -> Tensor:
-    """Whether (n,) the two most frequent colours are the prompt's, the ground's at the border."""
+    """Whether (n,) the two most frequent colours are the prompt's, with the background's at the border."""
     nearest = nearest_colour(images)
     two = F.one_hot(nearest, len(PAINTS)).sum((1, 2)).topk(2).indices.sort(1).values
-    wanted = prompt[:, [0, 2]] - 1 + torch.tensor([0, len(COLOURS)], device=prompt.device)
-    ground = border(nearest).mode(1).values
-    return (two == wanted).all(1) & (ground == wanted[:, 1])
+    offset = torch.tensor([0, len(COLOURS)], device=prompt.device)  # PAINTS has the backgrounds second
+    wanted = prompt[:, [0, 2]] - 1 + offset
+    background = border(nearest).mode(1).values
+    return (two == wanted).all(1) & (background == wanted[:, 1])
 
 
 def off_palette(images: Tensor, reach: float = 0.2) -> Tensor:
     """The share (n,) of pixels farther than ``reach`` from every colour of the toy world.
 
-    Burnt colours count, and so do the mixed pixels of outlines: real pictures are not at 0.
+    Oversaturated pixels count, and so do the mixed pixels along outlines. So real pictures are not at 0.
     """
     off = (images[:, None] - PAINTS.to(images)[..., None, None]).norm(dim=2).amin(1)
     return (off > reach).float().mean((1, 2))

@@ -9,9 +9,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ..conditions import condition_of
+from ..conditions import CHANNELS, Kind, condition_of
 from ..controlnet import ControlNet
 from ..diffusion import noise_loss
+from ..errors import Problem
 from ..sampling import Control, predictor, sample
 from ..shapes import SHAPES, Batch, random_batch
 from ..training import random_times_and_noise
@@ -19,11 +20,11 @@ from ..unet import UNet
 from .classifier import ShapeClassifier, shapes_right
 from .pictures import colours_right, edge_f1, mask_iou, mask_of, palette_error, pose_errors
 
-HELD_OUT = 10_000  # seed of the held-out pictures; training uses small seeds
+HELD_OUT = 10_000  # the seed of the held-out pictures; trainings use small seeds
 
 
 def held_out(n: int, device: str | torch.device = "cpu", seed: int = HELD_OUT) -> tuple[Batch, Tensor]:
-    """n pictures that no training saw, and the noise (n, 3, 64, 64) to start sampling from."""
+    """n held-out pictures, which no training has seen, and noise (n, 3, 64, 64) from which to sample."""
     generator = torch.Generator().manual_seed(seed)
     batch = random_batch(n, generator)
     noise = torch.randn(batch.x0.shape, generator=generator)
@@ -34,33 +35,44 @@ def held_out(n: int, device: str | torch.device = "cpu", seed: int = HELD_OUT) -
 
 
 def prompt_scores(images: Tensor, prompt: Tensor, classifier: ShapeClassifier) -> dict[str, float]:
-    """The shares of pictures whose two colours, and whose shape, are the prompt's."""
+    """The share of pictures with both colours of the prompt, and the share with its shape."""
     return {"colour accuracy": colours_right(images, prompt).float().mean().item(),
             "shape accuracy": shapes_right(images, prompt, classifier).float().mean().item()}
 
 
 def condition_scores(kind: str, images: Tensor, truth: Batch) -> dict[str, float]:
-    """Mask IoU and how far the condition of ``truth`` is kept by images, means over pictures."""
-    iou = {"mask IoU": mask_iou(mask_of(images), truth.mask).mean().item()}
-    if kind == "pose":
-        degrees, pixels = pose_errors(images, truth.scenes)
-        return iou | {"angle error": degrees.nanmean().item(), "place error": pixels.mean().item()}
-    condition = condition_of(kind, truth)
+    """How well images follow the condition of ``truth``: means over the pictures.
+
+    The mask IoU, and beside it the edge F1, the palette error, or the pose's angle error in degrees
+    and place error in pixels. Raises Problem for another condition, since there is no score for it.
+    """
+    scores = {"mask IoU": mask_iou(mask_of(images), truth.mask).mean().item()}
     if kind == "edge":
-        return iou | {"edge F1": edge_f1(images, condition).mean().item()}
-    return iou | {"palette error": palette_error(images, condition).mean().item()}
+        scores["edge F1"] = edge_f1(images, condition_of(kind, truth)).mean().item()
+    elif kind == "palette":
+        scores["palette error"] = palette_error(images, condition_of(kind, truth)).mean().item()
+    elif kind == "pose":
+        degrees, pixels = pose_errors(images, truth.scenes)
+        scores["angle error"] = degrees.nanmean().item()
+        scores["place error"] = pixels.mean().item()
+    else:
+        raise Problem(f"there is no score for the condition {kind!r}; give one of {', '.join(CHANNELS)}")
+    return scores
 
 
 def conflicting(prompt: Tensor) -> Tensor:
-    """The same prompts (n, 3) with another shape's word."""
+    """The same prompts (n, 3), each with the word for another shape."""
     other = prompt.clone()
     other[:, 1] = prompt[:, 1] % len(SHAPES) + 1
     return other
 
 
-def loss_of_condition(base: UNet, control: ControlNet, kind: str, n: int = 128,
+def loss_of_condition(base: UNet, control: ControlNet, kind: Kind, n: int = 128,
                       seed: int = HELD_OUT) -> tuple[Callable[[Tensor], Tensor], Tensor]:
-    """The loss on n held-out pictures as a function of the condition, and their true condition."""
+    """The loss on n held-out pictures as a function of their condition, and their true condition (n, c, 64, 64).
+
+    Times and noise are the same at each call.
+    """
     generator = torch.Generator().manual_seed(seed)
     truth = random_batch(n, generator)
     t, eps = random_times_and_noise(truth.x0, generator)
@@ -78,16 +90,22 @@ def loss_of_condition(base: UNet, control: ControlNet, kind: str, n: int = 128,
 
 @torch.no_grad()
 def shuffle_gap(loss_with: Callable[[Tensor], Tensor], condition: Tensor) -> float:
-    """Loss with every condition given to its neighbour, minus the loss with its own.
+    """The loss when every picture gets its neighbour's condition, minus the loss with its own.
 
-    ``loss_with`` computes the loss for a condition (n, c, h, w), with the same noise and times
-    at each call. Rolling by one leaves no condition in its place. 0: the condition is ignored.
+    ``loss_with`` computes the loss for a condition (n, c, h, w), with the same noise and times at
+    each call. Rolling by one leaves no condition in its place. 0 means that the model ignores its
+    condition.
     """
     return (loss_with(condition.roll(1, 0)) - loss_with(condition)).item()
 
 
-def gap(base: UNet, control: ControlNet, kind: str, n: int = 128, seed: int = HELD_OUT) -> float:
-    """The condition-shuffle gap of a ControlNet on held-out pictures with their prompts."""
+def gap(base: UNet, control: ControlNet, kind: Kind, n: int = 128, seed: int = HELD_OUT) -> float:
+    """The condition-shuffle gap of a ControlNet on n held-out pictures with their prompts.
+
+    Raises Problem for n = 1: a single picture has no neighbour, so the gap would always be 0.
+    """
+    if n < 2:
+        raise Problem(f"n is {n}; give at least 2 pictures, since each needs another one's condition")
     return shuffle_gap(*loss_of_condition(base, control, kind, n, seed))
 
 
@@ -103,29 +121,48 @@ def show_scores(base: UNet, controls: dict[str, ControlNet], classifier: ShapeCl
                 n: int = 256) -> None:
     """Print the whole table for n held-out pictures."""
     truth, noise = held_out(n)
-    obeyed = lambda images, prompt=truth.prompt: prompt_scores(images, prompt, classifier)
-    show("prompt: real pictures (ceiling)", obeyed(truth.image))
+    free = show_base(base, classifier, truth, noise)
+    used = {kind: Control(net, condition_of(kind, truth)) for kind, net in controls.items()}
+    for kind, control in used.items():
+        show_control(base, kind, control, classifier, truth, noise, free)
+        show(f"{kind}: condition-shuffle gap", {"loss": gap(base, control.net, kind)})
+    if len(used) > 1:
+        images = sample(base, "", noise, list(used.values()), progress="composed")
+        scores = {}
+        for kind in used:
+            scores |= condition_scores(kind, images, truth)
+        show(" + ".join(used) + ", empty prompt", scores)
+
+
+def show_base(base: UNet, classifier: ShapeClassifier, truth: Batch, noise: Tensor) -> Tensor:
+    """Print how the base follows its prompts. Returns its pictures (n, 3, 64, 64)."""
+    show("prompt: real pictures (ceiling)", prompt_scores(truth.image, truth.prompt, classifier))
     free = sample(base, truth.prompt, noise, progress="base")
-    show("prompt: base", obeyed(free))
+    show("prompt: base", prompt_scores(free, truth.prompt, classifier))
     right = shapes_right(free, truth.prompt, classifier).float()
-    show("prompt: base, shape accuracy of each", {
-        shape: right[truth.scenes.shape == i].mean().item() for i, shape in enumerate(SHAPES)
-        if i in truth.scenes.shape})
-    show("prompt: shuffled prompts (floor)", obeyed(free, truth.prompt.roll(1, 0)))
-    pairs = {kind: Control(control, condition_of(kind, truth)) for kind, control in controls.items()}
+    of_each = {}
+    for i, shape in enumerate(SHAPES):
+        if i in truth.scenes.shape:
+            of_each[shape] = right[truth.scenes.shape == i].mean().item()
+    show("prompt: base, shape accuracy of each", of_each)
+    show("prompt: shuffled prompts (floor)", prompt_scores(free, truth.prompt.roll(1, 0), classifier))
+    return free
+
+
+def show_control(base: UNet, kind: str, control: Control, classifier: ShapeClassifier, truth: Batch,
+                 noise: Tensor, free: Tensor) -> None:
+    """Print how one ControlNet follows its condition, with the right, an empty and a conflicting prompt.
+
+    ``free``: the base's pictures for the same prompts and noise, without control.
+    """
+    follows = partial(condition_scores, kind)
+    right = sample(base, truth.prompt, noise, [control], progress=f"{kind}, right")
+    empty = sample(base, "", noise, [control], progress=f"{kind}, empty")
+    other = sample(base, conflicting(truth.prompt), noise, [control], progress=f"{kind}, conflicting")
     neighbour = truth.map(lambda tensor: tensor.roll(1, 0))
-    for kind, pair in pairs.items():
-        draw = lambda words, prompt: sample(base, prompt, noise, [pair], progress=f"{kind}, {words}")
-        kept = partial(condition_scores, kind)
-        show(f"{kind}: real pictures (ceiling)", kept(truth.image, truth))
-        images = draw("right", truth.prompt)
-        show(f"{kind}: ControlNet, right prompt", kept(images, truth) | obeyed(images))
-        show(f"{kind}: ControlNet, empty prompt", kept(draw("empty", ""), truth))
-        show(f"{kind}: ControlNet, conflicting prompt", kept(draw("conflicting", conflicting(truth.prompt)), truth))
-        show(f"{kind}: no control, right prompt", kept(free, truth))
-        show(f"{kind}: shuffled conditions (floor)", kept(images, neighbour))
-        show(f"{kind}: condition-shuffle gap", {"loss": gap(base, pair.net, kind)})
-    if len(pairs) > 1:  # their outputs added
-        images = sample(base, "", noise, list(pairs.values()), progress="composed")
-        show(" + ".join(pairs) + ", empty prompt", {
-            name: score for kind in pairs for name, score in condition_scores(kind, images, truth).items()})
+    show(f"{kind}: real pictures (ceiling)", follows(truth.image, truth))
+    show(f"{kind}: ControlNet, right prompt", follows(right, truth) | prompt_scores(right, truth.prompt, classifier))
+    show(f"{kind}: ControlNet, empty prompt", follows(empty, truth))
+    show(f"{kind}: ControlNet, conflicting prompt", follows(other, truth))
+    show(f"{kind}: no control, right prompt", follows(free, truth))
+    show(f"{kind}: shuffled conditions (floor)", follows(right, neighbour))
