@@ -50,6 +50,8 @@ def add_train(command: argparse.ArgumentParser) -> None:
     command.add_argument("--device", type=device, default="auto")
     command.add_argument("--out", type=file_to_write(".pt"), help="default: checkpoints/base.pt and so on")
     command.add_argument("--base-weights", type=Path, metavar="FILE", help="default: the shipped base")
+    command.add_argument("--start-from", metavar="NAME|FILE",
+                         help="a trained ControlNet to start from: edge, palette, pose (shipped), or a file")
     command.add_argument("--resume", action="store_true", help="continue an interrupted run")
     command.set_defaults(run=train_command)
 
@@ -97,3 +99,4 @@ def main(words: list[str] | None = None) -> None:
     args.words = words
     report_problems()
     args.run(args)
+    sys.stdout.flush()  # a full disk or a closed pipe is noticed here, and not after the end

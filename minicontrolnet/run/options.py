@@ -1,9 +1,12 @@
 """Options that the commands and the lessons share, and how a problem is reported."""
 
 import argparse
+import errno
+import os
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -55,10 +58,13 @@ def report_problems() -> None:
     """From now on a Problem or Ctrl-C ends the program with one sentence, not with a traceback.
 
     Warnings become one line that starts with "hint:". A letter that the terminal cannot show is
-    replaced by its number.
+    replaced by its number. A stream that is closed is replaced by one that goes nowhere.
     """
-    for stream in sys.stdout, sys.stderr:
-        if hasattr(stream, "reconfigure"):  # a notebook's streams have no such method
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))
+        elif hasattr(stream, "reconfigure"):  # a notebook's streams have no such method
             stream.reconfigure(errors="backslashreplace")
     usual = sys.excepthook
 
@@ -67,11 +73,22 @@ def report_problems() -> None:
             print(f"error: {error}", file=sys.stderr)
         elif issubclass(kind, KeyboardInterrupt):
             print(str(error) or "interrupted", file=sys.stderr)
+        elif issubclass(kind, BrokenPipeError):  # such as in "... | head -1": the reader has seen enough
+            close_stdout()
+        elif issubclass(kind, OSError) and error.errno == errno.ENOSPC:
+            close_stdout()
+            print(f"error: cannot write the output ({error}); free some space", file=sys.stderr)
         else:
             usual(kind, error, trace)
 
     sys.excepthook = report
     warnings.showwarning = _show_hint
+
+
+def close_stdout() -> None:
+    """Send standard output nowhere, so that Python does not fail once more when it flushes at its end."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _show_hint(message: Warning | str, category: type[Warning], *where: Any, **options: Any) -> None:

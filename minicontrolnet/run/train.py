@@ -3,6 +3,7 @@
 import argparse
 import platform
 import shlex
+import sys
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ from ..unet import UNet
 from .checkpoint import Checkpoint, finish_step_on_ctrl_c, in_use
 from .distributed import any_rank, on_every_rank, own_part, process_group, processes, rank, rank_zero, shared
 from .files import check_place, write_file
-from .weights import load_base, save_weights
+from .weights import load_base, save_weights, start_from
 
 # Steps, batch size and learning rate of the shipped weights; "shapes" is the classifier of the scores. At 2e-3
 # the base learns no faster and its maps grow. One run of 12,000 steps at that rate ended in a base that ignores xt.
@@ -52,7 +53,8 @@ def train_command(args: argparse.Namespace) -> None:
 
 def run(training: Training, checkpoint: Checkpoint, args: argparse.Namespace) -> None:
     """Iterate over a training. Save regularly and at the end; after Ctrl-C finish the step, save and stop."""
-    bar = tqdm(training, f"training {args.what}", args.steps, initial=training.step, disable=rank() > 0)
+    bar = tqdm(training, f"training {args.what}", args.steps, initial=training.step, disable=rank() > 0,
+               mininterval=1 if sys.stderr.isatty() else 15)  # a log file needs few lines
     with finish_step_on_ctrl_c() as asked_to_stop:
         try:
             for step, _ in bar:
@@ -82,6 +84,7 @@ def begin(args: argparse.Namespace, until_the_end: ExitStack) -> None:
     for path in args.out, args.state, beside:
         check_place(path)
     until_the_end.enter_context(in_use(args.state))
+    check_options(args)
     if args.resume:
         return
     if args.state.exists():
@@ -90,6 +93,12 @@ def begin(args: argparse.Namespace, until_the_end: ExitStack) -> None:
     for path in args.out, beside:
         if path.exists():
             raise Problem(f"{path} exists already and would be overwritten; give another --out, or remove it first")
+
+
+def check_options(args: argparse.Namespace) -> None:
+    """Raise Problem for options that do not fit what is trained."""
+    if args.start_from and args.what not in CHANNELS:
+        raise Problem(f"--start-from is for ControlNets, and this trains {args.what}; leave it out")
     if args.what == "shapes" and args.batch != RECIPES["shapes"][1]:
         raise Problem(f"the classifier always learns from {RECIPES['shapes'][1]} pictures a step,"
                       f" not from {args.batch}; leave out --batch")
@@ -105,15 +114,28 @@ def what_to_train(args: argparse.Namespace) -> tuple[nn.Module, Loss, UNet | Non
     if args.what == "shapes":
         return rank_zero(seeded, args.seed, ShapeClassifier), partial(classifier_loss, part=part), None
     base = rank_zero(load_base, args.base_weights).to(args.device)
-    network = rank_zero(seeded, args.seed, ControlNet, base, CHANNELS[args.what]).to(args.device)
+    network = rank_zero(new_control, args, base).to(args.device)
     return network, control_loss(base, args.what, next_batch=pictures, part=part), base
+
+
+def new_control(args: argparse.Namespace, base: UNet) -> ControlNet:
+    """A ControlNet with new weights, or with those of --start-from."""
+    control = seeded(args.seed, ControlNet, base, CHANNELS[args.what])
+    if args.start_from:
+        args.started_from = start_from(control, args.start_from)
+        print(f"starting from the weights of the {args.started_from}")
+    return control
 
 
 def what_identifies(args: argparse.Namespace, base: UNet | None) -> dict[str, str | int | float]:
     """Everything that must be the same to resume a run."""
     run = {"steps": args.steps, "seed": args.seed, "learning rate": args.lr, "batch": args.batch,
            "network": args.what}
-    return run if base is None else run | {"base": fingerprint(base.state_dict())}
+    if args.start_from:
+        run["start"] = args.start_from
+    if base is not None:
+        run["base"] = fingerprint(base.state_dict())
+    return run
 
 
 def write_weights(network: nn.Module, base: UNet | None, seconds: float, args: argparse.Namespace) -> None:
@@ -128,6 +150,10 @@ def write_weights(network: nn.Module, base: UNet | None, seconds: float, args: a
         "minutes": f"{seconds / 60:.1f}",
         "fingerprint": mark,
     }
+    if base is not None:
+        lines["base"] = fingerprint(base.state_dict())
+    if args.start_from:
+        lines["started from"] = args.started_from
     text = "".join(f"{name}: {value}\n" for name, value in lines.items())
     write_file(args.out.with_suffix(".txt"), text.encode(errors="backslashreplace"))
     print(f"wrote {args.out} and, beside it, {args.out.with_suffix('.txt').name}, which lists how it was made")

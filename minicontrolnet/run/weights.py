@@ -68,6 +68,30 @@ def load_control(kind: str, base: UNet, path: str | Path | None = None) -> Contr
     return lock(control)
 
 
+def start_from(control: ControlNet, source: str | Path) -> str:
+    """Load a trained ControlNet, also one for another condition, as the start of a new training.
+
+    source: "edge", "palette" or "pose" for a shipped one, or a file. Where the condition has another
+    number of channels, the first layer of the condition encoder keeps its new weights. Returns a
+    description of the start for the training's records.
+    """
+    path = WEIGHTS / f"{source}.pt" if str(source) in CHANNELS else Path(source)
+    found = load_file(path)
+    kind = found.get("kind") if isinstance(found, dict) else None
+    if kind not in CHANNELS:
+        raise Problem(f"{path} does not hold the weights of a ControlNet; give edge, palette, pose or another file")
+    weights = _weights_of_kind(found, kind, path)
+    mark = fingerprint(weights)
+    first = "condition_encoder.layers.0.weight"
+    if CHANNELS[kind] != control.c_condition:
+        weights[first] = control.state_dict()[first]
+    try:
+        control.load_state_dict(weights)
+    except (RuntimeError, AttributeError, TypeError) as error:
+        raise Problem(f"the weights in {path} belong to a ControlNet of another size; give another file") from error
+    return f"{kind} ControlNet {mark}"
+
+
 def load_classifier() -> ShapeClassifier:
     """The locked shape classifier that the scores use, as shipped."""
     classifier = ShapeClassifier()
