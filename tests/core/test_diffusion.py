@@ -7,7 +7,8 @@ import torch
 
 from torch.nn.functional import avg_pool2d
 
-from minicontrolnet.diffusion import (ALPHA_BAR, SHIFT, TIMESTEPS, cfg, ddim, ddim_step, ddpm, ddpm_step,
+from minicontrolnet.errors import Problem
+from minicontrolnet.diffusion import (ALPHA_BAR, SHIFT, TIMESTEPS, cfg, ddim, ddim_step, ddim_steps, ddim_times, ddpm, ddpm_step,
                                       eps_from_v, eps_from_x0, loss_weight, noise_loss, q_sample,
                                       shift, to_eps, x0_from_eps)
 
@@ -221,16 +222,17 @@ def test_ddim_step_is_the_closed_form():
     now, then = (ALPHA_BAR[time].view(-1, 1, 1, 1) for time in (t, t - 1))
     of_eps = (1 - then).sqrt() - (then * (1 - now) / now).sqrt()
     expected = (then / now).sqrt() * xt + of_eps * eps
-    close(ddim_step(eps, xt, t, t - 1, clip=False), expected, rtol=1e-7, atol=1e-9)
+    close(ddim_step(eps, xt, t, t - 1, clip=False)[0], expected, rtol=1e-7, atol=1e-9)
 
 
 def test_ddim_steps_with_the_true_noise_stay_on_the_path():
     """With the true eps, any stride leads from q_sample at t to that at t_next, and -1 is x0."""
     x0, eps = noise(3, 1, 4, 4).clamp(-1, 1), noise(3, 1, 4, 4, seed=1)
     t, t_next = torch.tensor([999, 500, 30]), torch.tensor([400, 499, -1])
-    stepped = ddim_step(eps, q_sample(x0, t, eps), t, t_next)
+    stepped, guess = ddim_step(eps, q_sample(x0, t, eps), t, t_next)
     close(stepped[:2], q_sample(x0, t_next.clamp(min=0), eps)[:2], rtol=1e-7, atol=1e-9)
     close(stepped[2], x0[2])
+    close(guess, x0, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 7, 25, TIMESTEPS])
@@ -254,6 +256,7 @@ def test_ddim_visits_as_many_falling_times_as_asked(steps):
     """The first time is the last of the schedule, and each is lower than the one before."""
     times = []
     ddim(lambda xt, t: times.append(t.unique().item()) or xt, noise(2, 1, 1, 1), steps)
+    assert ddim_times(steps) == [*times, -1]
     assert len(times) == steps and times[0] == TIMESTEPS - 1 and times[-1] >= 0
     assert all(a > b for a, b in zip(times, times[1:]))
 
@@ -270,9 +273,10 @@ def test_the_clipped_picture_has_the_noise_that_fits_it():
     """A clipped step is the step of a model that said the clipped x0 itself."""
     xt, t, t_next = noise(2, 3, 4, 4), torch.tensor([800, 200]), torch.tensor([700, 100])
     wild = 3 * noise(2, 3, 4, 4, seed=1)
-    clipped = ddim_step(eps_from_x0(wild, xt, t), xt, t, t_next)
-    tame = ddim_step(eps_from_x0(wild.clamp(-1, 1), xt, t), xt, t, t_next, clip=False)
+    clipped, guess = ddim_step(eps_from_x0(wild, xt, t), xt, t, t_next)
+    tame, _ = ddim_step(eps_from_x0(wild.clamp(-1, 1), xt, t), xt, t, t_next, clip=False)
     close(clipped, tame)
+    close(guess, wild.clamp(-1, 1))
 
 
 @pytest.mark.parametrize("steps", [0, -1, TIMESTEPS + 1])
@@ -282,7 +286,70 @@ def test_ddim_refuses_steps_out_of_range(steps):
         ddim(lambda xt, t: xt, noise(1, 1, 1, 1), steps)
 
 
+def test_times_are_rounded_to_the_nearest():
+    """Seven steps divide 1000 times into equal strides, rounded to the nearest whole number."""
+    assert ddim_times(7) == [round(999 - 1000 * i / 7) for i in range(8)]
+    assert ddim_times(3) == [999, 666, 332, -1]
+
+
 def test_samplers_build_no_graph():
     """A network that requires gradients is sampled without any."""
     weight = torch.ones(1, requires_grad=True)
-    assert not ddim(lambda xt, t: weight * xt, noise(1, 1, 1, 1).float(), 2).requires_grad
+
+    def model(xt, t):
+        return weight * xt
+
+    assert not ddim(model, noise(1, 1, 1, 1).float(), 2).requires_grad
+    assert not ddpm(model, noise(1, 1, 1, 1).float(), torch.Generator().manual_seed(0)).requires_grad
+    for xt, x0 in ddim_steps(model, noise(1, 1, 1, 1).float(), [999, 500, -1]):
+        assert not xt.requires_grad and not x0.requires_grad
+        assert torch.is_grad_enabled(), "the consumer of the steps may still compute gradients"
+
+
+def test_ddpm_takes_its_noise_from_its_generator():
+    """Equal seeds give equal pictures, other seeds give others, and the global generator stays as it was."""
+
+    def run(seed):
+        return ddpm(lambda xt, t: 0.1 * xt, noise(1, 1, 2, 2), torch.Generator().manual_seed(seed))
+
+    before = torch.random.get_rng_state()
+    first = run(0)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    torch.rand(1)
+    assert torch.equal(run(0), first) and not torch.equal(run(1), first)
+
+
+def test_ddpm_is_algorithm_2_written_out():
+    """All steps with z from the generator. Every x0 is clipped, and the picture comes from the last step."""
+    start, generator, again = noise(1, 1, 2, 2), torch.Generator().manual_seed(4), torch.Generator().manual_seed(4)
+    xt = start
+    for t in reversed(range(TIMESTEPS)):
+        z = torch.randn(1, 1, 2, 2, generator=again, dtype=torch.float64)
+        a, before = SHIFTED[t], SHIFTED[t - 1] if t else 1.0
+        x0 = ((xt - math.sqrt(1 - a) * (0.5 * xt)) / math.sqrt(a)).clamp(-1, 1)
+        eps = (xt - math.sqrt(a) * x0) / math.sqrt(1 - a)
+        mean = (xt - (1 - a / before) / math.sqrt(1 - a) * eps) / math.sqrt(a / before)
+        xt = mean + (math.sqrt(1 - a / before) * z if t else 0)
+    close(ddpm(lambda xt, t: 0.5 * xt, start, generator), xt, rtol=1e-6, atol=1e-6)
+
+
+def test_the_iterator_yields_every_state_and_its_picture():
+    """Its pairs are those of ddim_step, one after another, and ddim returns the last picture."""
+    xt = start = noise(2, 1, 4, 4)
+    times = ddim_times(4)
+    found = list(ddim_steps(lambda xt, t: 0.3 * xt, start, times))
+    for (state, picture), now, later in zip(found, times[:-1], times[1:], strict=True):
+        t = torch.tensor([now, now])
+        xt, x0 = ddim_step(0.3 * xt, xt, t, torch.tensor([later, later]))
+        assert torch.equal(state, xt) and torch.equal(picture, x0)
+    assert torch.equal(ddim(lambda xt, t: 0.3 * xt, start, 4), found[-1][1])
+
+
+@pytest.mark.parametrize("name", ["xo", "epsilon", "", "X0"])
+def test_an_unknown_prediction_type_is_a_problem(name):
+    """It is never read as one of the others."""
+    t, x = torch.tensor([3]), noise(1, 1, 2, 2)
+    with pytest.raises(Problem, match=f"{name!r}"):
+        loss_weight(t, x, name)
+    with pytest.raises(Problem, match=f"{name!r}"):
+        to_eps(x, x, t, name)

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from minicontrolnet.diffusion import ALPHA_BAR, ddim
-from minicontrolnet.files import Problem
-from minicontrolnet.sampling import (compose, during, guess_mode_weights, guided,
-                                     paper_weights, predictor, sample, weigh)
+from minicontrolnet.diffusion import ALPHA_BAR, ddim_step
+from minicontrolnet.errors import Problem
+from minicontrolnet.sampling import (Control, compose, control_window, guess_mode_weights, guided,
+                                     paper_weights, predictor, sample, sample_steps, seeded_noise, weigh)
 from minicontrolnet.shapes import tokenize
 
 WORDS = ["red star on blue", "circle"]
@@ -65,7 +65,7 @@ def test_compose_adds_and_nothing_more(base, trained, inputs, condition):
     assert equal(compose(a), a) and equal(compose(a, b), compose(b, a))
     assert equal(compose(a, b), [x + y for x, y in zip(a, b)])
     assert equal(compose(a, a), weigh(a, 2.0))
-    together = predictor(base, prompt, [(trained, condition), (trained, 1 - condition)])
+    together = predictor(base, prompt, [Control(trained, condition), Control(trained, 1 - condition)])
     assert torch.equal(together(xt, t), base(xt, t, prompt, compose(a, b)))
 
 
@@ -103,7 +103,7 @@ def test_predictor_without_a_controlnet_is_the_base(base, inputs):
 def test_strength_0_is_the_base_and_1_the_plain_sum(base, trained, inputs, condition):
     """To the last bit, for one number and for 13; in between it is neither."""
     xt, t, prompt = inputs
-    run = lambda *scale: predictor(base, prompt, [(trained, condition, *scale)])(xt, t)
+    run = lambda *scale: predictor(base, prompt, [Control(trained, condition, *scale)])(xt, t)
     free = base(xt, t, prompt)
     plain = base(xt, t, prompt, trained(xt, t, prompt, condition))
     assert all(torch.equal(run(zero), free) for zero in (0, 0.0, [0.0] * 13))
@@ -118,7 +118,7 @@ def test_a_strength_of_13_numbers_weighs_each_control(base, trained, inputs, con
     xt, t, prompt = inputs
     controls = trained(xt, t, prompt, condition)
     middle = (*[0 * c for c in controls[:-1]], controls[-1])
-    model = predictor(base, prompt, [(trained, condition, [0.0] * 12 + [1.0])])
+    model = predictor(base, prompt, [Control(trained, condition, [0.0] * 12 + [1.0])])
     assert torch.equal(model(xt, t), base(xt, t, prompt, middle))
 
 
@@ -132,7 +132,7 @@ def test_guided_has_control_in_the_conditional_branch(base, trained, inputs, con
     """
     xt, t, prompt = inputs
     for words in (prompt, 0 * prompt):
-        for controls in ([(trained, condition)], []):
+        for controls in ([Control(trained, condition)], []):
             uncond = predictor(base, 0 * prompt, controls if in_both else [])(xt, t)
             cond = predictor(base, words, controls)(xt, t)
             model = guided(base, words, controls, scale, in_both)
@@ -202,28 +202,46 @@ def test_strength_weighs_in_sample(quick, trained, condition):
 
 
 @pytest.mark.parametrize("in_both", [False, True])
-def test_control_start_and_end_have_exact_extremes(quick, trained, condition, in_both):
-    """0 to 1 is all of it; 0 to 0 and 1 to 1 are the base, to the last bit."""
-    run = lambda start, end: quick((trained, condition), in_both=in_both,
-                                   control_start=start, control_end=end)
+def test_control_from_start_to_end_is_all_of_it(quick, trained, condition, in_both):
+    """The shares 0 to 1 change no bit, and the two halves differ."""
+
+    def run(start, end):
+        return quick((trained, condition), in_both=in_both, control_start=start, control_end=end)
+
     assert torch.equal(run(0.0, 1.0), quick((trained, condition), in_both=in_both))
-    assert torch.equal(run(0.0, 0.0), quick()) and torch.equal(run(1.0, 1.0), quick())
     assert not torch.isclose(run(0.5, 1.0), run(0.0, 0.5)).all()
 
 
 @pytest.mark.parametrize("steps", [1, 3, 10, 16, 25, 80])
 def test_control_lasts_from_its_start_to_its_end(steps):
-    """Of n steps, the first k come before the share k / n, and the others after it."""
-    times, seen = [], []
-    note = lambda where: lambda xt, t: where.append(t[0].item()) or xt
-    ddim(note(times), torch.zeros(1, 1, 1, 1), steps)
-    for k in range(steps + 1):
-        for start, end in ((0, k), (k, steps)):
-            model = during(note(seen), lambda xt, t: xt, start / steps, end / steps)
-            for time in times:
-                model(torch.zeros(1), torch.tensor([time]))
-            assert seen == times[start:end]
-            seen.clear()
+    """Step i of n begins at the share i / n, and has control if that is at least the start and below the end."""
+    for first in range(steps):
+        for after in range(first + 1, steps + 1):
+            assert control_window(steps, first / steps, after / steps) == (first, after)
+    assert control_window(25, 0.28, 0.6) == (7, 15)
+    assert control_window(4, 0.1, 0.6) == (1, 3)
+
+
+@pytest.mark.parametrize("start, end", [(0.0, 0.0), (1.0, 1.0), (0.5, 0.5), (0.6, 0.4), (0.55, 0.7)])
+def test_a_window_without_a_step_is_a_problem(quick, trained, condition, start, end):
+    """No step of two begins there, so the picture would have no control at all."""
+    with pytest.raises(Problem, match="no step has control"):
+        quick((trained, condition), control_start=start, control_end=end)
+
+
+@pytest.mark.parametrize("in_both", [False, True])
+def test_outside_of_its_window_sampling_is_that_of_the_base_with_guidance(base, trained, noise, condition, in_both):
+    """Four steps by hand: the base's own, two with control, the base's own; guidance is in all of them."""
+    tokens, times, xt = tokenize(WORDS), [999, 749, 499, 249, -1], noise
+    for i, (now, later) in enumerate(zip(times, times[1:])):
+        controls = [Control(trained, condition)] if i in (1, 2) else []
+        t, t_next = torch.tensor([now, now]), torch.tensor([later, later])
+        cond = predictor(base, tokens, controls)(xt, t)
+        uncond = predictor(base, 0 * tokens, controls if in_both else [])(xt, t)
+        xt, x0 = ddim_step(uncond + 3.0 * (cond - uncond), xt, t, t_next)
+    pictures = sample(base, WORDS, noise, [(trained, condition)], 3.0, 4, in_both=in_both,
+                      control_start=0.25, control_end=0.75)
+    torch.testing.assert_close(pictures, (x0 + 1) / 2, rtol=0, atol=1e-9)
 
 
 def test_sample_has_control_from_its_start_to_its_end(quick, counted, condition):
@@ -259,3 +277,29 @@ def test_sampling_builds_no_graph(quick, trained, condition):
     """Also with a ControlNet in training, whose weights ask for gradients."""
     assert all(p.requires_grad for p in trained.parameters())
     assert not quick((trained, condition)).requires_grad
+
+
+def test_steps_yield_the_way_to_the_picture(base, trained, noise, condition):
+    """As many pairs as steps; sample returns the last picture; gradients are the consumer's own business."""
+    controls = [(trained, condition)]
+    found = list(sample_steps(base, WORDS, noise, controls, 3.0, steps=3))
+    assert len(found) == 3 and all(xt.shape == x0.shape == noise.shape for xt, x0 in found)
+    assert torch.equal(sample(base, WORDS, noise, controls, 3.0, steps=3), ((found[-1][1] + 1) / 2).clamp(0, 1))
+    assert torch.equal(*found[-1]), "after the last step the state is the picture"
+    assert not torch.isclose(*found[0]).all()
+
+
+def test_noise_depends_on_its_seed_alone():
+    """Equal seeds give equal noise, other seeds give others, and more pictures begin with the same ones."""
+    torch.manual_seed(1)
+    first = seeded_noise(2, seed=0)
+    torch.manual_seed(2)
+    assert first.shape == (2, 3, 64, 64) and torch.equal(seeded_noise(3, seed=0)[:2], first)
+    assert not torch.isclose(seeded_noise(2, seed=1), first).all()
+    assert abs(seeded_noise(16, 3).mean()) < 0.02 and abs(seeded_noise(16, 3).std() - 1) < 0.02
+
+
+def test_the_weights_of_the_paper_and_of_guess_mode():
+    """Sec. 3.4: 64 / h for Stable Diffusion's grids; the released code: 0.825 to the power 12 - i."""
+    assert paper_weights() == [1] * 3 + [2] * 3 + [4] * 3 + [8] * 4
+    assert guess_mode_weights() == pytest.approx([0.825**k for k in range(12, -1, -1)])

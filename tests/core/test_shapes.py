@@ -6,7 +6,7 @@ import pytest
 import torch
 from matplotlib.path import Path as Polygon
 
-from minicontrolnet.files import Problem
+from minicontrolnet.errors import Problem
 from minicontrolnet.shapes import (COLOURS, DARK, LARGEST, SHAPES, SMALLEST, TILT, Outline, Scenes,
                                    describe, random_batch, random_scenes, render, to_image,
                                    tokenize)
@@ -26,7 +26,7 @@ def corners(scenes, i):
     corners = []
     for k in range(2 * outline.points):
         r = radius * (outline.notch if k % 2 else 1)
-        angle = scenes.angle[i].item() + outline.turn + k * math.pi / outline.points
+        angle = scenes.angle[i].item() + outline.upright + k * math.pi / outline.points
         corners.append([r * math.cos(angle) * aspect**0.5, r * math.sin(angle) / aspect**0.5])
     return torch.tensor(corners, dtype=torch.float64) + scenes.centre[i]
 

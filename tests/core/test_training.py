@@ -1,27 +1,26 @@
-"""Training: what is learned, a loop that can be stopped anywhere, and files that never lie."""
+"""Training: what is learned, by hand, and a loop that can be stopped anywhere."""
 
+import copy
 import math
-import multiprocessing
-import random
-import signal
-import sys
-import time
 
 import pytest
 import torch
 from torch import nn
 
-from minicontrolnet import training
+from conftest import fill_zeros
+from minicontrolnet.conditions import condition_of, detect_edges, palette, roughen, stick_figure
 from minicontrolnet.controlnet import ControlNet, lock
-from minicontrolnet.diffusion import TIMESTEPS, alpha_bar_at
-from minicontrolnet.files import Problem, load_file
-from minicontrolnet.training import (base_loss, control_loss, drop_words, fresh_batch, learning_rate,
-                                     random_times_and_noise, train)
+from minicontrolnet.diffusion import ALPHA_BAR, TIMESTEPS, eps_from_x0
+from minicontrolnet.errors import Problem
+from minicontrolnet.shapes import random_batch, tip_of
+from minicontrolnet.training import (BATCH_SIZE, Training, base_loss, condition_loss, control_loss, drop_words,
+                                     find_gradients, fresh_batch, learning_rate, moving_average,
+                                     random_times_and_noise, seeded)
 
 SMALL = (8, 8, 8, 32)
 
 
-def seeded(seed=0):
+def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
@@ -36,45 +35,29 @@ def same(a, b):
     return a == b
 
 
-def kept(path):
-    """All that a checkpoint holds, save for the time that it took."""
-    return {name: part for name, part in load_file(path).items() if name != "seconds"}
+def run(training):
+    """Iterate to the end. Returns the losses."""
+    return [loss for _, loss in training]
 
 
 def toy_loss(network, generator):
-    """A quick loss for a Linear layer, new data at each step."""
-    x = torch.rand(4, network.in_features, generator=generator)
+    """A quick loss for a Linear layer, with new data at each step."""
+    x = torch.rand(4, network.in_features, generator=generator).to(network.weight.dtype)
     return (network(x) - 1).square().mean()
 
 
-@pytest.fixture
-def toy():
-    """A function that builds a Linear layer from a seed."""
-
-    def build(size=4, seed=0):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return nn.Linear(size, size)
-
-    return build
+def toy(size=4, seed=0):
+    """A Linear layer from a seed."""
+    return seeded(seed, nn.Linear, size, size)
 
 
-@pytest.fixture
-def checkpoint(toy, tmp_path):
-    """The file of a run of 6 steps that was stopped after 3."""
-    path = tmp_path / "run.pt"
-    train(toy(), toy_loss, 6, lr=0.1, path=path, stop_at=3)
-    return path
-
-
-# %% What is learned
+# %% Words, times and noise
 
 
 def test_drop_words_drops_as_often_as_asked():
     """A share ``whole`` of the prompts loses all; of the other words a share ``each`` is lost."""
     n = 40_000
-    dropped = drop_words(torch.full((n, 3), 5), seeded(), whole=0.1, each=0.2) == 0
-    share = lambda event: event.float().mean().item()
+    dropped = drop_words(torch.full((n, 3), 5), generator(), whole=0.1, each=0.2) == 0
     error = 5 * 0.5 / math.sqrt(n)  # five standard errors at most
     for word in range(3):
         assert share(dropped[:, word]) == pytest.approx(0.1 + 0.9 * 0.2, abs=error)
@@ -82,326 +65,455 @@ def test_drop_words_drops_as_often_as_asked():
     assert share(dropped.sum(1) == 1) == pytest.approx(0.9 * 3 * 0.2 * 0.8**2, abs=error)
 
 
+def share(event):
+    return event.float().mean().item()
+
+
 def test_drop_words_keeps_the_other_words_and_its_input():
     """Chance 0 keeps all, chance 1 drops all, and what is kept stays in its place."""
-    prompt = torch.randint(1, 5, (1000, 3), generator=seeded())
+    prompt = torch.randint(1, 5, (1000, 3), generator=generator())
     before = prompt.clone()
-    assert torch.equal(drop_words(prompt, seeded(), 0.0, 0.0), prompt)
-    assert not drop_words(prompt, seeded(), 1.0, 0.0).any()
-    assert not drop_words(prompt, seeded(), 0.0, 1.0).any()
-    some = drop_words(prompt, seeded(), 0.2, 0.3)
+    assert torch.equal(drop_words(prompt, generator(), 0.0, 0.0), prompt)
+    assert not drop_words(prompt, generator(), 1.0, 0.0).any()
+    assert not drop_words(prompt, generator(), 0.0, 1.0).any()
+    some = drop_words(prompt, generator(), 0.2, 0.3)
     assert torch.equal(some[some != 0], prompt[some != 0]) and torch.equal(prompt, before)
 
 
 def test_whole_prompts_are_dropped_wholly():
     """With ``each`` at 0, a prompt is complete or empty."""
-    count = (drop_words(torch.ones(1000, 3), seeded(), whole=0.5, each=0.0) != 0).sum(1)
+    count = (drop_words(torch.ones(1000, 3), generator(), whole=0.5, each=0.0) != 0).sum(1)
     assert set(count.tolist()) == {0, 3}
 
 
 def test_noise_covers_the_times_evenly():
     """Cut in 16 parts, the times have one in each; the noise is standard normal."""
-    t, eps = random_times_and_noise(torch.zeros(16, 3, 32, 32), seeded())
+    t, eps = random_times_and_noise(torch.zeros(16, 3, 32, 32), generator())
     assert t.dtype == torch.long and torch.equal(t * 16 // TIMESTEPS, torch.arange(16))
     assert abs(eps.mean()) < 0.03 and abs(eps.std() - 1) < 0.03
+
+
+def test_each_picture_has_a_time_of_its_own_choice():
+    """Within their parts the times are uniform: their mean is the middle, and they do not move together."""
+    many = generator()
+    places = torch.stack([random_times_and_noise(torch.zeros(4, 1), many)[0] % 250 for _ in range(1000)]).float()
+    assert (places.mean(0) - 124.5).abs().max() < 5 * 72 / 1000**0.5
+    assert (torch.corrcoef(places.T) - torch.eye(4)).abs().max() < 5 / 1000**0.5
+    assert places.min() < 5 and places.max() > 244
 
 
 @pytest.mark.parametrize("n", [1, 2, 16, 128])
 def test_times_stay_below_the_last_even_if_rounded_up(n, monkeypatch):
     """The largest number that torch.rand can draw gives a time that exists."""
     monkeypatch.setattr(torch, "rand", lambda *size, generator: torch.full(size, 1 - 2**-24))
-    assert random_times_and_noise(torch.zeros(n, 1), seeded())[0].max() == TIMESTEPS - 1
+    assert random_times_and_noise(torch.zeros(n, 1), generator())[0].max() == TIMESTEPS - 1
 
 
-def test_control_learns_with_half_of_the_prompts_empty(make_base):
-    """The base and the ControlNet see the same prompts: complete or empty, half and half."""
-    base, prompts = lock(make_base(SMALL, torch.float32)), []
-
-    def spy(xt, t, prompt, condition):
-        prompts.append(prompt)
-        assert condition.shape == (16, 1, 64, 64) and xt.shape == (16, 3, 64, 64)
-
-    loss, generator = control_loss(base, "edge"), seeded()
-    for _ in range(8):
-        loss(spy, generator)
-    words = (torch.cat(prompts) != 0).sum(1)
-    assert set(words.tolist()) == {0, 3} and 40 < (words == 0).sum() < 88
+# %% The objective by hand
 
 
-def test_the_base_learns_all_kinds_of_prompts(make_base):
-    """Most are whole, some empty, and some lack single words: "star" alone is known, too."""
-    base, prompts, generator = make_base(SMALL, torch.float32), [], seeded()
-    base.forward = lambda xt, t, prompt: prompts.append(prompt) or xt
-    for _ in range(20):
-        base_loss(base, generator)
-    words = (torch.cat(prompts) != 0).sum(1)
-    assert (words == 3).sum() > 200 and 10 < (words == 0).sum() < 100
-    assert 5 < ((words == 1) | (words == 2)).sum() < 100
+class Spy(nn.Module):
+    """A network that notes what it is given and returns half of xt."""
+
+    def __init__(self, prediction_type="x0"):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1, dtype=torch.float64))
+        self.prediction_type = prediction_type
+        self.given = []
+
+    def forward(self, *given):
+        self.given.append(given)
+        return 0.5 * self.weight * given[0]
 
 
-def test_losses_train_on_the_pictures_they_are_given(make_base):
-    """Fresh pictures by default; given others, base and ControlNet see those and no more."""
-    base, seen = lock(make_base(SMALL, torch.float32)), []
-    grey = lambda generator: fresh_batch(generator)._replace(x0=torch.zeros(16, 3, 64, 64))
-
-    class Spy:
-        prediction_type = "x0"
-
-        def __call__(self, xt, t, prompt, condition=None):
-            seen.append((xt, t))
-            return xt
-
-        parameters = staticmethod(base.parameters)
-
-    base_loss(Spy(), seeded(), next_batch=grey)
-    xt, t = seen[0]
-    noise = xt / (1 - alpha_bar_at(t, xt)).sqrt()
-    assert noise.std() == pytest.approx(1, abs=0.02)  # nothing but noise: x0 was 0
-    seen.clear()
-
-    def spy(xt, t, prompt, condition):
-        seen.append((xt, t))
-
-    control_loss(base, "edge", next_batch=grey)(spy, seeded())
-    xt, t = seen[0]
-    assert (xt / (1 - alpha_bar_at(t, xt)).sqrt()).std() == pytest.approx(1, abs=0.02)
+def exact_batch(generator):
+    """A fresh batch whose x0 is in float64, so that a loss can be computed exactly."""
+    batch = fresh_batch(generator)
+    return batch._replace(x0=batch.x0.double())
 
 
-def test_loss_goes_down_on_a_fixed_batch(make_base, monkeypatch):
+def prompts_only(n):
+    """A function to batches of n complete prompts with pictures of one pixel."""
+
+    def next_batch(generator):
+        batch = random_batch(1, generator)
+        prompt = torch.randint(1, 5, (n, 3), generator=generator)
+        return batch._replace(x0=torch.zeros(n, 1, 1, 1, dtype=torch.float64), prompt=prompt)
+
+    return next_batch
+
+
+def eq_5(x0, t, eps, model_eps, prediction_type):
+    """The squared error of what the network predicts, from the papers' formulas; x0's has a weight up to 20."""
+    alpha_bar = ALPHA_BAR[t].view(-1, 1, 1, 1)
+    signal, noise = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
+    xt = signal * x0 + noise * eps
+    if prediction_type == "eps":
+        return (model_eps - eps).square().mean()
+    guess = (xt - noise * model_eps) / signal
+    if prediction_type == "v":
+        return (signal * (model_eps - eps) - noise * (guess - x0)).square().mean()
+    return ((1 / (1 - alpha_bar)).clamp(max=20) * (guess - x0).square()).mean()
+
+
+@pytest.mark.parametrize("kind", ["edge", "palette", "pose"])
+@pytest.mark.parametrize("prediction_type", ["x0", "v", "eps"])
+def test_the_loss_of_a_condition_by_hand(kind, prediction_type):
+    """Eq. 5 on a batch, its condition, half of its prompts, its times and its noise, in this order."""
+    base, model, random = Spy(prediction_type), Spy(), generator(3)
+    loss = condition_loss(model, base, kind, random, next_batch=exact_batch)
+    again = generator(3)
+    batch = exact_batch(again)
+    condition = {"edge": lambda: roughen(detect_edges(batch.image), again),
+                 "palette": lambda: palette(batch.image),
+                 "pose": lambda: stick_figure(batch.scenes.centre, tip_of(batch.scenes))}[kind]()
+    prompt = drop_words(batch.prompt, again, 0.5, 0.0)
+    t, eps = random_times_and_noise(batch.x0, again)
+    xt = ALPHA_BAR[t].view(-1, 1, 1, 1).sqrt() * batch.x0 + (1 - ALPHA_BAR[t]).view(-1, 1, 1, 1).sqrt() * eps
+    [given] = model.given
+    assert torch.allclose(given[0], xt) and torch.equal(given[1], t)
+    assert torch.equal(given[2], prompt) and torch.equal(given[3], condition)
+    torch.testing.assert_close(loss.detach(), eq_5(batch.x0, t, eps, 0.5 * xt, prediction_type))
+    assert torch.equal(random.get_state(), again.get_state())
+
+
+def test_edges_are_roughened_in_training_alone():
+    """A drawing is rough, too; the detector itself stays exact."""
+    batch = fresh_batch(generator(3))
+    model = Spy()
+    condition_loss(model, Spy(), "edge", generator(3))
+    assert not torch.equal(model.given[0][3], detect_edges(batch.image))
+    assert torch.equal(condition_of("edge", batch), detect_edges(batch.image))
+
+
+def test_your_own_function_of_a_batch_is_a_condition():
+    """It is handed on as it is."""
+    model = Spy()
+    condition_loss(model, Spy(), lambda batch: 2 * batch.mask, generator(3))
+    assert torch.equal(model.given[0][3], 2 * fresh_batch(generator(3)).mask)
+
+
+@pytest.mark.parametrize("weighted_as", [None, "x0", "v", "eps"])
+@pytest.mark.parametrize("prediction_type", ["x0", "v"])
+def test_the_loss_of_the_base_by_hand(prediction_type, weighted_as):
+    """Eq. 5 with the network's own weight, or with another one if that is asked for."""
+    unet, random, again = Spy(prediction_type), generator(3), generator(3)
+    loss = base_loss(unet, random, exact_batch, weighted_as)
+    batch = exact_batch(again)
+    prompt = drop_words(batch.prompt, again, 0.1, 0.03)
+    t, eps = random_times_and_noise(batch.x0, again)
+    [given] = unet.given
+    assert torch.equal(given[1], t) and torch.equal(given[2], prompt) and len(given) == 3
+    torch.testing.assert_close(loss.detach(), eq_5(batch.x0, t, eps, 0.5 * given[0], weighted_as or prediction_type))
+    assert torch.equal(random.get_state(), again.get_state())
+
+
+def test_base_and_controlnet_are_given_the_same():
+    """Both see the same xt, t and prompt; the base gets the ControlNet's controls, and that one the condition."""
+
+    class Control(Spy):
+        def forward(self, *given):
+            super().forward(*given)
+            return "controls"
+
+    base, control = Spy(), Control()
+    control_loss(base, "palette", next_batch=exact_batch)(control, generator(5))
+    [(xt, t, prompt, controls)] = base.given
+    [given] = control.given
+    assert controls == "controls"
+    assert all(torch.equal(a, b) for a, b in zip((xt, t, prompt), given))
+    assert torch.equal(given[3], palette(fresh_batch(generator(5)).image))
+    assert prompt.any(), "some prompts are complete"
+
+
+@pytest.mark.parametrize("options, empty", [({}, 0.5), ({"drop": 0.0}, 0.0), ({"drop": 1.0}, 1.0), ({"drop": 0.2}, 0.2)])
+def test_a_controlnet_learns_with_the_share_of_empty_prompts_that_was_asked_for(options, empty):
+    """Prompts are complete or empty; by default one half is empty (Sec. 3.3)."""
+    control = Spy()
+    control_loss(Spy(), lambda batch: batch.x0, next_batch=prompts_only(4000), **options)(control, generator())
+    words = (control.given[0][2] != 0).sum(1)
+    assert set(words.tolist()) <= {0, 3}
+    assert share(words == 0) == pytest.approx(empty, abs=5 * 0.5 / 4000**0.5 if 0 < empty < 1 else 0)
+
+
+def test_the_base_learns_all_kinds_of_prompts():
+    """One in ten is empty. Of the others a share of 1 - 0.97^3 lacks words: "star" alone is known, too."""
+    base, n = Spy(), 10_000
+    base_loss(base, generator(), prompts_only(n))
+    words = (base.given[0][2] != 0).sum(1)
+    error = 5 * 0.3 / n**0.5
+    assert share(words == 0) == pytest.approx(0.1, abs=error)
+    assert share((words == 1) | (words == 2)) == pytest.approx(0.9 * (1 - 0.97**3), abs=error)
+
+
+def test_training_sees_sixteen_fresh_pictures_a_step():
+    assert BATCH_SIZE == 16
+    one, two = fresh_batch(generator()), fresh_batch(generator())
+    assert len(one.x0) == 16 and torch.equal(one.x0, two.x0)
+    base = Spy()
+    base_loss(base, generator())
+    control = Spy()
+    control_loss(base, "edge")(control, generator())
+    assert control.given[0][0].shape == (16, 3, 64, 64) and control.given[0][3].shape == (16, 1, 64, 64)
+    assert base.given[0][0].shape == (16, 3, 64, 64)
+
+
+@pytest.mark.parametrize("what", ["base", "control"])
+def test_the_mean_loss_of_equal_parts_is_the_loss_of_the_batch(what):
+    """Each part is computed with the same pictures, times and noise as the whole."""
+
+    def loss(part):
+        if what == "base":
+            return base_loss(Spy(), generator(2), exact_batch, part=part)
+        return control_loss(Spy(), "edge", next_batch=exact_batch, part=part)(Spy(), generator(2))
+
+    whole = loss(slice(None)).detach()
+    parts = torch.stack([loss(slice(0, 8)), loss(slice(8, 16))]).detach()
+    torch.testing.assert_close(parts.mean(), whole)
+    assert parts[0] != parts[1]
+
+
+def test_a_perfect_network_has_no_loss():
+    """It knows the pictures of the generator's next batch."""
+    batch = exact_batch(generator(4))
+
+    class Perfect(Spy):
+        def forward(self, xt, t, prompt):
+            return eps_from_x0(batch.x0, xt, t)
+
+    assert base_loss(Perfect(), generator(4), exact_batch) < 1e-9
+
+
+def test_loss_goes_down_on_a_fixed_batch(make_base):
     """Thirty steps on the same four pictures lower their loss by a fifth."""
-    monkeypatch.setattr(training, "BATCH_SIZE", 4)
-    losses = []
-    train(make_base(SMALL, torch.float32), lambda network, _: base_loss(network, seeded()), 30,
-          lr=1e-2, on_step=lambda step, loss, average: losses.append(loss))
+
+    def fixed(network, _):
+        return base_loss(network, generator(), lambda generator: random_batch(4, generator))
+
+    losses = run(Training(make_base(SMALL, torch.float32), fixed, 30, lr=1e-2))
     assert len(losses) == 30 and losses[-1] < 0.8 * losses[0]
 
 
 # %% The loop
 
 
-def test_learning_rate_rises_over_50_steps_and_falls_to_0():
-    """It starts at 1/50 (in a run under 500 steps at 10/steps), peaks there, stays within (0, 1]."""
-    for steps in (1, 10, 200, 4000):
-        rates = [learning_rate(step, steps) for step in range(steps)]
-        assert all(0 < rate <= 1 for rate in rates)
-        assert rates[0] == pytest.approx(min(1, max(1 / 50, 10 / steps)))
-    assert rates.index(max(rates)) == 49 and max(rates) > 0.999 and rates[-1] < 1e-6
-    assert rates[:50] == sorted(rates[:50]) and rates[49:] == sorted(rates[49:], reverse=True)
+def test_learning_rate_by_its_formula():
+    """A warm-up of 50 steps, or a tenth of a short run, times a cosine that falls to 0."""
+    for steps in (1, 10, 200, 499, 501, 4000):
+        warm_up = 50 if steps >= 500 else steps / 10
+        for step in range(0, steps, max(1, steps // 97)):
+            expected = min(1, (step + 1) / warm_up) * math.cos(math.pi / 2 * step / steps) ** 2
+            assert learning_rate(step, steps) == pytest.approx(expected)
+    rates = [learning_rate(step, 4000) for step in range(4000)]
+    assert rates[0] == pytest.approx(1 / 50) and rates.index(max(rates)) == 49 and rates[-1] < 1e-6
 
 
-def test_train_returns_the_moving_average(toy):
-    """The result forgets its start by (1 + n) / (10 + n) a step, and at most by 0.99."""
-    network, history = toy(), []
-    average = train(network, toy_loss, 20, lr=0.1,
-                    on_step=lambda *_: history.append(network.weight.detach().clone()))
-    by_hand = history[0]
-    for n, weight in enumerate(history[1:], start=1):
-        decay = min(0.99, (1 + n) / (10 + n))
-        by_hand = decay * by_hand + (1 - decay) * weight
-    torch.testing.assert_close(average.weight.detach(), by_hand)
-    assert not torch.equal(average.weight, network.weight) and not average.training
+def test_the_loop_is_adamw_with_clipped_gradients_written_out():
+    """Ten steps by the formulas of Loshchilov and Hutter, in float64, and the moving average of the weights.
+
+    Gradients longer than 1 are shortened to 1. Rates follow the schedule. Decay is 0.01.
+    """
+    network, random, lengths = nn.Linear(3, 2).double(), generator(0), []
+    weight = torch.cat([network.weight.detach(), network.bias.detach()[:, None]], 1).clone()
+    first = second = torch.zeros_like(weight)
+    steps, lr, average = 10, 0.1, None
+
+    def loss(network, generator):
+        x = torch.rand(4, 3, generator=generator).double()
+        return 2 * (network(x) - 1).square().mean()
+
+    training = Training(network, loss, steps, lr=lr, seed=0)
+    for step, value in training:
+        x = torch.cat([torch.rand(4, 3, generator=random).double(), torch.ones(4, 1).double()], 1)
+        error = x @ weight.T - 1
+        assert value == pytest.approx(2 * error.square().mean().item())
+        gradient = 4 * error.T @ x / error.numel()
+        lengths.append(gradient.norm().item())
+        gradient = gradient / max(1.0, gradient.norm().item() + 1e-6)
+        rate = lr * min(1, step / (steps / 10)) * (1 + math.cos(math.pi * (step - 1) / steps)) / 2
+        first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
+        weight = weight * (1 - rate * 0.01)
+        weight = weight - rate * first / (1 - 0.9**step) / ((second / (1 - 0.999**step)).sqrt() + 1e-8)
+        decay = step / (9 + step)
+        average = weight if average is None else decay * average + (1 - decay) * weight
+        found = torch.cat([network.weight.detach(), network.bias.detach()[:, None]], 1)
+        torch.testing.assert_close(found, weight, rtol=1e-5, atol=1e-7)
+        mean = torch.cat([training.averaged.weight.detach(), training.averaged.bias.detach()[:, None]], 1)
+        torch.testing.assert_close(mean, average, rtol=1e-5, atol=1e-7)
+    assert max(lengths) > 1.2 and min(lengths) < 0.9, "some gradients are clipped, and some are not"
 
 
-def test_equal_seeds_train_equal_networks(toy):
+@pytest.mark.parametrize("size, expected", [(5.0, 1.0), (0.25, 0.25)])
+def test_gradients_are_clipped_to_norm_1(size, expected):
+    """A long gradient is shortened over all parameters together, and a short one is left as it is."""
+    network = toy()
+
+    def loss(network, generator):
+        return size * (network.weight.sum() + network.bias.sum()) / 20**0.5
+
+    value = find_gradients(network, loss, generator())
+    norm = torch.cat([p.grad.flatten() for p in network.parameters()]).norm().item()
+    assert norm == pytest.approx(expected, rel=1e-4) and value == loss(network, None)
+    find_gradients(network, loss, generator())
+    assert network.bias.grad.norm().item() == pytest.approx(expected * 0.2**0.5, rel=1e-4), "the old ones are gone"
+
+
+@pytest.mark.parametrize("count, decay", [(1, 2 / 11), (10, 11 / 20), (800, 801 / 810), (891, 0.99), (5000, 0.99)])
+def test_the_average_spans_100_steps_at_most(count, decay):
+    """Early in a run it forgets faster, by (1 + n) / (10 + n)."""
+    average, current = [torch.tensor([3.0])], [torch.tensor([7.0])]
+    moving_average(average, current, torch.tensor(count))
+    assert average[0].item() == pytest.approx(decay * 3 + (1 - decay) * 7, rel=1e-5)
+
+
+def test_the_averaged_network_is_apart_and_in_eval_mode():
+    """It is not the network that is trained, and it does not share its weights."""
+    network = toy()
+    training = Training(network, toy_loss, 20, lr=0.1)
+    run(training)
+    assert not training.averaged.training and network.training
+    assert training.averaged is not network and not torch.equal(training.averaged.weight, network.weight)
+
+
+def test_steps_are_counted_from_one_and_the_rest_is_known():
+    """Whoever leaves the loop may iterate again, and the run goes on from there."""
+    training = Training(toy(), toy_loss, 5, lr=0.1)
+    assert len(training) == 5
+    seen = []
+    for step, loss in training:
+        seen.append(step)
+        assert isinstance(loss, float)
+        if step == 2:
+            break
+    assert len(training) == 3
+    seen += [step for step, _ in training]
+    assert seen == [1, 2, 3, 4, 5] and len(training) == 0 and list(training) == []
+
+
+def test_a_break_changes_no_bit():
+    """To leave the loop and to iterate again is to iterate once."""
+    whole, broken = (Training(toy(), toy_loss, 6, lr=0.1) for _ in range(2))
+    run(whole)
+    for step, _ in broken:
+        if step == 2:
+            break
+    run(broken)
+    assert same(broken.state_dict(), whole.state_dict())
+
+
+def test_equal_seeds_train_equal_networks():
     """The seed decides the run, whatever the global generator does."""
-    a = train(toy(), toy_loss, 5, lr=0.1)
+
+    def trained(**options):
+        training = Training(toy(), toy_loss, 5, lr=0.1, **options)
+        run(training)
+        return training.averaged.state_dict()
+
+    first = trained()
     torch.rand(1)
-    assert same(a.state_dict(), train(toy(), toy_loss, 5, lr=0.1).state_dict())
-    assert not same(a.state_dict(), train(toy(), toy_loss, 5, lr=0.1, seed=1).state_dict())
+    assert same(first, trained(seed=0)) and not same(first, trained(seed=1))
 
 
-@pytest.mark.parametrize("what", ["base", "edge", "palette"])
-def test_a_run_that_was_stopped_equals_one_without_a_break(what, make_base, tmp_path, monkeypatch):
-    """Planned 4 steps, stopped at 2 and resumed by another network: all is equal to the last bit."""
-    monkeypatch.setattr(training, "BATCH_SIZE", 4)
+@pytest.mark.parametrize("what", ["base", "edge", "palette", "pose"])
+def test_a_run_that_was_saved_and_loaded_equals_one_without_a_break(what, make_base):
+    """Planned for 4 steps, left after 2, loaded by another network: all is equal to the last bit."""
     base = lock(make_base(SMALL, torch.float32))
 
-    def run(seed, path, **options):
-        torch.manual_seed(seed)
+    def four(generator):
+        return random_batch(4, generator)
+
+    def training(seed):
         if what == "base":
-            network, loss = make_base(SMALL, torch.float32, seed), base_loss
-        else:
-            network = ControlNet(base, c_condition=1 if what == "edge" else 3)
-            loss = control_loss(base, what)
-        average = train(network, loss, 4, lr=1e-2, path=path, **options)
-        return {"network": network.state_dict(), "average": average.state_dict()}
+            return Training(make_base(SMALL, torch.float32, seed), lambda *given: base_loss(*given, four), 4, lr=1e-2)
+        network = fill_zeros(seeded(seed, ControlNet, base, 3 if what == "palette" else 1), seed)
+        return Training(network, control_loss(base, what, next_batch=four), 4, lr=1e-2)
 
-    whole, broken = tmp_path / "whole.pt", tmp_path / "broken.pt"
-    unbroken = run(0, whole)
-    halfway = run(0, broken, stop_at=2)
-    assert not same(halfway, unbroken)
-    assert same(run(1, broken, resume=True), unbroken)
-    assert same(kept(broken), kept(whole))  # with the optimiser and the generator
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_finishes_the_step_saves_and_can_be_resumed(number, toy, tmp_path):
-    """Interrupted in step 2 by Ctrl-C or kill, the run is saved there, and goes on as if nothing had happened."""
-    whole, broken = tmp_path / "whole.pt", tmp_path / "broken.pt"
-    before = signal.getsignal(number)
-    train(toy(), toy_loss, 5, lr=0.1, path=whole)
-    interrupt = lambda step, *_: signal.raise_signal(number) if step == 2 else None
-    with pytest.raises(KeyboardInterrupt, match="step 2 of 5"):
-        train(toy(), toy_loss, 5, lr=0.1, path=broken, on_step=interrupt)
-    assert load_file(broken)["step"] == 2 and signal.getsignal(number) is before
-    train(toy(seed=1), toy_loss, 5, lr=0.1, path=broken, resume=True)
-    assert same(kept(broken), kept(whole))
+    whole, broken, other = training(0), training(0), training(1)
+    losses = run(whole)
+    for step, _ in broken:
+        if step == 2:
+            break
+    other.load_state_dict(copy.deepcopy(broken.state_dict()))
+    assert run(other) == losses[2:]
+    assert same(other.state_dict(), whole.state_dict())
 
 
-@pytest.fixture
-def interruptible():
-    """Python's own answer to Ctrl-C: a shell's background job starts with SIGINT ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
+def test_a_network_with_locked_or_unused_parameters_is_trained_and_goes_on():
+    """The optimiser knows no moments of these; a state without them is loaded all the same."""
 
+    class Partly(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.used, self.unused = toy(), toy(seed=1)
+            self.locked = lock(toy(seed=2))
 
-def test_a_second_ctrl_c_interrupts_at_once(toy, tmp_path, interruptible):
-    """Whoever presses twice does not wait for the save."""
+        def forward(self, x):
+            return self.locked(self.used(x))
 
-    def twice(*_):
-        signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGINT)
+    def loss(network, generator):
+        return (network(torch.rand(4, 4, generator=generator)) - 1).square().mean()
 
-    before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt):
-        train(toy(), toy_loss, 5, lr=0.1, path=tmp_path / "run.pt", on_step=twice)
-    assert list(tmp_path.iterdir()) == [] and signal.getsignal(signal.SIGINT) is before
+    whole, broken, other = (Training(Partly(), loss, 4, lr=0.1) for _ in range(3))
+    run(whole)
+    next(iter(broken))
+    other.load_state_dict(broken.state_dict())
+    run(other)
+    assert same(other.state_dict(), whole.state_dict())
+    assert same(whole.network.locked.state_dict(), toy(seed=2).state_dict())
+    assert not same(whole.network.used.state_dict(), toy().state_dict())
 
 
 @pytest.mark.parametrize("value", ["nan", "inf"])
 @pytest.mark.parametrize("what", ["loss", "gradient"])
-def test_a_loss_that_is_not_finite_stops_the_run(what, value, toy, checkpoint):
-    """NaN or infinity: the step is named, the file and the weights stay as they were."""
-    network, saved = toy(), checkpoint.read_bytes()
+def test_a_loss_that_is_not_finite_stops_the_run(what, value):
+    """With NaN or infinity nothing is changed: neither the weights, nor their average, nor the count."""
+    network, first = toy(), True
 
     def broken(network, generator):
+        if first:
+            return toy_loss(network, generator)
         if what == "loss":
             return toy_loss(network, generator) * float(value)
         slope = 1 if value == "inf" else 0  # a root's slope at 0 is infinite; times 0 it is NaN
         weight = network.weight
         return (slope * (weight - weight.detach())).sum().sqrt()
 
-    said = f"loss is {value}" if what == "loss" else f"loss is 0.0 and its gradient's norm {value}"
-    with pytest.raises(Problem, match=f"{said}.*step 4"):
-        train(network, broken, 6, lr=0.1, path=checkpoint, resume=True)
-    assert checkpoint.read_bytes() == saved
-    assert same(dict(network.state_dict()), dict(load_file(checkpoint)["network"]))
+    training = Training(network, broken, 6, lr=0.1)
+    next(iter(training))
+    before, first = copy.deepcopy(training.state_dict()), False
+    with pytest.raises(Problem, match=value):
+        run(training)
+    after = training.state_dict()
+    assert all(same(before[part], after[part]) for part in before if part != "generator")
 
 
-# %% Checkpoints
+@pytest.mark.parametrize("steps", [0, -1, 2.5, "3", None])
+def test_a_length_that_is_no_number_of_steps_is_a_problem(steps):
+    with pytest.raises(Problem, match="steps"):
+        Training(toy(), toy_loss, steps, lr=0.1)
 
 
-def train_and_save_often(path):
-    """A training of which most time goes into saving; goes on from the file if there is one."""
-    torch.set_num_threads(1)
-    first = load_file(path)["step"] if path.exists() else 0
-    for step in range(first, 10_000):
-        train(nn.Linear(1000, 1000), toy_loss, 10_000, lr=1e-3, path=path, resume=step > 0,
-              stop_at=step + 1)
+@pytest.mark.parametrize("lr", [0, -0.1, math.inf, math.nan])
+def test_a_rate_that_is_no_positive_number_is_a_problem(lr):
+    with pytest.raises(Problem, match="learning rate"):
+        Training(toy(), toy_loss, 3, lr=lr)
 
 
-def test_a_process_killed_at_any_moment_leaves_a_whole_checkpoint(tmp_path, request):
-    """Of 3 (or --kills) trainings, each killed, the file loads and the next one goes on from it."""
-    path, moment, step = tmp_path / "run.pt", random.Random(0), 0
-    processes = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    for _ in range(request.config.getoption("--kills")):
-        before = path.stat().st_mtime_ns if path.exists() else 0
-        child = processes.Process(target=train_and_save_often, args=[path])
-        child.start()
-        try:
-            deadline = time.monotonic() + 60
-            while not path.exists() or path.stat().st_mtime_ns == before:
-                assert child.is_alive() and time.monotonic() < deadline
-                time.sleep(0.01)
-            time.sleep(moment.uniform(0, 0.4))
-        finally:
-            child.kill()
-            child.join()
-        state = load_file(path)
-        assert state["step"] > step and state["network"]["weight"].isfinite().all()
-        step = state["step"]
+def test_a_locked_network_is_a_problem():
+    """There is nothing to train."""
+    with pytest.raises(Problem, match="locked"):
+        Training(lock(toy()), toy_loss, 3, lr=0.1)
 
 
-@pytest.mark.parametrize("write", [
-    lambda path: path.write_text("not weights"),
-    lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100)),
-    lambda path: torch.save([1, 2, 3], path),
-    lambda path: torch.save({"kind": "base", "weights": {}}, path),
-    lambda path: path.mkdir(),
-    lambda path: None,  # there is no file
-], ids=["text", "picture", "list", "weights", "folder", "nothing"])
-def test_a_foreign_checkpoint_is_a_problem(write, toy, tmp_path):
-    """What training did not write is refused by its name, and the network stays as it was."""
-    path, network = tmp_path / "foreign.pt", toy()
-    write(path)
-    with pytest.raises(Problem, match="foreign.pt"):
-        train(network, toy_loss, 6, lr=0.1, path=path, resume=True)
-    assert same(network.state_dict(), toy().state_dict())
+# %% New networks
 
 
-def test_a_checkpoint_of_another_network_or_run_is_a_problem(toy, checkpoint, make_base, tmp_path):
-    """Another width, another architecture or another number of steps is refused."""
-    for network in toy(size=5), make_base(SMALL):
-        with pytest.raises(Problem, match="of another network"):
-            train(network, toy_loss, 6, lr=0.1, path=checkpoint, resume=True)
-
-
-@pytest.mark.parametrize("change, said", [
-    ({"steps": 7}, "steps 6, not 7"), ({"seed": 1}, "seed 0, not 1"),
-    ({"lr": 0.2}, "learning rate 0.1, not 0.2"), ({"run": {"base": "b"}}, "base a, not b")])
-def test_resume_refuses_to_mix_runs(change, said, toy, tmp_path):
-    """Another length, seed, rate or base: both are named, and nothing is taken up."""
-    network, how = toy(seed=1), {"steps": 6, "lr": 0.1, "path": tmp_path / "run.pt", "run": {"base": "a"}}
-    train(toy(), toy_loss, **how, stop_at=3)
-    with pytest.raises(Problem, match=said):
-        train(network, toy_loss, **how | change, resume=True)
-    assert same(network.state_dict(), toy(seed=1).state_dict())
-
-
-def test_the_time_of_all_legs_counts(toy, checkpoint):
-    """An hour before the break is an hour after it."""
-    state = load_file(checkpoint)
-    torch.save({**state, "seconds": 3600.0}, checkpoint)
-    train(toy(), toy_loss, 6, lr=0.1, path=checkpoint, resume=True)
-    assert 3600 < load_file(checkpoint)["seconds"] < 3660
-
-
-def test_two_trainings_do_not_mix(toy, tmp_path):
-    """Where a second one has written, the first one stops and leaves its file alone."""
-    path = tmp_path / "run.pt"
-
-    def second(step, *_):
-        if step == 2:
-            train(toy(seed=1), toy_loss, 4, lr=0.1, seed=1, path=path)
-
-    with pytest.raises(Problem, match="another training writes"):
-        train(toy(), toy_loss, 6, lr=0.1, path=path, on_step=second)
-    assert load_file(path)["run"]["seed"] == 1 and load_file(path)["step"] == 4
-
-
-@pytest.mark.parametrize("damage", [
-    lambda state: state["moments"][0].update(exp_avg=torch.zeros(2)),
-    lambda state: state["moments"][1].update(exp_avg_sq=torch.zeros(4, 4)),
-    lambda state: state["moments"][1].update(step="3"),
-    lambda state: state["moments"][0].pop("exp_avg"),
-    lambda state: state.update(moments=None),
-    lambda state: state["network"].pop("bias"),
-    lambda state: state["network"].update(bias=torch.zeros(4, dtype=torch.bfloat16)),
-    lambda state: state["average"].update(n_averaged=[3]),
-    lambda state: state.update(generator=torch.zeros(3)),
-    lambda state: state["generator"].fill_(255),
-    lambda state: state.update(step="2"),
-    lambda state: state.update(step=7),
-    lambda state: state.update(seconds=None),
-    lambda state: state.update(run=[]),
-    lambda state: state.pop("average"),
-])
-def test_a_checkpoint_with_wrong_parts_is_a_problem(damage, toy, checkpoint):
-    """Moments of another shape would crash AdamW; all is refused, and the network is as it was."""
-    network, state = toy(seed=1), load_file(checkpoint)
-    damage(state)
-    torch.save(state, checkpoint)
-    with pytest.raises(Problem, match="no state of this training"):
-        train(network, toy_loss, 6, lr=0.1, path=checkpoint, resume=True)
-    assert same(network.state_dict(), toy(seed=1).state_dict())
+def test_seeded_depends_on_its_seed_alone():
+    """The global generator goes on as if nothing had been built."""
+    torch.manual_seed(1)
+    before = torch.random.get_rng_state()
+    first = seeded(5, nn.Linear, 3, 2, bias=False)
+    assert torch.equal(torch.random.get_rng_state(), before) and first.bias is None
+    torch.manual_seed(2)
+    assert torch.equal(seeded(5, nn.Linear, 3, 2, bias=False).weight, first.weight)
+    assert not torch.equal(seeded(6, nn.Linear, 3, 2).weight, first.weight)

@@ -7,11 +7,12 @@ import torch
 from torch import nn
 
 from minicontrolnet.conditions import detect_edges, palette
-from minicontrolnet.metrics import (PAINTS, ShapeClassifier, _standardise, classifier_loss,
-                                    colours_right, edge_f1, frechet_distance, mask_iou, mask_of,
-                                    nearest_colour, off_palette, palette_error, shapes_right,
-                                    shuffle_gap, wobble)
-from minicontrolnet.pretrained import load_classifier
+from minicontrolnet.measure.classifier import (ShapeClassifier, _standardise, classifier_loss, frechet_distance,
+                                               shapes_right, wobble)
+from minicontrolnet.measure.pictures import (PAINTS, colours_right, edge_f1, mask_iou, mask_of, nearest_colour,
+                                             off_palette, palette_error)
+from minicontrolnet.measure.scores import shuffle_gap
+from minicontrolnet.run.weights import load_classifier
 from minicontrolnet.shapes import COLOURS, DARK, SHAPES, Scenes, random_batch, render
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from minicontrolnet.files import Problem, check_place, in_use, load_file, save_file, write_atomically
+from minicontrolnet.errors import Problem, check_place, in_use, load_file, save_file, write_atomically
 
 CONTENT = {"x": torch.arange(3000.0), "n": [1, "two"]}
 

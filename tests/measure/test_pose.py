@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from minicontrolnet.conditions import CHANNELS, condition_of, stick_figure
-from minicontrolnet.evaluation import condition_scores
-from minicontrolnet.metrics import pose_errors, wobble
+from minicontrolnet.measure.scores import condition_scores
+from minicontrolnet.measure.classifier import wobble
+from minicontrolnet.measure.pictures import pose_errors
 from minicontrolnet.shapes import SHAPES, Scenes, random_batch, render, tip_of
 
 
