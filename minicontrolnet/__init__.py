@@ -16,8 +16,8 @@ from .diffusion import (ALPHA_BAR, TIMESTEPS, cfg, ddim, ddim_step, ddim_steps, 
                         eps_from_v, eps_from_x0, loss_weight, noise_loss, q_sample, to_eps, x0_from_eps)
 from .unet import Decoder, Encoder, UNet
 from .controlnet import ConditionEncoder, ControlNet, lock, zero_conv, zero_conv_gradients
-from .sampling import (GUIDANCE, Control, compose, control_window, guess_mode_weights, guided, paper_weights,
-                       predictor, sample, sample_steps, seeded_noise, weigh)
+from .sampling import (GUIDANCE, Control, compose, control_window, guess_mode_weights, guided, mask_controls,
+                       paper_weights, predictor, sample, sample_steps, seeded_noise, weigh)
 from .training import (Training, base_loss, condition_loss, control_loss, drop_words, fresh_batch,
                        random_times_and_noise, seeded)
 from .measure.classifier import ShapeClassifier, frechet_distance, shapes_right

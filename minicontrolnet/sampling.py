@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
@@ -19,11 +20,12 @@ Scale = float | Sequence[float] | Tensor  # one number for all 13 controls, or 1
 
 
 class Control(NamedTuple):
-    """One ControlNet in use: the network, its condition and its strength."""
+    """One ControlNet in use: the network, its condition, its strength and the region where it acts."""
 
     net: ControlNet
     condition: Tensor  # (n or 1, c, 64, 64) in [0, 1]
     scale: Scale = 1.0  # conditioning_scale: one number, or 13 from shallow to deep
+    region: Tensor | None = None  # (n or 1, 1, 64, 64) in [0, 1]; None is the whole picture
 
 
 # %% The strength of control
@@ -65,6 +67,17 @@ def compose(*several: Controls) -> Controls:
     return tuple(sum(maps) for maps in zip(*several, strict=True))
 
 
+def mask_controls(controls: Controls, region: Tensor) -> Controls:
+    """Keep the 13 controls inside a region only: multiply each by a mask (b or 1, 1, h, w) in [0, 1].
+
+    The mask is averaged down to each control's own grid. A cell that lies half inside the region
+    keeps half of its control. Outside the region the base follows the prompt alone, but its
+    convolutions look a few cells beyond each border, so the transition is soft.
+    """
+    masks = [F.adaptive_avg_pool2d(region, control.shape[2:]) for control in controls]
+    return tuple(control * mask for control, mask in zip(controls, masks))
+
+
 # %% Networks as models of diffusion
 
 
@@ -73,8 +86,9 @@ def predictor(base: UNet, prompt: Tensor, controls: Sequence[Control] = ()) -> M
 
     def model(xt: Tensor, t: Tensor) -> Tensor:
         weighed = []
-        for net, condition, scale in controls:
-            weighed.append(weigh(net(xt, t, prompt, condition), scale))
+        for net, condition, scale, region in controls:
+            added = weigh(net(xt, t, prompt, condition), scale)
+            weighed.append(added if region is None else mask_controls(added, region))
         return base(xt, t, prompt, compose(*weighed) if weighed else None)
 
     return model
@@ -149,7 +163,7 @@ def sample(base: UNet, prompt: str | Sequence[str] | Tensor, noise: Tensor,
     """Turn noise (n, 3, 64, 64) into pictures (n, 3, 64, 64) in [0, 1] by DDIM.
 
     prompt: one text for all pictures, one text for each, or tokens (n, 3).
-    controls: any number of Control(net, condition, scale); plain tuples of these are fine, too.
+    controls: any number of Control(net, condition, scale, region); plain tuples of these are fine, too.
     guidance_scale: 1 is no guidance, 0 is the empty prompt.
     in_both: control in both branches of guidance, see ``guided``.
     control_start, control_end: the shares of the steps between which there is control.
@@ -164,7 +178,8 @@ def sample(base: UNet, prompt: str | Sequence[str] | Tensor, noise: Tensor,
     done = []
     for i in tqdm(range(0, len(noise), batch), progress, disable=progress is None):
         part = slice(i, i + batch)
-        here = [control._replace(condition=control.condition[part]) for control in controls]
+        here = [Control(net, condition[part], scale, None if region is None else region[part])
+                for net, condition, scale, region in controls]
         for _, x0 in sample_steps(base, tokens[part], noise[part], here, guidance_scale, steps, in_both=in_both,
                                   control_start=control_start, control_end=control_end):
             pass
@@ -191,11 +206,14 @@ def _fitted(base: UNet, prompt: str | Sequence[str] | Tensor, noise: Tensor,
     n = len(noise)
     tokens = _tokens_for(prompt, n).to(weight.device)
     fitted = []
-    for net, condition, scale in [Control(*control) for control in controls]:
+    for net, condition, scale, region in [Control(*control) for control in controls]:
         _check_condition(net, condition, noise)
         scale_per_control(scale)
+        if region is not None:
+            _check_region(region, noise)
+            region = region.expand(n, -1, -1, -1).to(weight.device, weight.dtype)
         condition = condition.expand(n, -1, -1, -1).to(weight.device, weight.dtype)
-        fitted.append(Control(net, condition, scale))
+        fitted.append(Control(net, condition, scale, region))
     return tokens, noise.to(weight.device, weight.dtype), fitted
 
 
@@ -233,3 +251,12 @@ def _check_condition(net: ControlNet, condition: Tensor, noise: Tensor) -> None:
     if given not in {(1, c, *size), (n, c, *size)}:
         raise Problem(f"a condition has the shape {given}, but this ControlNet and the noise need"
                       f" {(n, c, *size)}, or {(1, c, *size)} for all pictures")
+
+
+def _check_region(region: Tensor, noise: Tensor) -> None:
+    n, _, *size = noise.shape
+    check_images("the regions", region)
+    given = tuple(region.shape)
+    if given not in {(1, 1, *size), (n, 1, *size)}:
+        raise Problem(f"a region has the shape {given}, but the noise needs {(n, 1, *size)}, or {(1, 1, *size)}"
+                      " for all pictures")
