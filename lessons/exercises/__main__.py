@@ -17,8 +17,9 @@ sys.path[:0] = map(str, Path(__file__).resolve().parents[1:3])
 from exercises.checking import (ANSWERS, COMMAND, EXERCISES, FILES,  # noqa: E402
                                 copy_stubs, mark, verdicts)
 from exercises.classroom import grade_class  # noqa: E402
-from minicontrolnet.files import Problem, write_atomically  # noqa: E402
-from minicontrolnet.options import file_to_write, in_range, tell_problems  # noqa: E402
+from minicontrolnet.errors import Problem  # noqa: E402
+from minicontrolnet.run.files import write_file  # noqa: E402
+from minicontrolnet.run.options import file_to_write, in_range, report_problems  # noqa: E402
 
 
 def show(args: argparse.Namespace) -> None:
@@ -95,8 +96,7 @@ def grade(args: argparse.Namespace) -> None:
     if args.json:
         content = {"answers": str(folder), "date": time.strftime("%Y-%m-%d"), "seed":
                    args.seed, "passed": passed, "of": len(marks), "exercises": marks}
-        with write_atomically(args.json) as file:
-            file.write(json.dumps(content, indent=1).encode())
+        write_file(args.json, json.dumps(content, indent=1).encode())
 
 
 def read_options(words: list[str] | None) -> argparse.Namespace:
@@ -131,7 +131,7 @@ def read_options(words: list[str] | None) -> argparse.Namespace:
 
 
 def main(words: list[str] | None = None) -> None:
-    tell_problems()
+    report_problems()
     args = read_options(words)
     if args.run == grade:
         return grade(args)
@@ -145,8 +145,7 @@ def main(words: list[str] | None = None) -> None:
     try:
         args.run(args)
     finally:
-        with write_atomically(path) as file:
-            file.write(json.dumps({k: sorted(vars(args)[k]) for k in keys}).encode())
+        write_file(path, json.dumps({k: sorted(vars(args)[k]) for k in keys}).encode())
 
 
 if __name__ == "__main__":

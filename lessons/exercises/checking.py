@@ -26,7 +26,8 @@ import torch
 from torch import Tensor
 
 from exercises.probing import Exercise, Mistake, Observed, tensors_in
-from minicontrolnet.files import Problem, write_atomically
+from minicontrolnet.errors import Problem
+from minicontrolnet.run.files import write_file
 
 HERE = Path(__file__).parent
 ANSWERS = HERE.parents[1] / "answers"
@@ -46,8 +47,7 @@ def copy_stubs(answers: Path) -> None:
         if not (answers / path.name).exists():
             head = path.read_text(encoding="utf-8").split("\nfrom exercises.probing")[0]
             stubs = [e.stub() for e in EXERCISES.values() if e.file == path.name]
-            with write_atomically(answers / path.name) as file:
-                file.write("\n\n".join([head, *stubs]).encode())
+            write_file(answers / path.name, "\n\n".join([head, *stubs]).encode())
 
 
 def load(path: Path) -> Any:

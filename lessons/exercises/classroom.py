@@ -14,7 +14,8 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from exercises.checking import EXERCISES, FILES, mark, verdicts
-from minicontrolnet.files import Problem, write_atomically
+from minicontrolnet.errors import Problem
+from minicontrolnet.run.files import write_file
 
 SECONDS = 20  # that one exercise may take; a right answer takes about one
 LARGEST = 1 << 20  # bytes of a file of answers
@@ -85,8 +86,7 @@ def write_marks(path: Path, rows: dict[str, Marks]) -> None:
     for name, own in sorted(rows.items()):
         passed = [id for id in own if own[id]]
         table.writerow([name, len(passed), *own.values(), points(passed)])
-    with write_atomically(path) as file:
-        file.write(text.getvalue().encode())
+    write_file(path, text.getvalue().encode())
 
 
 def write_feedback(path: Path, result: str, said: dict[str, str]) -> None:
@@ -94,5 +94,4 @@ def write_feedback(path: Path, result: str, said: dict[str, str]) -> None:
     parts = [f"# {result}"]
     parts += [f"## {id} {EXERCISES[id].task}\n\n    " + words.replace("\n", "\n    ")
               for id, words in said.items()]
-    with write_atomically(path) as file:
-        file.write(("\n\n".join(parts) + "\n").encode(errors="replace"))
+    write_file(path, ("\n\n".join(parts) + "\n").encode(errors="replace"))

@@ -43,7 +43,7 @@ def wiring(forward, generator: torch.Generator) -> Observed:
     "a gradient reaches the base": "no base could be trained with it"}, mistakes={
     "added, not concatenated": ("h + control", "torch.cat([h, control], 1)"),
     "control entered the encoder: it is added to what the encoder puts out":
-        ("emb, features)", "emb, controls and controls[0])", "h + control", "h"),
+        ("(xt, emb)", "(xt, emb, controls and controls[0])", "h + control", "h"),
     "the middle block gets no control": ("True)]", "True)][:-1] + maps[-1:]"),
     "the skips get no control": ("[h +", "maps[:-1] + [h +", "True)]", "True)][-1:]"),
     "the controls are not used at all": ("h + control", "h"),
@@ -52,7 +52,7 @@ def wiring(forward, generator: torch.Generator) -> Observed:
     "added, not multiplied: 0 must change nothing": ("h + control", "h * control"),
     "reversed: both go shallow to deep": ("maps, controls,", "maps, controls[::-1],"),
     "detached: no ControlNet would learn": ("h + control", "h + control.detach()"),
-    "the features are not passed on to the encoder": ("emb, features)", "emb)"),
+    "the prompt does not reach the base": ("(t, prompt)", "(t, prompt * 0)"),
     "that is what the layers put out (x0): forward promises eps, see to_eps": "output"})
 def adding(forward, generator: torch.Generator) -> Observed:
     base, _, inputs, _ = tiny(generator)
@@ -63,7 +63,6 @@ def adding(forward, generator: torch.Generator) -> Observed:
     reached = reached_from(eps, {"controls": controls, "base": base.encoder})
     return {"eps without controls": call(forward, base, *inputs).detach(),
             "eps with controls": eps.detach(),
-            "eps with features": call(forward, base, *inputs, None, maps[0]).detach(),
             "a gradient reaches the controls": "controls" in reached,
             "a gradient reaches the base": "base" in reached}
 
@@ -101,7 +100,7 @@ def dropping(drop_words, generator: torch.Generator) -> Observed:
 
 
 @exercise("05d", 5, "not in the paper", "Does the model use its condition at all?",
-          "minicontrolnet.metrics.shuffle_gap", hints=(
+          "minicontrolnet.measure.scores.shuffle_gap", hints=(
     "The loss with another picture's condition, minus the loss with the own one.",
     "A random order may leave some in place; rolling by one leaves none."), mistakes={
     "the sign is reversed: a condition that helps must give a positive gap": "-RIGHT",

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from minicontrolnet.diffusion import Model, cfg
-from minicontrolnet.sampling import GUIDANCE, Conditioned, predictor
+from minicontrolnet.sampling import GUIDANCE, Control, predictor
 from minicontrolnet.unet import UNet
 
 from exercises.probing import Observed, call, exercise, tiny
@@ -62,7 +62,7 @@ guess_mode = exercise(
     "pass controls without a star": ("prompt, controls)", "prompt, *controls)")})
 def guiding(guided, generator: torch.Generator) -> Observed:
     base, network, (xt, t, prompt), condition = tiny(generator)
-    one, two = (network, condition), (network, 1 - condition, 0.5)
+    one, two = Control(network, condition), Control(network, 1 - condition, 0.5)
 
     @torch.no_grad()
     def eps(words: Tensor, controls: list, *more: float) -> Tensor:

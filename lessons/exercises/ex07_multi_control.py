@@ -27,7 +27,7 @@ def composing(compose, generator: torch.Generator) -> Observed:
 
 
 @exercise("07b", 5, "Sec. 4.3, Tab. 2", "How well does a shape fill its outline?",
-          "minicontrolnet.metrics.mask_iou", hints=(
+          "minicontrolnet.measure.pictures.mask_iou", hints=(
     "Cut both masks at one half, then count pixels for each picture.",
     "Two empty masks have no union: do not divide by 0."), mistakes={
     "that is recall: a mask that fills the picture would score 1": ("(a | b)", "b"),

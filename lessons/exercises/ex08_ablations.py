@@ -9,7 +9,7 @@ from exercises.probing import Observed, call, exercise
 
 
 @exercise("08a", 5, "Sec. 4.2, Fig. 8", "Prompts that contradict their outline.",
-          "minicontrolnet.evaluation.conflicting", hints=(
+          "minicontrolnet.measure.scores.conflicting", hints=(
     "Tokens are colour, shape, ground; a shape's word is 1 to len(SHAPES).",
     "% len(SHAPES) leads from the last shape to 0, and + 1 to the first."), mistakes={
     "the prompts that were given are changed, too: clone them": (".clone()", ""),

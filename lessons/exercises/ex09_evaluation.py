@@ -6,13 +6,13 @@ import statistics
 import torch
 from torch import Tensor
 
-from minicontrolnet.evaluation import Paired, student_t
+from minicontrolnet.measure.intervals import Paired, student_t
 
 from exercises.probing import Observed, call, exercise, normal
 
 
 @exercise("09a", 10, "not in the paper", "How sure is a difference of three seeds?",
-          "minicontrolnet.evaluation.paired", hints=(
+          "minicontrolnet.measure.intervals.paired", hints=(
     "The mean, and t times its standard error to both sides; student_t gives t.",
     "The mean's standard error is the standard deviation over the root of n."),
           mistakes={

@@ -52,8 +52,9 @@ class Exercise(NamedTuple):
     @property
     def place(self) -> tuple[str, list[str]]:
         """The name of the solution's module, and the names that lead on from there."""
-        package, module, *names = self.solution.split(".")
-        return f"{package}.{module}", names
+        names = self.solution.split(".")
+        where = 3 if names[1] == "measure" else 2
+        return ".".join(names[:where]), names[where:]
 
     def find(self) -> tuple[Any, Any]:
         """Where the solution stands (a module or a class), and the solution itself."""
