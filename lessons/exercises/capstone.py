@@ -1,39 +1,41 @@
-"""The capstone: a condition of your own, trained and graded.
+"""The capstone: a condition of your own, which a ControlNet learns and which is then graded.
 
     python lessons/exercises/capstone.py [FILE] [--steps 1500]
 
-FILE is answers/capstone.py, made if it is not there: read it, write down what you
-expect, and change its condition. It is checked, a ControlNet learns it on the locked
-base in a few minutes, and what it draws is graded. This runs the code in FILE.
+FILE is answers/capstone.py by default. If it does not exist, the program writes a template there.
+Read it, write down what you expect, and replace its condition by your own. The program checks the
+condition, trains a ControlNet with it on the locked base for a few minutes, and grades the
+pictures that it generates. It runs the code in FILE.
 """
 
 import argparse
 import json
+import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 sys.path[:0] = map(str, Path(__file__).resolve().parents[1:3])
 
 import torch  # noqa: E402
-from torch import Tensor  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
+from tqdm import tqdm  # noqa: E402
 
-from exercises.checking import ANSWERS, blame, load  # noqa: E402
-from minicontrolnet import (Batch, ControlNet, Paired, UNet, control_loss,  # noqa: E402
-                            figures, gap, held_out, load_base, mask_iou, mask_of,
-                            paired, palette, palette_error, pose_errors, random_batch,
-                            sample, seeded, train)
-from minicontrolnet.conditions import Kind  # noqa: E402
-from minicontrolnet.evaluation import HELD_OUT  # noqa: E402
-from minicontrolnet.files import Problem, check_place, write_atomically  # noqa: E402
-from minicontrolnet.options import device, in_range, tell_problems  # noqa: E402
+from exercises.checking import ANSWERS, explain_error, load  # noqa: E402
+from minicontrolnet import (Batch, Control, ControlNet, Paired, Problem, Training, UNet,  # noqa: E402
+                            control_loss, gap, held_out, load_base, mask_iou, mask_of, paired, palette,
+                            palette_error, pose_errors, random_batch, sample, seeded)
+from minicontrolnet.measure.scores import HELD_OUT  # noqa: E402
+from minicontrolnet.run.files import check_place, write_file  # noqa: E402
+from minicontrolnet.run.options import device, in_range, report_problems  # noqa: E402
 from minicontrolnet.shapes import SIZE  # noqa: E402
 
 TEMPLATE = '''\
 """My condition: a blurred mask.
 
-I expect, written before training: the place is followed to 2 pixels without a word;
-which shape it is cannot be told from a blur, so the mask IoU stays below 0.8.
+I expect (written before training): without a prompt the shapes are in the right place, to within
+2 pixels. A blurred mask hides which shape it is, so the mask IoU stays below 0.8.
 """
 
 import torch.nn.functional as F
@@ -42,82 +44,131 @@ CHANNELS = 1
 
 
 def condition(batch, generator):
-    """What n pictures say that words cannot: (n, CHANNELS, 64, 64) in [0, 1].
+    """Return what words cannot say about n pictures: a tensor (n, CHANNELS, 64, 64) in [0, 1].
 
-    batch.image (n, 3, 64, 64) and batch.mask (n, 1, 64, 64) are in [0, 1]; batch.scenes
-    holds all that is true of them, see minicontrolnet/shapes.py. Randomness comes from
-    the generator alone, so that the same state gives the same condition.
+    batch.image (n, 3, 64, 64) and batch.mask (n, 1, 64, 64) are in [0, 1]. batch.scenes holds
+    everything that is true of the pictures, see minicontrolnet/shapes.py. Take random numbers from
+    the generator alone, so that the same generator state gives the same condition.
     """
     blurred = F.avg_pool2d(batch.mask, 17, stride=1, padding=8)
     return blurred
 '''
 DDIM_STEPS = 20
-USED = 1e-3  # a shuffle gap below this is next to nothing, whatever its interval
+USED = 1e-3  # a ControlNet with a shuffle gap below this hardly uses its condition, whatever the interval says
+ROUNDING = 1e-5  # values that leave [0, 1] by no more than this are clamped
+Function = Callable[[Batch, torch.Generator], Tensor]
 Scores = dict[str, Tensor]  # one number for each picture
 CEILING = {"mask IoU": 1.0, "place error": 0.0, "tilt error": 0.0, "palette error": 0.0}
 
 
+# %% The condition
+
+
 class Own(NamedTuple):
-    """A learner's condition, checked."""
+    """A learner's condition after the check."""
 
     channels: int
-    of: Kind  # without a generator the same for the same pictures
+    function: Function
+    path: Path
+
+    def of(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
+        """The condition (n, channels, 64, 64) of a batch. Without a generator it is always the same.
+
+        Raises Problem if it is not what a ControlNet can use.
+        """
+        copy = batch.map(Tensor.clone)  # whatever the function does, our batch stays as it is
+        generator = generator or torch.Generator().manual_seed(0)
+        try:
+            condition = self.function(copy, generator)
+            check_values(condition, (len(batch.image), self.channels, SIZE, SIZE))
+            unchanged = all(map(torch.equal, tensors_of(batch), tensors_of(copy)))
+        except Problem:
+            raise
+        except (Exception, SystemExit) as error:
+            raise explained(error, self.path) from None
+        if not unchanged:
+            raise Problem("condition changes the batch that it is given; work on a clone, such as batch.mask.clone()")
+        return condition.detach().float().clamp(0, 1)
+
+
+def tensors_of(batch: Batch) -> list[Tensor]:
+    *tensors, scenes = batch
+    return [*tensors, *scenes]
+
+
+def explained(error: BaseException, path: Path) -> Problem:
+    """A Problem that says where the learner's code failed."""
+    where, what = explain_error(error, path)
+    return Problem(f"{where}: {what}; correct this, and run the program again")
 
 
 def read_condition(path: Path) -> Own:
-    """Load FILE and check its condition; raises Problem, in words for its author."""
+    """Load FILE and check its condition. Raises Problem, in words for the author of the condition."""
+    if not os.path.exists(path):
+        raise Problem(f"{path} does not exist; without FILE the program writes a template")
+    if not os.path.isfile(path):
+        raise Problem(f"{path} is a folder or another thing that is not a file; give the Python file with your"
+                      " condition")
     try:
         module = load(path)
-        channels, function = module.CHANNELS, module.condition
-        for n in (1, 5):
-            check_condition(function, channels, n)
-    except Problem:
-        raise
-    except FileNotFoundError:
-        raise Problem(f"{path} does not exist; without FILE one is made") from None
+        own = Own(module.CHANNELS, module.condition, path)
     except (Exception, SystemExit) as error:
-        where, said = blame(error, path)
-        raise Problem(f"{where}: {said}; mend that, and run this again") from None
-
-    def of(batch: Batch, generator: torch.Generator | None = None) -> Tensor:
-        generator = generator or torch.Generator().manual_seed(0)
-        return function(batch, generator).detach().float()
-
-    return Own(channels, of)
+        raise explained(error, path) from None
+    if type(own.channels) is not int or not 1 <= own.channels <= 16:
+        raise Problem(f"CHANNELS is {own.channels!r}; give a whole number from 1 to 16")
+    for n in (1, 5):
+        check_condition(own, n)
+    return own
 
 
-def check_condition(function: Kind, channels: int, n: int) -> None:
-    """Raise Problem unless n pictures get conditions that a network can learn from."""
-    if type(channels) is not int or not 1 <= channels <= 16:
-        raise Problem(f"CHANNELS is {channels!r}; give a whole number from 1 to 16")
+def check_condition(own: Own, n: int) -> None:
+    """Raise Problem unless the conditions of n pictures are repeatable and differ from picture to picture."""
     batch = random_batch(n, torch.Generator().manual_seed(n))
-    before = batch.map(Tensor.clone)
-    one, other = (function(batch, torch.Generator().manual_seed(7)) for _ in range(2))
-    wanted = (n, channels, SIZE, SIZE)
-    if not isinstance(one, Tensor) or one.shape != wanted:
-        given = tuple(one.shape) if isinstance(one, Tensor) else type(one).__name__
-        raise Problem(f"condition gives {given} for {n} pictures; give a tensor"
-                      f" {wanted}")
-    if not (one.isfinite().all() and one.min() >= 0 and one.max() <= 1):
-        raise Problem(f"condition has values from {one.min():.3g} to {one.max():.3g};"
-                      " bring them to 0 .. 1, for example by clamp(0, 1)")
+    one = own.of(batch, torch.Generator().manual_seed(7))
+    other = own.of(batch, torch.Generator().manual_seed(7))
     if not torch.equal(one, other):
-        raise Problem("condition differs for the same pictures and generator state;"
-                      " take all randomness from the generator that it is given")
-    if not all(map(torch.equal, before[:4], batch[:4])):
-        raise Problem("condition changes the batch that it is given; work on a clone")
+        raise Problem("condition gives two results for the same pictures and the same generator state; take all"
+                      " random numbers from the generator that it is given")
     if n > 1 and all(torch.equal(one[0], each) for each in one[1:]):
-        raise Problem("condition is the same for every picture, so it says nothing;"
-                      " make it depend on batch")
+        raise Problem("condition is the same for every picture, so it carries no information; make it depend on batch")
+
+
+def check_values(condition: Any, shape: tuple[int, ...]) -> None:
+    """Raise Problem unless this is a tensor of the shape, with finite values in [0, 1]."""
+    if not isinstance(condition, Tensor) or condition.shape != shape:
+        given = tuple(condition.shape) if isinstance(condition, Tensor) else type(condition).__name__
+        raise Problem(f"condition returns {given} for {shape[0]} pictures; return a tensor {shape}")
+    low, high = condition.detach().float().aminmax()
+    if not (-ROUNDING <= low and high <= 1 + ROUNDING):  # also true for nan
+        raise Problem(f"condition has values from {low:.3g} to {high:.3g}; bring them to [0, 1], for example by"
+                      " clamp(0, 1)")
+
+
+def train(base: UNet, own: Own, steps: int, seed: int) -> nn.Module:
+    """Train a ControlNet with this condition on the locked base."""
+
+    def loss(control: ControlNet, generator: torch.Generator) -> Tensor:
+
+        def kind(batch: Batch) -> Tensor:
+            return own.of(batch, generator)  # so random conditions differ from batch to batch
+
+        return control_loss(base, kind)(control, generator)
+
+    control = seeded(seed, ControlNet, base, own.channels)
+    training = Training(control, loss, steps, lr=1e-3, seed=seed)
+    for _ in tqdm(training, "training"):
+        pass
+    return training.averaged
 
 
 # %% Grading
 
 
 def scores(images: Tensor, truth: Batch) -> Scores:
-    """How far pictures are what the truth is; "mask IoU" up is better, errors down.
+    """How close pictures come to the truth. A high mask IoU is good, and low errors are.
 
-    Place in pixels, tilt in degrees (0 for circles); palettes are means of 16 cells.
+    The place error is in pixels, and the tilt error in degrees (0 for circles). The palette error
+    is a mean over the 16 cells.
     """
     degrees, pixels = pose_errors(images, truth.scenes)
     return {"mask IoU": mask_iou(mask_of(images), truth.mask), "place error": pixels,
@@ -126,107 +177,117 @@ def scores(images: Tensor, truth: Batch) -> Scores:
 
 
 def compare(own: Scores, other: Scores) -> dict[str, Paired]:
-    """For each score the interval of by how much ``own`` is better, over pictures."""
-    return {name: paired(own[name] - other[name] if name == "mask IoU"
-                         else other[name] - own[name]) for name in own}
+    """For each score, by how much ``own`` is better than ``other``: an interval over the pictures."""
+    better = {}
+    for name in own:
+        difference = own[name] - other[name]
+        better[name] = paired(difference if name == "mask IoU" else -difference)
+    return better
 
 
 def points(gaps: Paired, better: dict[str, Paired], own: Scores, free: Scores) -> int:
-    """0 to 3: it is used; a score is better than without; by half the way or more."""
-    good = [name for name, it in better.items() if it.low > 0]
-    share = lambda name: ((own[name].mean() - free[name].mean())
-                          / (CEILING[name] - free[name].mean()))
-    return (gaps.low > USED) + bool(good) + any(share(name) >= 0.5 for name in good)
+    """0 to 3 points: one if the condition is used, one if a score is better than without control, and
+    one if such a score comes at least half of the way to its ceiling."""
+    good = [name for name, interval in better.items() if interval.low > 0]
+    half_way = False
+    for name in good:
+        start = free[name].mean()
+        half_way |= bool((own[name].mean() - start) / (CEILING[name] - start) >= 0.5)
+    return int(gaps.low > USED) + int(bool(good)) + int(half_way)
 
 
-def grade(base: UNet, control: ControlNet, condition: Own, truth: Batch, noise: Tensor,
-          ddim_steps: int) -> tuple[dict, dict[str, Tensor]]:
-    """What was measured, and pictures by arm."""
-    shown = [(control, condition.of(truth))]
-    draw = lambda words, controls: sample(base, words, noise, controls,
-                                          steps=ddim_steps, progress="drawing").cpu()
-    images = {"no control, no words": draw("", ()),
-              "condition, no words": draw("", shown),
-              "condition, right words": draw(truth.prompt, shown)}
+def grade(base: UNet, control: nn.Module, own: Own, truth: Batch, noise: Tensor,
+          ddim_steps: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Everything that is measured, and the generated pictures of each arm."""
+    used = [Control(control, own.of(truth))]
+
+    def generate(prompt: str | Tensor, controls: list[Control]) -> Tensor:
+        return sample(base, prompt, noise, controls, steps=ddim_steps, progress="sampling").cpu()
+
+    images = {"no control, no words": generate("", []),
+              "condition, no words": generate("", used),
+              "condition, right words": generate(truth.prompt, used)}
     found = {arm: scores(pictures, truth) for arm, pictures in images.items()}
     neighbour = truth.map(lambda tensor: tensor.roll(1, 0))
     found["a neighbour's (floor)"] = scores(images["condition, no words"], neighbour)
     found["real pictures (ceiling)"] = scores(truth.image, truth)
-    free, own = found["no control, no words"], found["condition, no words"]
-    better = compare(own, free)
-    gaps = paired([gap(base, control, condition.of, len(noise) // 2, seed=HELD_OUT + i)
-                   for i in range(4)])
-    table = {arm: {name: each.mean().item() for name, each in one.items()}
-             for arm, one in found.items()}
-    return {"scores": table, "better than no control": better, "shuffle gap": gaps,
-            "points": points(gaps, better, own, free)}, images
+    better = compare(found["condition, no words"], found["no control, no words"])
+    gaps = paired([gap(base, control, own.of, len(noise) // 2, seed=HELD_OUT + i) for i in range(4)])
+    table = {}
+    for arm, one in found.items():
+        table[arm] = {name: each.mean().item() for name, each in one.items()}
+    earned = points(gaps, better, found["condition, no words"], found["no control, no words"])
+    return {"scores": table, "better than no control": better, "shuffle gap": gaps, "points": earned}, images
 
 
-def report(measured: dict) -> None:
-    """Print the table, what it says, and the points."""
-    arms = measured["scores"]
+def report(measured: dict[str, Any]) -> None:
+    """Print the table of scores, the verdicts and the points."""
     print(f"\n{'':26}" + "".join(f"{name:>15}" for name in CEILING))
-    for arm, one in arms.items():
+    for arm, one in measured["scores"].items():
         print(f"{arm:26}" + "".join(f"{value:15.3f}" for value in one.values()))
-    above = Paired(*(end - USED for end in measured["shuffle gap"]))
-    print(f"\nthe condition is used: {above.verdict}, shuffle gap"
-          f" {measured['shuffle gap']}, to be above {USED}")
-    for name, it in measured["better than no control"].items():
-        print(f"{name} better than without control: {it.verdict}, {it}")
-    print(f"\npoints: {measured['points']} of 3 (it is used; a score is better than"
-          "\nwithout control, and has come half of the way to real pictures)")
+    gaps = measured["shuffle gap"]
+    above = Paired(*(end - USED for end in gaps))
+    print(f"\nthe condition is used (shuffle gap above {USED}): {above.verdict}, the gap is {gaps}")
+    for name, interval in measured["better than no control"].items():
+        print(f"the {name} is better than without control: {interval.verdict}, by {interval}")
+    print(f"\npoints: {measured['points']} of 3. You get one point if the condition is used, one if a score is\n"
+          "better than without control, and one if such a score comes half of the way to real pictures.")
 
 
-def draw_figure(condition: Tensor, truth: Batch, images: dict[str, Tensor],
-                measured: dict, path: Path) -> None:
-    """A row for each arm, a column for each of six pictures, below the conditions."""
+def save_figure(condition: Tensor, truth: Batch, images: dict[str, Tensor], measured: dict[str, Any],
+                path: Path) -> None:
+    """Save a figure with a row for each arm and a column for each of six pictures, below their conditions."""
+    from minicontrolnet.draw import figures  # matplotlib takes longer to import than all else
+
     if condition.shape[1] not in (1, 3):
         condition = condition.mean(1, keepdim=True)
     rows = {"condition": condition, "real": truth.image} | images
     tiles = [pictures[:6].expand(-1, 3, -1, -1) for pictures in rows.values()]
-    iou = [f"{measured['scores'][arm]['mask IoU']:.2f}" for arm in images]
-    figures.save(figures.grid(
+    arms = measured["scores"]
+    without = arms["no control, no words"]["mask IoU"]
+    with_it = arms["condition, no words"]["mask IoU"]
+    figure = figures.grid(
         torch.cat(tiles), len(tiles[0]),
-        f"Without words: mask IoU {iou[0]}, with your condition {iou[1]}",
-        figures.captions(truth.prompt[:6], lines=3),
-        [arm.replace(", ", ",\n") for arm in rows]), path)
+        f"Without words the mask IoU is {with_it:.2f} with your condition and {without:.2f} without control",
+        figures.captions(truth.prompt[:6], lines=3), [arm.replace(", ", ",\n") for arm in rows])
+    write_file(path, figures.as_png(figure))
 
 
-def options(words: list[str] | None) -> argparse.Namespace:
+# %% The command
+
+
+def read_options(words: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python lessons/exercises/capstone.py",
                                      description="Train and grade your own condition.")
     parser.add_argument("file", type=Path, nargs="?", default=ANSWERS / "capstone.py")
-    parser.add_argument("--steps", type=in_range(int, 1, 10**6), default=1500)
+    parser.add_argument("--steps", type=in_range(int, 1, 10**6), default=1500, help="training steps")
     parser.add_argument("--count", type=in_range(int, 4, 1024), default=32,
-                        help="held-out pictures to be graded on")
+                        help="the number of held-out pictures to grade on")
     parser.add_argument("--seed", type=in_range(int, 0, 2**31), default=0)
-    parser.add_argument("--device", type=device, default="auto")
+    parser.add_argument("--device", type=device, default="auto", help="auto, cpu, cuda or mps")
     parser.add_argument("--out", type=Path, default=Path("outputs"), metavar="DIR")
     return parser.parse_args(words)
 
 
 def main(words: list[str] | None = None) -> None:
-    tell_problems()
-    args = options(words)
+    report_problems()
+    args = read_options(words)
     if args.file == ANSWERS / "capstone.py" and not args.file.exists():
-        with write_atomically(args.file) as file:
-            file.write(TEMPLATE.encode())
-        print(f"made {args.file}: change it, and run this again\n")
-    condition = read_condition(args.file.resolve())
-    check_place(args.out / "capstone.json")
+        write_file(args.file, TEMPLATE.encode())
+        print(f"A template is now in {args.file}. Change it, and run this again.\n")
+    own = read_condition(args.file.resolve())
+    numbers, picture = args.out / "capstone.json", args.out / "capstone.png"
+    check_place(numbers)
+    check_place(picture)
     base = load_base(device=args.device)
-    control = seeded(args.seed, ControlNet, base, condition.channels)
-    control = train(control, control_loss(base, condition.of), args.steps, lr=1e-3,
-                    seed=args.seed, progress="training")
+    control = train(base, own, args.steps, args.seed)
     truth, noise = held_out(args.count)
-    measured, images = grade(base, control, condition, truth, noise, DDIM_STEPS)
+    measured, images = grade(base, control, own, truth, noise, DDIM_STEPS)
     report(measured)
-    made = {"file": str(args.file), "steps": args.steps, "seed": args.seed}
-    with write_atomically(args.out / "capstone.json") as file:
-        file.write(json.dumps(made | measured, indent=1).encode())
-    path = args.out / "capstone.png"
-    draw_figure(condition.of(truth), truth, images, measured, path)
-    print(f"   figure: {path}")
+    settings = {"file": str(args.file), "steps": args.steps, "seed": args.seed}
+    write_file(numbers, json.dumps(settings | measured, indent=1).encode())
+    save_figure(own.of(truth), truth, images, measured, picture)
+    print(f"   figure: {picture}")
 
 
 if __name__ == "__main__":

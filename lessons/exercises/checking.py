@@ -123,7 +123,7 @@ def compare(name: str, yours: Any, wanted: Any) -> tuple[str, str]:
     return f"{name}: {say(yours)}; expected: {say(wanted)}", shows
 
 
-def blame(error: BaseException, path: Path) -> tuple[str, str]:
+def explain_error(error: BaseException, path: Path) -> tuple[str, str]:
     """An exception, told by the learner's own line where there is one."""
     if isinstance(error, Mistake):
         return tuple(map(short, error.args))
@@ -203,7 +203,7 @@ def check(exercise: Exercise, answers: Path, seed: int = 0) -> str:
     stub = isinstance(error, NotImplementedError) and str(error) == "write me"
     if stub or not error and untouched(exercise, path):
         return not_begun(exercise)
-    found, shows = (blame(error, path) if error else
+    found, shows = (explain_error(error, path) if error else
                     compare(first, yours.get(first), wanted[first]))
     return failed(exercise, found, diagnose(exercise, yours, first, seed) or shows)
 

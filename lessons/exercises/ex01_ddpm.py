@@ -51,7 +51,7 @@ def denoising(x0_from_eps, generator: torch.Generator) -> Observed:
           "minicontrolnet.diffusion.cfg", hints=(
     "Return a function of xt and t: uncond at scale 0, cond at 1, beyond it at 2.",
     "A line through two points; torch.lerp is exact at both of them."),
-          hide=("eps_uncond + scale (eps_cond - eps_uncond).", "as lerp"), remarks={
+          hide=("eps_uncond + guidance_scale (eps_cond - eps_uncond).", "torch.lerp"), remarks={
     "exact at scale 1": "right, but by rounding inexact at scale 1, see torch.lerp",
     "exact for equal branches": "right, but by rounding inexact, see lerp"}, mistakes={
     "swapped: scale 0 is uncond": ("uncond: Model, cond", "cond: Model, uncond"),

@@ -1,6 +1,6 @@
 """Exercises of lesson 05. Write the functions; then: python lessons/exercises check"""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn

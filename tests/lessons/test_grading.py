@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).parents[1] / "lessons"))
+sys.path.append(str(Path(__file__).parents[2] / "lessons"))
 
 from exercises import classroom  # noqa: E402
 from exercises.__main__ import main  # noqa: E402
