@@ -25,13 +25,15 @@ class Checkpoint:
     """The file that holds the state of one training.
 
     run: plain values that tell this run from others, such as its seed and its base. Resuming
-    needs the same ones. ``seconds`` counts the time of all the legs of the run.
+    needs the same ones. command: the command that started the run. ``seconds`` counts the time of
+    all the legs of the run.
     """
 
-    def __init__(self, training: Training, path: Path, run: dict[str, Any]):
+    def __init__(self, training: Training, path: Path, run: dict[str, Any], command: str = ""):
         self.training = training
         self.path = path
         self.run = run
+        self.command = command
         self.begun = time.perf_counter()
         self.stamp = self._stamp()
 
@@ -53,9 +55,11 @@ class Checkpoint:
         self._check(found)
         self.training.load_state_dict(found["training"])
         self.begun -= found["seconds"]
+        self.command = found["command"]
 
     def _content(self) -> dict[str, Any]:
-        return {"training": self.training.state_dict(), "run": self.run, "seconds": self.seconds}
+        return {"training": self.training.state_dict(), "run": self.run, "seconds": self.seconds,
+                "command": self.command}
 
     def _stamp(self) -> int | None:
         """A number that changes whenever the file is replaced."""
@@ -111,7 +115,10 @@ def alike(a: Any, b: Any) -> bool:
 
 @contextmanager
 def finish_step_on_ctrl_c() -> Iterator[list[int]]:
-    """Yield a list to which the first Ctrl-C, ``kill`` or closed terminal adds its number. The second one interrupts at once."""
+    """Yield a list to which the first Ctrl-C, ``kill`` or closed terminal adds its number.
+
+    The second one interrupts at once. A signal that was ignored, as ``nohup`` does, stays ignored.
+    """
     asked: list[int] = []
     before: dict[int, Any] = {}
 
@@ -125,8 +132,9 @@ def finish_step_on_ctrl_c() -> Iterator[list[int]]:
 
     with suppress(ValueError):  # outside of the main thread, as in some notebooks, Ctrl-C stays as it is
         for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-            if hasattr(signal, name):
-                before[getattr(signal, name)] = signal.signal(getattr(signal, name), ask)
+            number = getattr(signal, name, None)  # Windows has no SIGHUP
+            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, ask)
     try:
         yield asked
     finally:

@@ -43,12 +43,13 @@ def train_command(args: argparse.Namespace) -> None:
         rank_zero(begin, args, until_the_end)
         network, loss, base = what_to_train(args)
         training = Training(network, shared(loss, network), args.steps, lr=args.lr, seed=args.seed)
-        checkpoint = Checkpoint(training, args.state, what_identifies(args, base))
+        command = shlex.join(["python", "-m", "minicontrolnet", *args.words])
+        checkpoint = Checkpoint(training, args.state, what_identifies(args, base), command)
         if args.resume:
             rank_zero(checkpoint.load)
             share_state(training)
         run(training, checkpoint, args)
-        rank_zero(write_weights, training.averaged, base, checkpoint.seconds, args)
+        rank_zero(write_weights, training.averaged, base, checkpoint, args)
 
 
 def run(training: Training, checkpoint: Checkpoint, args: argparse.Namespace) -> None:
@@ -138,16 +139,17 @@ def what_identifies(args: argparse.Namespace, base: UNet | None) -> dict[str, st
     return run
 
 
-def write_weights(network: nn.Module, base: UNet | None, seconds: float, args: argparse.Namespace) -> None:
+def write_weights(network: nn.Module, base: UNet | None, checkpoint: Checkpoint,
+                  args: argparse.Namespace) -> None:
     """Write a trained network, and beside it a text file that lists how it was made."""
     mark = save_weights(network, args.what, args.out, base)
     in_each = f" in each of {processes()} processes" if processes() > 1 else ""
     lines = {
-        "command": shlex.join(["python", "-m", "minicontrolnet", *args.words]),
+        "command": checkpoint.command,
         "steps, batch, learning rate, seed": f"{args.steps}, {args.batch}, {args.lr}, {args.seed}",
         "machine": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads{in_each}",
         "versions": f"Python {platform.python_version()}, torch {torch.__version__}",
-        "minutes": f"{seconds / 60:.1f}",
+        "minutes": f"{checkpoint.seconds / 60:.1f}",
         "fingerprint": mark,
     }
     if base is not None:

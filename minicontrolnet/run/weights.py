@@ -123,7 +123,7 @@ def _weights_of_kind(found: Any, kind: str, path: Path) -> dict[str, Tensor]:
     if not (isinstance(found, dict) and isinstance(found.get("weights"), dict)):
         raise Problem(f"{path} does not hold the weights of a {kind}, but something else; give another file")
     if found.get("kind") != kind:
-        raise Problem(f"{path} holds the weights of a {found.get('kind')}, not of a {kind}; give another file")
+        raise Problem(f"{path} holds the weights of {found.get('kind')!r}, not of {kind!r}; give another file")
     weights = dict(found["weights"])
     for prefix in ("module.", "_orig_mod."):
         if all(isinstance(name, str) for name in weights):
