@@ -281,8 +281,8 @@ def test_the_clipped_picture_has_the_noise_that_fits_it():
 
 @pytest.mark.parametrize("steps", [0, -1, TIMESTEPS + 1])
 def test_ddim_refuses_steps_out_of_range(steps):
-    """The message names the number and the range."""
-    with pytest.raises(ValueError, match=rf"{steps}.*1 to {TIMESTEPS}"):
+    """The message names the number."""
+    with pytest.raises(Problem, match=f"{steps}"):
         ddim(lambda xt, t: xt, noise(1, 1, 1, 1), steps)
 
 
