@@ -27,6 +27,7 @@ from .measure.pictures import (colours_right, edge_f1, mask_iou, mask_of, off_pa
                                pose_errors)
 from .measure.scores import (condition_scores, conflicting, gap, held_out, loss_of_condition, prompt_scores,
                              shuffle_gap)
+from .run.board import show_board
 from .run.weights import OtherBase, load_base, load_classifier, load_control, save_weights
 
 _DRAWINGS = ("edges_from_drawing", "edges_from_picture", "palette_from_picture")

@@ -1,4 +1,4 @@
-"""The command line: python -m minicontrolnet train | sample | evaluate | speed"""
+"""The command line: python -m minicontrolnet board | train | sample | evaluate | speed"""
 
 import argparse
 import sys
@@ -8,6 +8,7 @@ from ..conditions import CHANNELS
 from ..diffusion import TIMESTEPS
 from ..sampling import GUIDANCE
 from ..shapes import SIZE
+from .board import PROMPT, board_command
 from .options import device, file_to_write, in_range, report_problems
 from .sample import sample_command
 from .train import RECIPES, train_command
@@ -33,13 +34,25 @@ def speed_command(args: argparse.Namespace) -> None:
 
 def parser() -> argparse.ArgumentParser:
     whole = argparse.ArgumentParser(prog="python -m minicontrolnet", description="ControlNet, small enough to read.")
-    commands = whole.add_subparsers(required=True, metavar="train | sample | evaluate | speed")
+    commands = whole.add_subparsers(required=True, metavar="board | train | sample | evaluate | speed")
+    add_board(commands.add_parser("board", help="draw in a browser, and pictures follow while you draw"))
     add_train(commands.add_parser("train", help="train the base, or a ControlNet on the locked base"))
     add_sample(commands.add_parser("sample", help="generate pictures for a prompt and conditions"))
     add_evaluate(commands.add_parser("evaluate", help="print scores on held-out pictures"))
     command = commands.add_parser("speed", help="measure times and memory on this machine")
     command.set_defaults(run=speed_command)
     return whole
+
+
+def add_board(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--prompt", default=PROMPT, help="what stands in the page at first; default: %(default)s")
+    command.add_argument("--edge", type=Path, metavar="FILE", help="a line drawing to begin with")
+    command.add_argument("--seed", type=in_range(int, 0, 2**31), default=0)
+    command.add_argument("--port", type=in_range(int, 0, 65535), default=8765,
+                         help="default: 8765, or the next free one; 0 is any free port")
+    command.add_argument("--no-browser", action="store_true", help="print the address and open nothing")
+    add_weights(command)
+    command.set_defaults(run=board_command)
 
 
 def add_train(command: argparse.ArgumentParser) -> None:

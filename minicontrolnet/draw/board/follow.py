@@ -15,7 +15,7 @@ from ...controlnet import ControlNet, Controls
 from ...sampling import Control, compose, mask_controls, sample_steps, seeded_noise, weigh
 from ...shapes import to_image
 from ...unet import UNet
-from .asked import COUNT, Asked
+from .asked import COUNT, FINAL, Asked
 from .sheet import Seen, advice, as_image, see
 
 
@@ -46,6 +46,8 @@ def follow(asked: Asked, seen: Seen, base: UNet, nets: dict[str, ControlNet]) ->
     controls = []
     for net, condition in zip(watched, seen.conditions.values()):
         controls.append(Control(net, condition, strength(asked), seen.region))
+    if asked.steps < FINAL and not _has_control(asked):
+        controls = []  # a preview of a few steps can miss a narrow window
     steps = sample_steps(base, asked.prompt, seeded_noise(COUNT, asked.seed), controls, asked.guidance_scale,
                          asked.steps, in_both=asked.in_both, control_start=asked.control_start,
                          control_end=asked.control_end)
@@ -53,6 +55,10 @@ def follow(asked: Asked, seen: Seen, base: UNet, nets: dict[str, ControlNet]) ->
         yield Step(number, to_image(xt), to_image(x0), heat_maps(asked, seen, watched))
         for net in watched:
             net.controls = None
+
+
+def _has_control(asked: Asked) -> bool:
+    return any(asked.control_start <= i / asked.steps < asked.control_end for i in range(asked.steps))
 
 
 def strength(asked: Asked) -> float | list[float]:

@@ -141,6 +141,11 @@ def as_image(condition: Tensor) -> Image.Image:
     return to_pil_image((condition[0] * 255).round().byte())
 
 
+def paper_bits(edges: Tensor) -> bytes:
+    """An edge map (1, 1, 64, 64) as the paper of an ``Asked``."""
+    return as_image((edges > 0.5).float()).convert("1", dither=Image.Dither.NONE).tobytes()
+
+
 def _paper(asked: Asked) -> Image.Image:
     if not asked.paper:
         return Image.new("L", (SIZE, SIZE))
