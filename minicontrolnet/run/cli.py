@@ -70,12 +70,14 @@ def add_train(command: argparse.ArgumentParser) -> None:
 
 
 def add_sample(command: argparse.ArgumentParser) -> None:
-    edges = command.add_mutually_exclusive_group()
+    edges, colours = command.add_mutually_exclusive_group(), command.add_mutually_exclusive_group()
     command.add_argument("--prompt", action="append", help='such as "red star on blue"; any word may be missing;'
                                                            " each further --prompt adds a row")
     edges.add_argument("--edge", type=Path, metavar="FILE", help="a line drawing: one closed outline")
     edges.add_argument("--edge-from", type=Path, metavar="FILE", help="a picture whose edges are detected")
-    command.add_argument("--palette", type=Path, metavar="FILE", help="a picture whose colours are taken")
+    edges.add_argument("--edge-map", type=Path, metavar="FILE", help="a 64x64 edge map, taken as it is (the board saves one)")
+    colours.add_argument("--palette", type=Path, metavar="FILE", help="a picture whose colours are taken")
+    colours.add_argument("--palette-map", type=Path, metavar="FILE", help="a 64x64 palette, taken as it is")
     command.add_argument("--pose", type=in_range(float, 0, SIZE), nargs=4, metavar=("X", "Y", "TIP_X", "TIP_Y"),
                          help="the centre and the tip in pixels from the upper left, such as 32 36 36 16")
     command.add_argument("--count", type=in_range(int, 1, 256), help="pictures for each prompt; default: 8, or 1 with --grid")
@@ -83,12 +85,16 @@ def add_sample(command: argparse.ArgumentParser) -> None:
     command.add_argument("--steps", type=in_range(int, 1, TIMESTEPS), default=25)
     command.add_argument("--guidance-scale", type=in_range(float, -100, 100), default=GUIDANCE)
     command.add_argument("--conditioning-scale", type=in_range(float, -100, 100), default=1.0)
+    command.add_argument("--connection-scales", type=in_range(float, -100, 100), nargs=13, metavar="SCALE",
+                         help="13 further factors, one for each control from shallow to deep")
+    command.add_argument("--region", type=Path, metavar="FILE", help="a 64x64 mask: control acts where it is white")
     command.add_argument("--control-start", type=in_range(float, 0, 1), default=0.0, metavar="SHARE",
                          help="the share of the steps after which control begins")
     command.add_argument("--control-end", type=in_range(float, 0, 1), default=1.0, metavar="SHARE")
     command.add_argument("--in-both", action="store_true", help="control in both branches of guidance")
     command.add_argument("--seed", type=in_range(int, 0, 2**31), default=0)
     command.add_argument("--device", type=device, default="auto")
+    command.add_argument("--plain", action="store_true", help="save the pixels of the pictures, without conditions and captions")
     command.add_argument("--out", type=file_to_write(".png"), default=Path("outputs/sample.png"))
     add_weights(command)
     command.set_defaults(run=sample_command)

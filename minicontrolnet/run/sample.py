@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -21,12 +22,11 @@ def sample_command(args: argparse.Namespace) -> None:
 
     Rows are prompts and columns are noises. With --grid scale a row is one prompt and one noise.
     """
-    from ..draw import figures  # matplotlib takes longer to import than all else
-
     prompts = args.prompt or [""]
     tokens = tokenize(prompts)  # a mistake in a prompt is reported before any file is read
     check_output(args)
     conditions = conditions_asked_for(args)
+    region = map_from_file(args.region, 1) if args.region else None
     base = load_base(args.base_weights, args.device)
     nets = {kind: load_control(kind, base, getattr(args, f"{kind}_weights")) for kind in conditions}
     count = args.count or (1 if args.grid else 8)
@@ -34,13 +34,31 @@ def sample_command(args: argparse.Namespace) -> None:
     tokens = tokens.repeat_interleave(count, 0)
     strip = []
     for scale in SCALES if args.grid else [args.conditioning_scale]:
-        controls = [Control(nets[kind], condition, scale) for kind, condition in conditions.items()]
+        strength = strength_of_controls(args, scale)
+        controls = [Control(nets[kind], condition, strength, region) for kind, condition in conditions.items()]
         strip.append(sample(base, tokens, noise, controls, args.guidance_scale, args.steps, in_both=args.in_both,
                             control_start=args.control_start, control_end=args.control_end, progress="sampling"))
     pictures = torch.stack(strip, 1).flatten(0, 1).cpu()
-    figure = figures.samples(conditions, pictures, **labels(args, prompts, count))
-    write_file(args.out, figures.as_png(figure, crop=True))
+    write_file(args.out, as_png(args, conditions, pictures, labels(args, prompts, count)))
     print(f"wrote {args.out}")
+
+
+def as_png(args: argparse.Namespace, conditions: dict[str, Tensor], pictures: Tensor, captions: dict) -> bytes:
+    """The file that the command writes: a figure, or with --plain the pixels of the pictures alone."""
+    if args.plain:
+        from ..draw.board import follow
+
+        return follow.as_png(follow.row(pictures, captions["columns"] or len(pictures)))
+    from ..draw import figures  # matplotlib takes longer to import than all else
+
+    return figures.as_png(figures.samples(conditions, pictures, **captions), crop=True)
+
+
+def strength_of_controls(args: argparse.Namespace, scale: float) -> float | list[float]:
+    """The strength of the 13 controls: one number, or 13 with --connection-scales."""
+    if args.connection_scales is None:
+        return scale
+    return [scale * factor for factor in args.connection_scales]
 
 
 def labels(args: argparse.Namespace, prompts: list[str], count: int) -> dict:
@@ -57,7 +75,7 @@ def labels(args: argparse.Namespace, prompts: list[str], count: int) -> dict:
 
 def check_output(args: argparse.Namespace) -> None:
     """Raise Problem if the picture cannot be written, or would overwrite a picture that is read."""
-    for path in (args.edge, args.edge_from, args.palette):
+    for path in (args.edge, args.edge_from, args.edge_map, args.palette, args.palette_map, args.region):
         if path and os.path.exists(args.out) and os.path.exists(path) and os.path.samefile(path, args.out):
             raise Problem(f"--out {args.out} would overwrite the picture that is read; give another name")
     check_place(args.out)
@@ -74,10 +92,14 @@ def conditions_asked_for(args: argparse.Namespace) -> dict[str, Tensor]:
             print(f"hint: scaled the drawing by {zoom:.2f}, to the size of the shapes that the networks know")
     elif args.edge_from:
         conditions["edge"] = edges_from_picture(args.edge_from)
-    if "edge" in conditions and (hint := doubt(conditions["edge"])):
+    elif args.edge_map:
+        conditions["edge"] = map_from_file(args.edge_map, 1)
+    if "edge" in conditions and not args.edge_map and (hint := doubt(conditions["edge"])):
         print(f"hint: {hint}")
     if args.palette:
         conditions["palette"] = palette_from_picture(args.palette)
+    elif args.palette_map:
+        conditions["palette"] = map_from_file(args.palette_map, 3)
     if args.pose:
         conditions["pose"] = stick_figure(*torch.tensor(args.pose).view(2, 1, 2) * 2 / SIZE - 1)
     if args.grid and not conditions:
@@ -88,3 +110,15 @@ def conditions_asked_for(args: argparse.Namespace) -> dict[str, Tensor]:
     if conditions:
         control_window(args.steps, args.control_start, args.control_end)
     return conditions
+
+
+def map_from_file(path: Path, channels: int) -> Tensor:
+    """A condition or a region (1, channels, 64, 64) from a picture file of that size, taken as it is."""
+    from ..draw.drawings import read_image
+
+    colours, _ = read_image(path)
+    if tuple(colours.shape[2:]) != (SIZE, SIZE):
+        height, width = colours.shape[2:]
+        raise Problem(f'"{path}" has {width} x {height} pixels, but a map is taken as it is and needs {SIZE} x {SIZE};'
+                      " use --edge, --edge-from or --palette for other pictures")
+    return colours[:, :channels]

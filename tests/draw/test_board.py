@@ -1,409 +1,593 @@
-"""The drawing board, driven by mouse and key events, without a display."""
+"""The board without a browser: what the ControlNets see of a drawing, and the server by urllib."""
 
+import base64
+import io
+import json
+import re
 import shlex
+import socket
+import sys
 import threading
 import time
-from pathlib import Path
+import types
+import urllib.error
+import urllib.request
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
-import matplotlib
-import numpy as np
 import pytest
 import torch
-from matplotlib.backend_bases import CloseEvent, KeyEvent, MouseEvent
+from PIL import Image
+from torchvision.transforms.functional import pil_to_tensor
 
-matplotlib.use("agg")
-
-from minicontrolnet import Problem, board, load_base, load_control, mask_iou, mask_of, wish
-from minicontrolnet.__main__ import main
-from minicontrolnet.board import Board
+from minicontrolnet import Control, Problem, load_base, load_control, mask_iou, mask_of, sample, seeded_noise, show_board
 from minicontrolnet.conditions import CHANNELS
-from minicontrolnet.drawings import edges_from_drawing, palette_from_picture
-from minicontrolnet.figures import plt
-from minicontrolnet.shapes import SIZE
-from minicontrolnet.wish import Drawn, Stroke, Wish, conditions_of, fulfil, heat_maps, paper_from, sheet
+from minicontrolnet.draw.board import Asked, Board, Stroke, follow, saved, see, server
+from minicontrolnet.draw.board.asked import READERS, read_asked
+from minicontrolnet.draw.board.sheet import advice, drawing, edge_map, paper_bits, palette_map, place_of, region_map
+from minicontrolnet.draw.board.turns import Turns
+from minicontrolnet.run import board as command
+from minicontrolnet.run.cli import main
 
-SQUARE = ((60, 60), (196, 60), (196, 196), (60, 196), (60, 60))
+SQUARE = [[0.3, 0.3], [0.7, 0.3], [0.7, 0.7], [0.3, 0.7], [0.3, 0.3]]
+PEN = {"tool": "pen", "points": SQUARE}
+
+
+def stroke(points=SQUARE, tool="pen"):
+    return Stroke(tuple(map(tuple, points)), tool)
 
 
 @pytest.fixture(scope="module")
 def networks():
-    """What ships."""
+    """The shipped base and its ControlNets."""
     base = load_base()
     return base, {kind: load_control(kind, base) for kind in CHANNELS}
 
 
-class Hand:
-    """A board, and what a person does with it."""
-
-    def __init__(self, networks, folder: Path, **options):
-        with plt.rc_context({"figure.dpi": 50}):
-            self.board = Board(*networks, **options, folder=folder)
-        self.canvas = self.board.figure.canvas
-        self.canvas.draw()
-        self.canvas.draw_idle = lambda: None  # nobody looks
-
-    def at(self, name, axes, point, button=1):
-        x, y = axes.transData.transform(point)
-        MouseEvent(name, self.canvas, x, y, button)._process()
-
-    def press(self, axes, point, button=1):
-        self.at("button_press_event", axes, point, button)
-
-    def draw(self, *points, axes=None, button=1):
-        axes = axes or self.board.sheet
-        self.press(axes, points[0], button)
-        for point in points[1:]:
-            self.at("motion_notify_event", axes, point, button)
-        self.at("button_release_event", axes, points[-1], button)
-
-    def key(self, *keys):
-        for key in keys:
-            KeyEvent("key_press_event", self.canvas, key)._process()
-
-    def type(self, text):
-        self.draw((0.5, 0.5), axes=self.board.prompt.ax)
-        self.key("end", *["backspace"] * len(self.board.prompt.text), *text, "enter")
-
-    def wait(self):
-        """Until there are final pictures for what is asked, or a sentence; returns the pictures."""
-        end = time.perf_counter() + 120
-        while time.perf_counter() < end:
-            self.board.look()
-            answer = self.board.answer
-            if answer and answer.wish is self.board.wish and answer.steps == board.FINAL:
-                break
-            if self.said() and self.board.wanted is self.board.wish:
-                break
-            time.sleep(0.01)
-        else:
-            pytest.fail("no answer")
-        return self.board.answer and self.board.answer.pictures
-
-    def close(self):
-        CloseEvent("close_event", self.canvas)._process()
-        plt.close(self.board.figure)
-
-    def said(self):
-        return self.board.told.get_text()
+@pytest.fixture(scope="module")
+def running(networks):
+    """A board that serves."""
+    board = Board(*networks, Asked(prompt="red on blue", seed=7))
+    thread = threading.Thread(target=board.serve_forever, daemon=True)
+    thread.start()
+    yield board
+    board.shutdown()
+    board.end()
+    thread.join(5)
 
 
 @pytest.fixture
-def hand(networks, tmp_path, monkeypatch):
-    """A new board; two steps stand for 25 unless a test looks at the pictures."""
-    monkeypatch.setattr(board, "FIRST", 1)
-    monkeypatch.setattr(board, "FINAL", 2)
-    monkeypatch.setattr(wish, "FINAL", 2)
-    hand = Hand(networks, tmp_path)
-    yield hand
-    hand.close()
+def ask(running):
+    """A function that posts to the board and returns the open answer."""
+
+    def post(body, path="/pictures", page="a", **headers):
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        headers = {"X-Token": running.token, "X-Page": page, **headers}
+        url = f"http://127.0.0.1:{running.server_port}{path}"
+        return urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=60)
+
+    return post
 
 
-def edges(hand):
-    return conditions_of(hand.board.wish.drawn, hand.board.wish.kinds).get("edge")
+def refused(call, *values, **options):
+    """The status and the sentence of a request that is refused."""
+    with pytest.raises(urllib.error.HTTPError) as error:
+        call(*values, **options)
+    sentence = json.loads(error.value.read())["problem"]
+    assert "\n" not in sentence and "/tmp" not in sentence
+    return error.value.code, sentence
 
 
-# %% Drawing
+def lines(answer):
+    return [json.loads(line) for line in answer]
 
 
-def test_a_square_is_drawn_and_the_pictures_follow(networks, tmp_path):
-    hand = Hand(networks, tmp_path, wish=Wish(prompt="red square on blue"))
-    hand.draw(*SQUARE)
-    pictures = hand.wait()
-    asked = torch.zeros(1, 1, SIZE, SIZE)
-    asked[..., 15:49, 15:49] = 1  # four pixels of the sheet are one of a picture
-    assert pictures.shape == (board.COUNT, 3, SIZE, SIZE)
-    assert mask_iou(mask_of(pictures), asked.expand(board.COUNT, -1, -1, -1)).min() > 0.8
-    assert pictures[:, 0, 24:40, 24:40].mean() > 2 * pictures[:, 2, 24:40, 24:40].mean(), "it is red"
-    hand.close()
+def pictures_of(message):
+    """The four pictures (4, 3, 64, 64) of a message."""
+    row = pil_to_tensor(Image.open(io.BytesIO(base64.b64decode(message["pictures"])))) / 255
+    return torch.stack(row.split(64, dim=2))
 
 
-def test_an_empty_board_draws_without_control(hand, networks):
-    pictures = hand.wait()
-    assert torch.equal(pictures, fulfil(Wish(), networks[0], {}, 2))
-    assert not conditions_of(hand.board.wish.drawn, hand.board.wish.kinds)
-    hand.draw(*SQUARE)
-    assert not torch.equal(hand.wait(), pictures)
-    hand.board.checks.set_active(0)  # without its ControlNet, a drawing counts for nothing
-    assert torch.equal(hand.wait(), pictures)
+# %% What the ControlNets see
 
 
-def test_undo_and_clear_do_what_they_say(hand):
-    hand.key("u")  # nothing to undo
-    empty = sheet(hand.board.wish.drawn)
-    hand.draw(*SQUARE)
-    one = sheet(hand.board.wish.drawn)
-    hand.draw((20, 20), (40, 230))
-    assert sheet(hand.board.wish.drawn) != one != empty
-    hand.key("u")
-    assert sheet(hand.board.wish.drawn) == one
-    hand.key("c")
-    assert sheet(hand.board.wish.drawn) == empty
-    hand.key("u")
-    assert sheet(hand.board.wish.drawn) == one
-    hand.key("u", "u")
-    assert sheet(hand.board.wish.drawn) == empty
-    hand.wait()
-    assert (hand.board.ink.get_array() == 255).all() and not hand.board.seen.get_array().any()
+def test_a_square_is_a_thin_line_where_it_was_drawn():
+    edges = edge_map(Asked((stroke(),)))
+    expected = torch.zeros(1, 1, 64, 64)
+    expected[..., [19, 44], 19:45] = 1
+    expected[..., 19:45, [19, 44]] = 1
+    assert torch.equal(edges, expected)
 
 
-@pytest.mark.parametrize("by_key", [False, True])
-def test_the_rubber_rubs_out(hand, by_key):
-    hand.draw(*SQUARE)
-    before = np.array(sheet(hand.board.wish.drawn))
-    hand.key(*"e" * by_key)
-    hand.draw((196, 100), (196, 150), button=1 if by_key else 3)
-    after = np.array(sheet(hand.board.wish.drawn))
-    assert (before[100:150, 190:200] < 255).any() and (after[100:150, 190:200] == 255).all()
-    assert (after[:80] == before[:80]).all() and (after[:, :180] == before[:, :180]).all()
-    assert ("rub out" in hand.board.sheet.get_title()) == by_key
-    hand.key(*"e" * by_key)
-    hand.draw((30, 30), (30, 60))
-    assert sheet(hand.board.wish.drawn).getpixel((30, 45)) == 0
+def test_the_eraser_removes_and_later_strokes_draw_again():
+    gap = stroke([[0.5, 0.2], [0.5, 0.4]], "eraser")
+    edges = edge_map(Asked((stroke(), gap)))
+    assert not edges[..., 19, 31:34].any() and edges[..., 19, [25, 40]].all() and edges[..., 44, 32].all()
+    again = edge_map(Asked((stroke(), gap, stroke([[0.3, 0.3], [0.7, 0.3]]))))
+    assert again[..., 19, 19:45].all()
 
 
-def test_a_stroke_is_seen_while_it_is_drawn(hand):
-    hand.press(hand.board.sheet, (60, 60))
-    before = np.array(hand.canvas.buffer_rgba())
-    hand.at("motion_notify_event", hand.board.sheet, (196, 60))
-    changed = (np.array(hand.canvas.buffer_rgba()) != before).any(-1)
-    rows, columns = changed.nonzero()
-    assert 120 < np.ptp(columns) < 140 and np.ptp(rows) < 8
+def test_a_stroke_may_leave_the_sheet():
+    edges = edge_map(Asked((stroke([[0.5, 0.5], [1.5, 0.5], [1.5, -0.5], [-0.5, -0.5]]),)))
+    assert edges[..., 32, 32:].all() and edges.sum() == 32, "nothing is drawn along the border"
 
 
-def test_a_palette_is_painted_by_clicks(hand):
-    hand.press(hand.board.hues, (6, 0))  # red
-    hand.press(hand.board.cells, (20, 40))  # second column, third row
-    hand.press(hand.board.hues, (5, 0))  # blue
-    hand.press(hand.board.cells, (60, 60), button=3)
-    drawn = hand.board.wish.drawn
-    assert [hue for hue in drawn.cells if hue is not None] == [6] and drawn.cells[9] == 6
-    assert drawn.ground == 5
-    palette = conditions_of(drawn, ("palette",))["palette"][0]
-    assert palette[0, 40, 20] > 0.8 and palette[2, 0, 0] == pytest.approx(0.3 * 0.95, abs=0.01)
-    hand.press(hand.board.hues, (6, 0))
-    hand.press(hand.board.cells, (20, 40))  # the same once more puts it out
-    assert set(hand.board.wish.drawn.cells) == {None}
-    hand.key("c")
-    assert not conditions_of(hand.board.wish.drawn, ("palette",))
+@pytest.mark.parametrize("half", [0.1, 0.2, 0.45, 0.5])
+def test_a_drawing_that_is_too_large_is_seen_smaller(half):
+    """As large as the networks know shapes; it stays on the sheet, and a small one stays as it is."""
+    low, high = 0.5 - half, 0.5 + half - 0.001
+    asked = Asked((stroke([[low, low], [high, low], [high, high], [low, high], [low, low]]),))
+    seen = see(asked)
+    places = seen.conditions["edge"][0, 0].nonzero()
+    side = (places.amax(0) - places.amin(0) + 1).max().item()
+    if half <= 0.2:
+        assert seen.zoom == 1 and torch.equal(seen.conditions["edge"], edge_map(asked))
+    else:
+        assert seen.zoom < 0.65 and 30 <= side <= 34
+        assert advice(asked, seen).startswith("Your drawing is larger")
 
 
-def test_a_pose_is_one_drag(hand):
-    hand.draw((31.5, 39.5), (10, 30), (35.5, 19.5), axes=hand.board.pose)
-    assert hand.board.wish.drawn.pose == ((32, 40), (36, 20))
-    figure = conditions_of(hand.board.wish.drawn, ("pose",))["pose"]
-    assert figure[0, 0, 39, 31] == 1 and figure[0, 0, 30, 33:35].max() > 0.9
-    assert hand.board.stick.get_array().max() == 1
-    hand.draw((30, 30), (30, 40), axes=hand.board.pose, button=3)
-    assert hand.board.wish.drawn.pose is None
+def test_a_large_drawing_in_a_corner_stays_there():
+    asked = Asked((stroke([[0.25, 0.25], [0.99, 0.25], [0.99, 0.99], [0.25, 0.99], [0.25, 0.25]]),))
+    rows = see(asked).conditions["edge"][0, 0].nonzero().float()
+    assert 0 < place_of(asked).zoom < 1 and rows.mean(0).min() > 34
 
 
-def test_the_file_of_a_drawing_comes_onto_the_sheet(tmp_path):
-    """Board and file agree: the lines found on the sheet are those found in the file."""
-    sheet(Drawn((Stroke(SQUARE),))).resize((600, 600)).save(tmp_path / "drawing.png")
-    drawn = Drawn(paper=paper_from(tmp_path / "drawing.png"))
-    near = lambda one, other: torch.nn.functional.max_pool2d(one, 3, 1, 1)[other > 0].mean()
-    found, again = edges_from_drawing(tmp_path / "drawing.png"), conditions_of(drawn, ("edge",))["edge"]
-    assert near(found, again) > 0.98 and near(again, found) > 0.98
+def test_an_open_outline_gets_advice_and_a_closed_one_does_not():
+    for points, expected in [(SQUARE[:4], True), (SQUARE, False)]:
+        asked = Asked((stroke(points),))
+        assert ("open" in advice(asked, see(asked))) == expected
+    assert advice(Asked(), see(Asked())) == ""
 
 
-# %% What is said
+def test_a_dot_is_no_drawing():
+    assert see(Asked((stroke([[0.5, 0.5]]),))).conditions == {}
 
 
-def test_a_bad_prompt_tells_the_vocabulary_and_keeps_the_last_pictures(hand):
-    hand.type("red")
-    pictures = hand.wait()
-    hand.type("pink")
-    assert torch.equal(hand.wait(), pictures) and hand.board.answer.wish.prompt == "red"
-    assert '"pink"' in hand.said() and "purple" in hand.said() and "triangle" in hand.said()
-    hand.key("s")
-    assert "not saved" in hand.said()
-    hand.type("blue")
-    hand.wait()
-    assert not hand.said() and hand.board.answer.wish.prompt == "blue"
+def test_paper_lies_under_the_strokes():
+    edges = edge_map(Asked((stroke(),)))
+    asked = Asked((stroke([[0.3, 0.2], [0.3, 0.8]], "eraser"),), paper_bits(edges))
+    assert torch.equal(edge_map(Asked(paper=paper_bits(edges))), edges)
+    assert edge_map(asked)[..., 21].sum() == 0 and edge_map(asked)[..., 44].sum() == 26
 
 
-def test_keys_typed_into_the_prompt_do_nothing_else_and_enter_ends_it(hand):
-    hand.draw(*SQUARE)
-    hand.type("such")  # s, u, c and h are keys of the board
-    assert hand.board.wish.prompt == "such" and len(hand.board.wish.drawn.strokes) == 1
-    hand.key("c")
-    assert not hand.board.wish.drawn.strokes and hand.board.wish.prompt == "such"
-    hand.type("")
-    hand.draw((0.5, 0.5), axes=hand.board.prompt.ax)
-    hand.key(*"star")
-    hand.draw(*SQUARE)  # a click elsewhere ends it, too, and is a stroke
-    assert hand.board.wish.prompt == "star" and len(hand.board.wish.drawn.strokes) == 1
+def test_a_region_is_painted_and_removed_by_strokes():
+    assert region_map(Asked((stroke(),))) is None
+    left = stroke([[0.0, 0.0], [0.0, 1.0]], "region")
+    region = region_map(Asked((left,)))
+    assert region[..., :5].all() and not region[..., 7:].any()
+    assert region_map(Asked((left, replace(left, tool="outside")))) is None
 
 
-def test_matplotlib_keys_do_not_collide(hand, monkeypatch):
-    """s would save the window, c go back, h home, q close it, and so on."""
-    monkeypatch.setattr(matplotlib.backend_bases, "key_press_handler", lambda *_: pytest.fail("collision"))
-    hand.key(*"ucehsqgkl")
-    assert plt.fignum_exists(hand.board.figure.number)
+def test_palette_cells_are_painted_on_the_dark_background():
+    palette = palette_map(Asked(cells=(6, *[None] * 15), background=5))
+    assert palette.shape == (1, 3, 64, 64) and palette[0, 0, 0, 0] > 0.8
+    assert palette[0, 2, 40, 40] == pytest.approx(0.3 * 0.95, abs=0.01)
+    assert palette_map(Asked()) is None
 
 
-def test_a_dot_is_no_drawing(hand):
-    hand.draw(*SQUARE)
-    pictures = hand.wait()
-    hand.key("c")
-    hand.draw((100, 100))
-    assert torch.equal(hand.wait(), pictures) and "no line drawing" in hand.said()
+def test_only_the_chosen_controlnets_see_the_drawing():
+    asked = Asked((stroke(),), background=2, pose=((32.0, 40.0), (36.0, 20.0)))
+    assert set(see(asked).conditions) == {"edge", "palette", "pose"}
+    assert set(see(replace(asked, kinds=("pose",))).conditions) == {"pose"}
 
 
-# %% The second thread
+def test_the_saved_drawing_is_black_on_white():
+    image = drawing(Asked((stroke(),)))
+    assert image.size == (512, 512) and image.getpixel((256, 154)) == 0 and image.getpixel((256, 256)) == 255
 
 
-def test_a_newer_stroke_cancels_the_older_drawing(hand, monkeypatch):
-    """The base is held in its first step; once it may go on, only the new wish is worked for."""
-    hand.wait()
-    held, go_on, steps = threading.Event(), threading.Event(), []
-
-    def hold(*_):
-        steps.append(hand.board.wanted)
-        held.set()
-        assert go_on.wait(30)
-
-    with hand.board.base.register_forward_hook(hold):
-        hand.draw(*SQUARE)
-        old = hand.board.wish
-        assert held.wait(30)
-        hand.press(hand.board.sheet, (20, 20))
-        assert hand.board.wanted is None
-        hand.at("button_release_event", hand.board.sheet, (40, 230))
-        go_on.set()
-        hand.wait()
-    assert steps.count(old) == 1 and hand.board.answer.wish is hand.board.wish is not old
+# %% What is asked for
 
 
-def test_a_mistake_in_the_second_thread_becomes_a_sentence(hand, monkeypatch, capsys):
-    pictures = hand.wait()
-    monkeypatch.setattr(board, "fulfil", lambda *_: 1 / 0)
-    hand.draw(*SQUARE)
-    assert torch.equal(hand.wait(), pictures) and "ZeroDivisionError" in hand.said()
-    assert "Traceback" in capsys.readouterr().err
-    monkeypatch.undo()
-    hand.key("u")
-    hand.wait()
-    assert not hand.said()
+@pytest.mark.parametrize("sent, says", [
+    ([], "not a JSON object"),
+    ({"colour": 1}, "'colour'"),
+    ({"strokes": 3}, "list of strokes"),
+    ({"strokes": [{"tool": "saw", "points": SQUARE}]}, "needs a tool"),
+    ({"strokes": [{"tool": "pen", "points": []}]}, "pairs x, y"),
+    ({"strokes": [{"tool": "pen", "points": [[0, 0, 0]]}]}, "list of 2"),
+    ({"strokes": [{"tool": "pen", "points": [[0, 1e9]]}]}, "from -1.0 to 2.0"),
+    ({"strokes": [{"tool": "pen", "points": [[0, 0]] * 50_001}]}, "50,000 points"),
+    ({"paper": "!"}, "64 x 64 bits"),
+    ({"paper": "AAAA"}, "64 x 64 bits"),
+    ({"cells": [1]}, "list of 16"),
+    ({"cells": [8] + [None] * 15}, "from 0 to 7"),
+    ({"pose": [[1, 2]]}, "list of 2"),
+    ({"kinds": ["depth"]}, "edge, palette, pose"),
+    ({"kinds": [{}]}, "edge, palette, pose"),
+    ({"connections": [1] * 12}, "list of 13"),
+    ({"prompt": "pink star"}, '"pink"'),
+    ({"prompt": ["red"]}, "text"),
+    ({"guidance_scale": float("nan")}, "a number"),
+    ({"guidance_scale": True}, "a number"),
+    ({"control_start": 0.5, "control_end": 0.5}, "before it ends"),
+    ({"in_both": 1}, "true or false"),
+    ({"seed": 0.5}, "whole number"),
+    ({"steps": 1000}, "from 1 to 100"),
+])
+def test_a_bad_value_is_one_sentence(sent, says):
+    with pytest.raises(Problem, match=re.escape(says)) as problem:
+        read_asked(sent)
+    assert "\n" not in str(problem.value) and len(str(problem.value)) < 400
 
 
-def test_closing_the_window_stops_the_second_thread(hand):
-    hand.wait()
-    worker, = hand.board.worker._threads
-    with hand.board.base.register_forward_hook(lambda *_: time.sleep(0.2)):
-        hand.draw(*SQUARE)
-        hand.close()
-        worker.join(5)
-    assert not worker.is_alive() and not hand.board.base._forward_pre_hooks
+def test_every_field_can_be_sent():
+    assert set(READERS) == set(Asked.__dataclass_fields__)
 
 
-# %% Controls, heat maps, files
+# %% The pictures
 
 
-def test_each_control_changes_its_part_of_the_wish(hand):
-    hand.board.sliders["guidance_scale"].set_val(4.1)
-    hand.board.sliders["conditioning_scale"].set_val(0.5)
-    hand.board.sliders["seed"].set_val(7)
-    hand.board.span.set_val((0.2, 0.62))
-    hand.board.checks.set_active(1)
-    hand.board.checks.set_active(3)
-    asked = hand.board.wish
-    assert (asked.guidance_scale, asked.conditioning_scale, asked.seed) == (4.1, 0.5, 7)
-    assert (asked.control_start, asked.control_end) == (0.2, 0.6)
-    assert asked.kinds == ("edge", "pose") and asked.in_both and type(asked.seed) is int
-    hand.board.span.set_val((0.4, 0.4))  # never, which sample refuses
-    assert hand.board.wish is asked
+def test_a_square_is_drawn_and_the_pictures_follow(ask, running):
+    answer = lines(ask({"strokes": [PEN], "prompt": "red square on blue", "steps": 8}))
+    assert [message["step"] for message in answer] == list(range(1, 9))
+    mask = torch.zeros(4, 1, 64, 64)
+    mask[..., 19:45, 19:45] = 1
+    last = pictures_of(answer[-1])
+    assert mask_iou(mask_of(last), mask).min() > 0.8
+    assert last[:, 0, 28:36, 28:36].mean() > 2 * last[:, 2, 28:36, 28:36].mean(), "they are red"
+    seen = Image.open(io.BytesIO(base64.b64decode(answer[0]["edges"])))
+    assert torch.equal(pil_to_tensor(seen)[None] / 255, edge_map(Asked((stroke(),))))
+    assert [len(base64.b64decode(one)) ** 0.5 for one in answer[-1]["heat"]] == [16] * 3 + [8] * 3 + [4] * 3 + [2] * 4
 
 
-def test_heat_maps_are_those_of_the_13_controls(hand, networks):
-    hand.draw(*SQUARE)
-    pictures = hand.wait()
-    maps = heat_maps(hand.board.wish, networks[1], pictures[0])
-    assert maps.shape == (13, 3, SIZE, SIZE) and maps.min() >= 0 and maps.max() <= 1
-    assert len({tuple(one.flatten().tolist()) for one in maps}) == 13, "no two are the same"
-    before = hand.board.picture.get_array().copy()
-    hand.key("h")
-    assert "13 controls" in hand.board.shown.get_title()
-    assert hand.board.picture.get_array().shape != before.shape
-    hand.key("h")
-    assert (hand.board.picture.get_array() == before).all()
-    hand.key("c", "h")
-    hand.wait()
-    assert "no heat maps" in hand.board.shown.get_title()
+def test_the_last_step_equals_sample(networks):
+    asked = Asked((stroke(), stroke([[0.0, 0.0], [0.0, 1.0]], "region")), prompt="red", seed=3, steps=3, in_both=True,
+                  connections=(0.5,) * 6 + (1.0,) * 7, conditioning_scale=0.9, pose=((32.0, 40.0), (36.0, 20.0)),
+                  control_end=0.7)
+    seen = see(asked)
+    *_, last = follow(asked, seen, *networks)
+    scale = [0.9 * factor for factor in asked.connections]
+    controls = [Control(networks[1][kind], condition, scale, seen.region) for kind, condition in seen.conditions.items()]
+    expected = sample(networks[0], "red", seeded_noise(4, 3), controls, steps=3, in_both=True, control_end=0.7)
+    assert torch.equal(last.pictures, expected)
+    assert last.heat == [], "the last step has no control"
 
 
-def test_what_is_saved_can_be_drawn_again(hand, tmp_path):
-    """By the line that was saved, in every byte."""
-    hand.draw(*SQUARE)
-    hand.draw((31, 40), (36, 20), axes=hand.board.pose)
-    hand.board.sliders["seed"].set_val(3)
-    hand.board.span.set_val((0, 0.7))
-    hand.board.checks.set_active(3)
-    hand.type("red square")
-    hand.wait()
-    hand.key("s")
-    assert "saved" in hand.said()
-    saved = (tmp_path / "board_001.png").read_bytes()
-    line = (tmp_path / "board_001.txt").read_text()
-    (tmp_path / "board_001.png").unlink()
-    python, m, package, *words = shlex.split(line)
+def test_heat_maps_follow_the_sliders(networks):
+    asked = Asked((stroke(),), steps=1)
+    full, = follow(asked, see(asked), *networks)
+    half = replace(asked, connections=(0.0,) + (0.5,) * 12)
+    darker, = follow(half, see(half), *networks)
+    assert len(full.heat) == 13 and all(map.max() == 1 for map in full.heat)
+    assert not darker.heat[0].any() and torch.allclose(darker.heat[5], full.heat[5] / 2, atol=1e-6)
+
+
+def test_a_preview_may_miss_a_narrow_window_of_control(networks):
+    asked = Asked((stroke(),), control_start=0.4, control_end=0.5, steps=1)
+    assert len(list(follow(asked, see(asked), *networks))) == 1
+
+
+def test_a_mistake_of_ours_is_a_sentence_and_a_traceback(ask, monkeypatch, capsys):
+    monkeypatch.setattr(server, "messages", lambda *_: iter([1 / 0]))
+    status, sentence = refused(ask, {"steps": 1})
+    assert status == 500 and "ZeroDivisionError" in sentence and "Traceback" in capsys.readouterr().err
+
+
+# %% Turns
+
+
+def test_a_newer_drawing_ends_the_older_one_but_not_before_its_first_picture(ask, running):
+    with ThreadPoolExecutor(2) as pool:
+        older = pool.submit(lambda: lines(ask({"strokes": [PEN], "steps": 100})))
+        while not running.turns.at_work:
+            time.sleep(0.001)
+        newer = pool.submit(lambda: lines(ask({"strokes": [PEN], "steps": 2})))
+        assert [message["step"] for message in newer.result(60)] == [1, 2]
+        assert 1 <= len(older.result(60)) < 100
+
+
+def test_scribbling_makes_no_queue():
+    """Of many requests of one page one is at work and the newest waits; the others are sent away."""
+    turns = Turns()
+    first = turns.begin("page")
+    with ThreadPoolExecutor(20) as pool:
+        waiting = [pool.submit(turns.begin, "page") for _ in range(20)]
+        while sum(one.done() for one in waiting) < 19:
+            time.sleep(0.001)
+        assert [one.result() for one in waiting if one.done()] == [None] * 19
+        assert not turns.is_newest("page", first)
+        turns.end("page", first)
+        ticket, = [one.result() for one in waiting if one.result()]
+    assert turns.is_newest("page", ticket)
+    turns.end("page", ticket)
+    assert not turns.newest and not turns.at_work
+
+
+def test_two_tabs_do_not_disturb_each_other(ask):
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(lambda page: lines(ask({"steps": 6}, page=page)), page) for page in "ab"]
+        assert [len(one.result(60)) for one in both] == [6, 6]
+
+
+def test_a_page_that_goes_away_stops_its_pictures(ask, running):
+    answer = ask({"strokes": [PEN], "steps": 100})
+    answer.readline()
+    answer.close()
+    end = time.monotonic() + 30
+    while running.turns.at_work and time.monotonic() < end:
+        time.sleep(0.01)
+    assert not running.turns.at_work and not running.turns.newest
+
+
+# %% Who may ask
+
+
+def test_the_page_knows_where_it_starts_and_loads_nothing_from_elsewhere(running):
+    with urllib.request.urlopen(running.address, timeout=30) as answer:
+        page, policy = answer.read().decode(), answer.headers["Content-Security-Policy"]
+    start = json.loads(re.search(r'<script type="application/json" id="start">(.*)</script>', page)[1])
+    assert (start["prompt"], start["seed"], start["kinds"]) == ("red on blue", 7, list(CHANNELS))
+    assert "default-src 'none'" in policy
+    assert set(re.findall(r"https?://[^'\"\s)]+", page)) == {"http://www.w3.org/2000/svg"}
+
+
+def test_a_lesson_is_shown_as_text(running):
+    url = f"http://127.0.0.1:{running.server_port}/lesson/{{}}?token={running.token}"
+    names = json.loads(re.search(r'id="start">(.*)</script>', running.page().decode())[1])["lessons"]
+    with urllib.request.urlopen(url.format(names["03"]), timeout=30) as answer:
+        assert answer.headers["Content-Type"].startswith("text/plain") and b"zero" in answer.read()
+    status, _ = refused(urllib.request.urlopen, url.format("../README.md"), timeout=30)
+    assert status == 404
+
+
+@pytest.mark.parametrize("path, headers, says", [
+    ("/pictures", {"X-Token": "wrong"}, "token"),
+    ("/pictures", {"X-Token": ""}, "token"),
+    ("/save", {"X-Token": "wrong"}, "token"),
+    ("/trace", {"X-Token": "wrong"}, "token"),
+    ("/pictures", {"Host": "evil.example"}, "127.0.0.1"),
+    ("/pictures", {"Host": "127.0.0.1.evil.example:80"}, "127.0.0.1"),
+    ("/pictures", {"Origin": "http://evil.example"}, "Another web page"),
+    ("/pictures", {"Origin": "null"}, "Another web page"),
+])
+def test_strangers_are_refused(ask, path, headers, says):
+    status, sentence = refused(ask, {"steps": 1}, path, **headers)
+    assert status == 403 and says in sentence
+
+
+def test_the_page_itself_needs_the_token(running):
+    for query in ("", "?token=", "?token=wrong"):
+        status, _ = refused(urllib.request.urlopen, f"http://127.0.0.1:{running.server_port}/{query}", timeout=30)
+        assert status == 403
+
+
+def test_the_board_listens_on_the_loopback_address_only(running):
+    assert running.server_address[0] == "127.0.0.1"
+    assert running.address.startswith("http://127.0.0.1:") and len(running.token) > 20
+
+
+# %% Requests that are not as they should be
+
+
+@pytest.mark.parametrize("body, status, says", [
+    (b"", 400, "not JSON"),
+    (b"{", 400, "not JSON"),
+    (b"\xff\xfe", 400, "not JSON"),
+    (b"[" * 100_000, 400, "not JSON"),
+    ({"prompt": "pink"}, 400, '"pink"'),
+    (b" " * 3_000_000, 413, "larger than"),
+])
+def test_a_bad_body_is_one_sentence(ask, body, status, says):
+    got, sentence = refused(ask, body)
+    assert got == status and says in sentence
+
+
+def test_an_unknown_address_is_one_sentence(ask):
+    assert refused(ask, {}, "/nothing")[0] == 404
+
+
+@pytest.mark.parametrize("head, body, status", [
+    ("POST /pictures HTTP/1.1\r\nHost: localhost\r\nX-Token: {token}\r\n\r\n", "", 411),
+    ("POST /pictures HTTP/1.1\r\nHost: localhost\r\nX-Token: {token}\r\nContent-Length: -5\r\n\r\n", "", 411),
+    ("POST /pictures HTTP/1.1\r\nHost: localhost\r\nX-Token: {token}\r\nContent-Length: 50\r\n\r\n", "{", 400),
+    ("POST /save HTTP/1.1\r\nHost: localhost\r\nX-Token: {token}\r\nContent-Length: 99999999999\r\n\r\n", "{", 413),
+    ("DELETE / HTTP/1.1\r\nHost: localhost\r\n\r\n", "", 501),
+    ("nonsense\r\n\r\n", "", 400),
+    ("GET / HTTP/1.1\r\nHost: [\r\n\r\n", "", 403),
+])
+def test_a_broken_request_is_one_sentence(running, head, body, status):
+    with socket.create_connection(running.server_address, timeout=10) as line:
+        line.sendall((head.format(token=running.token) + body).encode())
+        line.shutdown(socket.SHUT_WR)
+        answer = b"".join(iter(lambda: line.recv(65536), b"")).decode()
+    assert f" {status} " in answer.splitlines()[0] or answer.startswith("{")
+    assert json.loads(answer.splitlines()[-1])["problem"].endswith(".")
+
+
+def test_after_all_this_the_board_still_works(ask, running):
+    assert len(lines(ask({"steps": 1}))) == 1
+
+
+# %% Files
+
+
+def png(image):
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+def test_the_file_of_a_drawing_becomes_the_paper(ask):
+    answer = json.load(ask(png(drawing(Asked((stroke(),)))), "/trace?as=drawing", **{"X-Name": "my%20house.png"}))
+    edges = edge_map(read_asked({"paper": answer["paper"]}))
+    near = torch.nn.functional.max_pool2d(edge_map(Asked((stroke(),))), 3, 1, 1)
+    assert edges.sum() > 80 and (edges * near).sum() > 0.95 * edges.sum() and "my house.png" in answer["advice"]
+
+
+def test_the_edges_of_a_picture_become_the_paper(ask):
+    image = Image.new("RGB", (200, 200), "navy")
+    image.paste("orange", (60, 60, 140, 140))
+    answer = json.load(ask(png(image), "/trace?as=picture"))
+    assert edge_map(read_asked({"paper": answer["paper"]})).sum() > 80
+
+
+def test_a_file_that_is_no_picture_is_one_sentence(ask):
+    status, sentence = refused(ask, b"no picture", "/trace", **{"X-Name": "notes.txt"})
+    assert status == 400 and '"notes.txt"' in sentence
+
+
+def test_the_saved_command_gives_the_same_pictures_bit_for_bit(ask, tmp_path, monkeypatch):
+    monkeypatch.setattr(saved, "FINAL", 2)
+    monkeypatch.setattr("sys.excepthook", None)
+    monkeypatch.chdir(tmp_path)
+    answer = ask({"strokes": [PEN, {"tool": "region", "points": [[0.2, 0.2], [0.8, 0.8]]}], "prompt": "red square",
+                  "cells": [6] + [None] * 15, "background": 5, "pose": [[31.3, 40], [36, 20.7]], "seed": 3,
+                  "connections": [0.35] * 13, "conditioning_scale": 1.15, "guidance_scale": 3.3, "in_both": True,
+                  "control_end": 0.72}, "/save")
+    assert re.search(r'filename="(board_\w+)\.zip"', answer.headers["Content-Disposition"])
+    zipfile.ZipFile(io.BytesIO(answer.read())).extractall(tmp_path)
+    folder, = tmp_path.iterdir()
+    assert {path.name for path in folder.iterdir()} == {
+        "drawing.png", "pictures.png", "command.txt", "edge_map.png", "palette_map.png", "region.png"}
+    python, m, package, *words = shlex.split((folder / "command.txt").read_text().splitlines()[0])
     assert [python, m, package] == ["python", "-m", "minicontrolnet"]
     main(words)
-    assert (tmp_path / "board_001.png").read_bytes() == saved
+    again, before = Image.open(folder / "again.png"), Image.open(folder / "pictures.png")
+    assert again.size == (256, 64) and again.tobytes() == before.tobytes()
 
 
-def test_a_saved_palette_gives_the_same_condition(tmp_path):
-    """To the last bits of a sum: sample puts the ground aside and back."""
-    drawn = Drawn(cells=(6, None, 2, 0) * 4, ground=5)
-    wish.colours(drawn).save(tmp_path / "palette.png")
-    again = palette_from_picture(tmp_path / "palette.png")
-    assert torch.allclose(conditions_of(drawn, ("palette",))["palette"], again, rtol=0, atol=1e-6)
+def test_the_command_names_other_weights():
+    line = saved.command(Asked(), see(Asked()), "here", ["--base-weights", "my base.pt"])
+    assert "--base-weights 'my base.pt'" in line and "edge-map" not in line
 
 
-def test_nothing_that_was_saved_is_overwritten(tmp_path, monkeypatch):
-    monkeypatch.setattr(wish.figures, "save_sample", lambda conditions, pictures, path, **_: path.touch())
-    names = [wish.save(Wish(seed=seed), torch.zeros(4, 3, SIZE, SIZE), tmp_path).name for seed in (5, 6)]
-    assert names == ["board_001.png", "board_002.png"]
-    assert "--seed 5" in (tmp_path / "board_001.txt").read_text()
+# %% Starting and ending
 
 
-def test_a_folder_that_cannot_be_written_is_a_sentence(networks, hand, tmp_path):
-    hand.wait()
-    (tmp_path / "file").write_text("")
-    hand.board.folder = tmp_path / "file"
-    hand.key("s")
-    assert "cannot write" in hand.said()
-    assert plt.get_fignums() == [hand.board.figure.number], "another would keep the program from ending"
+def test_a_port_in_use_gives_way_to_the_next_free_one(networks):
+    one = Board(*networks, port=0)
+    other = Board(*networks, port=one.server_port)
+    assert one.server_port < other.server_port <= one.server_port + server.PORTS_TO_TRY
+    for board in (one, other):
+        board.end()
 
 
-@pytest.mark.parametrize("words, said", [
-    ([], "no window can be opened"),
+def test_no_free_port_is_one_sentence(networks, monkeypatch):
+    one = Board(*networks)
+    monkeypatch.setattr(server, "PORTS_TO_TRY", 1)
+    with pytest.raises(Problem, match="--port"):
+        Board(*networks, port=one.server_port)
+    one.end()
+
+
+def test_the_board_ends_at_once_while_it_computes(networks):
+    board = Board(*networks)
+    thread = threading.Thread(target=board.serve_forever, daemon=True)
+    thread.start()
+    url = f"http://127.0.0.1:{board.server_port}/pictures"
+    body = json.dumps({"strokes": [PEN], "steps": 100}).encode()
+    answer = urllib.request.urlopen(urllib.request.Request(url, body, {"X-Token": board.token}), timeout=30)
+    answer.readline()
+    board.shutdown()
+    start = time.monotonic()
+    board.end()
+    assert time.monotonic() - start < 5
+    thread.join(5)
+    assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("words, says", [
     (["--prompt", "pink star"], '"pink"'),
     (["--edge", "nowhere.png"], "does not exist"),
     (["--edge-weights", "nowhere.pt"], "nowhere.pt does not exist"),
 ])
-def test_the_command_says_what_is_wrong_in_one_sentence(words, said, monkeypatch):
-    """Under agg no window can be opened; the rest as if it could."""
+def test_the_command_reports_a_mistake_in_one_sentence(words, says, monkeypatch):
     monkeypatch.setattr("sys.excepthook", None)
-    if words:
-        monkeypatch.setattr(board, "need_window", lambda: None)
-    with pytest.raises(Problem, match=said) as end:
+    with pytest.raises(Problem, match=says) as problem:
         main(["board", *words])
-    assert "\n" not in str(end.value) and not plt.get_fignums()
+    assert "\n" not in str(problem.value)
 
 
-def test_the_command_opens_a_board(tmp_path, monkeypatch):
-    """With a file on its sheet, and the weights that were named in the line that is saved."""
-    sheet(Drawn((Stroke(SQUARE),))).save(tmp_path / "drawing.png")
-    monkeypatch.setattr("sys.excepthook", None)
-    monkeypatch.setattr(board, "need_window", lambda: None)
-    opened = []
-    monkeypatch.setattr(board, "Board", lambda *given: opened.append(given))
-    monkeypatch.setattr(plt, "show", lambda: None)
-    weights = Path(wish.__file__).parent / "weights" / "pose.pt"
-    main(["board", "--edge", str(tmp_path / "drawing.png"), "--prompt", "red", "--seed", "5",
-          "--out", str(tmp_path), "--pose-weights", str(weights)])
-    (_, nets, asked, folder, words), = opened
-    assert list(nets) == list(CHANNELS) and (asked.prompt, asked.seed, folder) == ("red", 5, tmp_path)
-    assert list(words) == ["--pose-weights", weights]
-    assert conditions_of(asked.drawn, asked.kinds)["edge"].sum() > 80
+@pytest.fixture
+def started(networks, monkeypatch):
+    """A function that runs the board command, without serving, and returns its board."""
+    boards = []
+
+    def serve(board):
+        boards.append(board)
+        raise KeyboardInterrupt
+
+    def start(*words):
+        monkeypatch.setattr("sys.excepthook", None)
+        monkeypatch.setattr(Board, "serve_forever", serve)
+        monkeypatch.setattr(command, "load_base", lambda path: networks[0])
+        monkeypatch.setattr(command, "load_control", lambda kind, *_: networks[1][kind])
+        monkeypatch.setattr(torch, "set_num_threads", lambda n: None)
+        main(["board", *words])
+        return boards[-1]
+
+    return start
+
+
+def test_the_command_starts_with_a_file_and_ends_with_ctrl_c(started, tmp_path, capsys):
+    drawing(Asked((stroke(),))).save(tmp_path / "drawing.png")
+    board = started("--edge", str(tmp_path / "drawing.png"), "--prompt", "red", "--seed", "5", "--port", "0",
+                    "--no-browser", "--pose-weights", "pose.pt")
+    assert (board.start.prompt, board.start.seed, board.options) == ("red", 5, ["--pose-weights", "pose.pt"])
+    assert edge_map(board.start).sum() > 80
+    printed = capsys.readouterr().out
+    assert board.address in printed and "The board has ended." in printed
+
+
+def test_the_command_opens_the_browser_or_explains_how_to_reach_it(started, monkeypatch, capsys):
+    opened = threading.Event()
+    monkeypatch.setattr(command.webbrowser, "open", lambda address: opened.set())
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    monkeypatch.setenv("DISPLAY", ":0")
+    started("--port", "0")
+    assert opened.wait(5)
+    monkeypatch.delenv("DISPLAY")
+    board = started("--port", "0")
+    assert f"ssh -L {board.server_port}:127.0.0.1:{board.server_port}" in capsys.readouterr().out
+
+
+def test_the_command_says_that_a_port_is_in_use(started, running, capsys):
+    board = started("--port", str(running.server_port), "--no-browser")
+    assert f"is in use, so the board takes port {board.server_port}" in capsys.readouterr().out
+
+
+# %% Notebooks
+
+
+def test_outside_of_a_notebook_one_sentence_says_what_to_do(networks):
+    with pytest.raises(Problem, match="python -m minicontrolnet board"):
+        show_board(*networks)
+
+
+@pytest.mark.parametrize("hub, proxy, source", [
+    (None, False, r"http://127\.0\.0\.1:\d+/\?token=.+"),
+    (None, True, r"/proxy/\d+/\?token=.+"),
+    ("/user/ada/", False, r"/user/ada/proxy/\d+/\?token=.+"),
+])
+def test_a_notebook_shows_the_page(networks, monkeypatch, capsys, hub, proxy, source):
+    shown = []
+    ipython = types.ModuleType("IPython")
+    ipython.get_ipython = lambda: types.SimpleNamespace(kernel=True)
+    ipython.display = types.ModuleType("IPython.display")
+    ipython.display.IFrame = lambda *values: values
+    ipython.display.display = shown.append
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
+    monkeypatch.setitem(sys.modules, "IPython.display", ipython.display)
+    monkeypatch.setattr(Board, "serve_forever", lambda board: None)
+    if hub:
+        monkeypatch.setenv("JUPYTERHUB_SERVICE_PREFIX", hub)
+    show_board(*networks, proxy=proxy)
+    (address, _, height), = shown
+    assert re.fullmatch(source, address) and height > 400 and "If no page appears" in capsys.readouterr().out
+
+
+def test_behind_a_proxy_any_name_is_fine_but_the_token_is_needed(networks):
+    board = Board(*networks, hosts=None)
+    thread = threading.Thread(target=board.serve_forever, daemon=True)
+    thread.start()
+    request = urllib.request.Request(board.address, headers={"Host": "colab.example"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        assert answer.status == 200
+    request = urllib.request.Request(board.address + "x", headers={"Host": "colab.example"})
+    assert refused(urllib.request.urlopen, request, timeout=30)[0] == 403
+    board.shutdown()
+    board.end()

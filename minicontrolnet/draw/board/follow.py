@@ -110,9 +110,9 @@ def messages(asked: Asked, base: UNet, nets: dict[str, ControlNet]) -> Iterator[
         yield message
 
 
-def row(pictures: Tensor) -> Image.Image:
-    """The pictures (n, 3, 64, 64) side by side, without margins."""
-    return to_pil_image(to_bytes(make_grid(pictures, len(pictures), padding=0)))
+def row(pictures: Tensor, columns: int = COUNT) -> Image.Image:
+    """The pictures (n, 3, 64, 64) side by side, without margins; after ``columns`` of them a new row."""
+    return to_pil_image(to_bytes(make_grid(pictures, columns, padding=0)))
 
 
 def to_bytes(pictures: Tensor) -> Tensor:
