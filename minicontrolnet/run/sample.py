@@ -39,16 +39,16 @@ def sample_command(args: argparse.Namespace) -> None:
         strip.append(sample(base, tokens, noise, controls, args.guidance_scale, args.steps, in_both=args.in_both,
                             control_start=args.control_start, control_end=args.control_end, progress="sampling"))
     pictures = torch.stack(strip, 1).flatten(0, 1).cpu()
-    write_file(args.out, as_png(args, conditions, pictures, labels(args, prompts, count)))
+    write_file(args.out, output(args, conditions, pictures, labels(args, prompts, count)))
     print(f"wrote {args.out}")
 
 
-def as_png(args: argparse.Namespace, conditions: dict[str, Tensor], pictures: Tensor, captions: dict) -> bytes:
+def output(args: argparse.Namespace, conditions: dict[str, Tensor], pictures: Tensor, captions: dict) -> bytes:
     """The file that the command writes: a figure, or with --plain the pixels of the pictures alone."""
     if args.plain:
-        from ..draw.board import follow
+        from ..draw.board.pictures import as_png, row
 
-        return follow.as_png(follow.row(pictures, captions["columns"] or len(pictures)))
+        return as_png(row(pictures, captions["columns"] or len(pictures)))
     from ..draw import figures  # matplotlib takes longer to import than all else
 
     return figures.as_png(figures.samples(conditions, pictures, **captions), crop=True)

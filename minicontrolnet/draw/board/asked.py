@@ -122,7 +122,7 @@ def _switch(name: str, value: Any) -> bool:
 
 
 def _kinds(name: str, value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(one in CHANNELS for one in value if isinstance(one, str)):
+    if not isinstance(value, list) or not all(isinstance(one, str) and one in CHANNELS for one in value):
         raise Problem(f"{name} is {_short(value)}; it has to be a list of names from {', '.join(CHANNELS)}")
     return tuple(kind for kind in CHANNELS if kind in value)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from ...controlnet import ControlNet
 from ...unet import UNet
 from .asked import COUNT, FINAL, Asked
-from .follow import as_png, follow, row
+from .pictures import as_png, follow, row
 from .sheet import Seen, as_image, drawing, see
 
 READ_ME = """\

@@ -10,6 +10,7 @@ import json
 import os
 import secrets
 import socketserver
+import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +27,7 @@ from ...shapes import COLOURS, DARK, SHAPES
 from ...unet import UNet
 from ..drawings import edges_from_picture, read_image, trace
 from .asked import FINAL, Asked, read_asked
-from .follow import messages
+from .pictures import messages
 from .saved import save
 from .sheet import paper_bits
 from .turns import Turns
@@ -94,6 +95,8 @@ class Board(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A page that goes away is no error."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
 
     def page(self) -> bytes:
         """The page, with what it has to know about the toy world and where it starts."""
