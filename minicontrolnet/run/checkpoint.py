@@ -87,7 +87,7 @@ class Checkpoint:
         """Whether AdamW's moments have the shapes of the weights. A locked parameter has no moments."""
         weights = list(self.training.network.parameters())
         for i, moments in optimiser["state"].items():
-            wanted = {"step": torch.zeros(()), "exp_avg": weights[i], "exp_avg_sq": weights[i]}
+            wanted = {"step": torch.zeros((), dtype=torch.float32), "exp_avg": weights[i], "exp_avg_sq": weights[i]}
             if not alike(moments, wanted):
                 return False
         return True

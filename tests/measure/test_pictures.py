@@ -11,7 +11,6 @@ from minicontrolnet.measure.classifier import (ShapeClassifier, _standardise, cl
                                                shapes_right, wobble)
 from minicontrolnet.measure.pictures import (PAINTS, colours_right, edge_f1, mask_iou, mask_of, nearest_colour,
                                              off_palette, palette_error)
-from minicontrolnet.measure.scores import shuffle_gap
 from minicontrolnet.run.weights import load_classifier
 from minicontrolnet.shapes import COLOURS, DARK, SHAPES, Scenes, random_batch, render
 
@@ -287,7 +286,7 @@ def test_the_classifier_is_trained_on_wobbly_masks_of_fresh_pictures():
     assert first != second and max(first, second) < 0.3
 
 
-# %% Sets of pictures, and the shuffle gap
+# %% Sets of pictures
 
 
 def test_frechet_distance_of_known_gaussians():
@@ -312,25 +311,3 @@ def test_features_are_what_the_classifier_decides_by(real):
     one, two = features[::2], features[1::2]
     stars = features[real.scenes.shape == 3]
     assert frechet_distance(one, two) < frechet_distance(one, stars) / 4
-
-
-def test_shuffle_gap_is_0_exactly_if_the_condition_is_ignored(real):
-    """A loss that does not look at the condition, or sees equal ones, has no gap."""
-    assert shuffle_gap(lambda condition: real.x0.square().mean(), real.mask) == 0
-    assert shuffle_gap(lambda condition: condition.mean(), torch.ones(8, 1, 4, 4)) == 0
-
-
-def test_shuffle_gap_is_the_price_of_a_wrong_condition():
-    """By hand: conditions 0, 1, 2, 3, of which each is given to the next, are off by 1, 1, 1 and 3."""
-    condition = torch.arange(4.0).view(4, 1, 1, 1)
-    loss = lambda given: (given - condition).square().mean() + 7
-    assert shuffle_gap(loss, condition) == (1 + 1 + 1 + 9) / 4
-    assert shuffle_gap(lambda given: -loss(given), condition) == -3
-
-
-def test_shuffle_gap_builds_no_graph():
-    """It is a measurement: no gradient is kept."""
-    weight, graphs = torch.ones(1, requires_grad=True), []
-    loss = lambda given: graphs.append((given * weight).mean()) or graphs[-1]
-    shuffle_gap(loss, torch.ones(2, 1, 1, 1))
-    assert not any(loss.requires_grad for loss in graphs)

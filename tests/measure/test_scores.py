@@ -1,91 +1,23 @@
-"""The scores, how sure a difference is, and whether the weights that ship obey."""
+"""Scores and the table of scores: what each row compares, by hand, and the weights that ship."""
 
-import math
 import re
-import subprocess
-import sys
 
 import pytest
 import torch
 
 from conftest import fill_zeros
-from minicontrolnet import evaluation, speed, training
 from minicontrolnet.conditions import CHANNELS, condition_of
 from minicontrolnet.controlnet import ControlNet, lock
-from minicontrolnet.diffusion import q_sample, x0_from_eps
-from minicontrolnet.evaluation import (Paired, condition_scores, conflicting, gap,
-                                       held_out, loss_of_condition, paired,
-                                       prompt_scores, show_scores, student_t)
-from minicontrolnet.metrics import colours_right, mask_iou, mask_of, shapes_right
-from minicontrolnet.pretrained import load_base, load_classifier, load_control
+from minicontrolnet.diffusion import ALPHA_BAR, q_sample, x0_from_eps
+from minicontrolnet.errors import Problem
+from minicontrolnet.measure import scores
+from minicontrolnet.measure.pictures import (colours_right, edge_f1, mask_iou, mask_of, palette_error, pose_errors)
+from minicontrolnet.measure.classifier import shapes_right
+from minicontrolnet.measure.scores import (HELD_OUT, condition_scores, conflicting, gap, held_out, loss_of_condition,
+                                           prompt_scores, show_scores, shuffle_gap)
 from minicontrolnet.sampling import sample
 from minicontrolnet.shapes import SHAPES, describe, random_batch
-from minicontrolnet.unet import UNet
-
-NAN, INF = math.nan, math.inf
-
-
-def numbers(text):
-    """All that a table prints as a number: finite, none is nan or inf."""
-    assert not re.search(r"\b(nan|inf)\b", text), text
-    return [float(number) for number in re.findall(r"-?\d+\.\d+", text)]
-
-
-# %% How sure a difference is
-
-
-@pytest.mark.parametrize("freedom, t", [(1, 12.706), (2, 4.303), (5, 2.571),
-                                        (30, 2.042)])
-def test_student_t_by_the_tables(freedom, t):
-    """The two-sided 95 % quantiles that every table of Student's distribution has."""
-    assert student_t(freedom) == pytest.approx(t, abs=5e-4)
-
-
-@pytest.mark.parametrize("share, t", [(0.8, 1.476), (0.9, 2.015), (0.99, 4.032)])
-def test_student_t_of_other_shares(share, t):
-    """With 5 degrees of freedom."""
-    assert student_t(5, share) == pytest.approx(t, abs=5e-4)
-
-
-def test_paired_by_hand():
-    """1, 2, 3 have the mean 2 and the deviation 1: 2 -+ 4.303 / sqrt(3)."""
-    interval = paired([1.0, 2.0, 3.0])
-    assert interval == pytest.approx((2 - 2.484, 2, 2 + 2.484), abs=1e-3)
-    assert str(interval) == "+2.000 (-0.484 .. +4.484)"
-    assert paired(torch.tensor([[1.0], [2.0], [3.0]])) == interval
-    wide = paired([0.0, 1.0])  # 12.706 times the standard error, which is a half
-    assert wide == pytest.approx((0.5 - 6.353, 0.5, 0.5 + 6.353), abs=1e-3)
-
-
-@pytest.mark.parametrize("differences, verdict", [
-    ([1.0, 1.1, 0.9], "confirmed"), ([-1.0, -1.1, -0.9], "contradicted"),
-    ([1.0, 2.0, 3.0], "undecided"), ([0.0, 0.0], "undecided"),
-    ([0.2, 0.2], "confirmed"),
-])
-def test_a_claim_is_decided_if_its_interval_leaves_out_0(differences, verdict):
-    """Above 0 it is confirmed, below 0 contradicted, with 0 inside undecided."""
-    assert paired(differences).verdict == verdict
-
-
-@pytest.mark.parametrize("bad", [NAN, INF, -INF])
-def test_a_difference_that_is_not_finite_decides_nothing(bad):
-    """However clear the others are; two infinities of opposite signs, too."""
-    for differences in ([1.0, 1.1, 0.9, 1.0, bad], [-1.0, -1.1, bad], [INF, -INF]):
-        interval = paired(differences)
-        assert interval.verdict == "undecided"
-        assert (interval.low, interval.high) == (-INF, INF)
-        assert math.isnan(interval.mean)
-
-
-def test_95_of_100_intervals_hold_the_mean():
-    """Of 2000 sets of 4 normal numbers, 95 % have 0 inside (5 standard errors)."""
-    sets = torch.randn(2000, 4, generator=torch.Generator().manual_seed(0)).double()
-    half = student_t(3) * sets.std(1) / 2
-    inside = (sets.mean(1).abs() < half).double().mean().item()
-    assert inside == pytest.approx(0.95, abs=0.025)
-    low, mean, high = paired(sets[0])
-    assert high - mean == pytest.approx(half[0].item()) == pytest.approx(mean - low)
-    assert Paired(0.1, 0.2, 0.3).verdict == "confirmed"
+from minicontrolnet.training import random_times_and_noise, seeded
 
 
 # %% Held-out pictures and their scores
@@ -112,11 +44,11 @@ def test_conflicting_prompts_name_another_shape():
     assert describe(conflicting(torch.tensor([[7, 4, 6]]))) == ["red circle on blue"]
 
 
-def test_real_pictures_are_the_ceiling_and_shuffled_ones_the_floor():
+def test_real_pictures_are_the_ceiling_and_shuffled_ones_the_floor(shipped):
     """Colour, shape, IoU, F1 at 1 and no palette error; less, and more, if shuffled."""
     truth, _ = held_out(64)
     neighbour = truth.map(lambda tensor: tensor.roll(1, 0))
-    classifier = load_classifier()
+    classifier = shipped.classifier
     assert set(prompt_scores(truth.image, truth.prompt, classifier).values()) == {1.0}
     below = prompt_scores(truth.image, neighbour.prompt, classifier)
     assert below["colour accuracy"] < 0.1 and below["shape accuracy"] < 0.5
@@ -129,7 +61,57 @@ def test_real_pictures_are_the_ceiling_and_shuffled_ones_the_floor():
     assert colours["palette error"] < 1e-6 < 0.1 < floor["palette error"]
 
 
-# %% The tables
+def test_scores_are_means_over_the_pictures(shipped):
+    """Each is the measure of its name, averaged; a circle's angle is left out."""
+    truth, _ = held_out(12)
+    images = truth.image.roll(1, 3)
+    iou = mask_iou(mask_of(images), truth.mask).mean().item()
+    degrees, pixels = pose_errors(images, truth.scenes)
+    wanted = {"edge": {"edge F1": edge_f1(images, condition_of("edge", truth)).mean()},
+              "palette": {"palette error": palette_error(images, condition_of("palette", truth)).mean()},
+              "pose": {"angle error": degrees[~degrees.isnan()].mean(), "place error": pixels.mean()}}
+    for kind, others in wanted.items():
+        assert condition_scores(kind, images, truth) == pytest.approx(
+            {"mask IoU": iou} | {name: value.item() for name, value in others.items()})
+    prompt = truth.prompt.roll(1, 0)
+    assert prompt_scores(images, prompt, shipped.classifier) == pytest.approx({
+        "colour accuracy": colours_right(images, prompt).double().mean().item(),
+        "shape accuracy": shapes_right(images, prompt, shipped.classifier).double().mean().item()})
+
+
+@pytest.mark.parametrize("kind", ["depth", "", "edges", None])
+def test_a_condition_without_a_score_is_a_problem(kind):
+    """An unknown name is never scored as another one."""
+    truth, _ = held_out(2)
+    with pytest.raises(Problem, match=repr(kind)):
+        condition_scores(kind, truth.image, truth)
+    with pytest.raises(Problem, match=repr(kind)):
+        condition_of(kind, truth)
+
+
+# %% The shuffle gap
+
+
+def test_shuffle_gap_is_0_exactly_if_the_condition_is_ignored():
+    """A loss that does not look at the condition, or sees equal ones, has no gap."""
+    assert shuffle_gap(lambda condition: torch.tensor(3.0), torch.rand(8, 1, 4, 4)) == 0
+    assert shuffle_gap(lambda condition: condition.mean(), torch.ones(8, 1, 4, 4)) == 0
+
+
+def test_shuffle_gap_is_the_price_of_a_wrong_condition():
+    """By hand: conditions 0, 1, 2, 3, of which each is given to the next, are off by 1, 1, 1 and 3."""
+    condition = torch.arange(4.0).view(4, 1, 1, 1)
+    loss = lambda given: (given - condition).square().mean() + 7
+    assert shuffle_gap(loss, condition) == (1 + 1 + 1 + 9) / 4
+    assert shuffle_gap(lambda given: -loss(given), condition) == -3
+
+
+def test_shuffle_gap_builds_no_graph():
+    """It is a measurement: no gradient is kept."""
+    weight, graphs = torch.ones(1, requires_grad=True), []
+    loss = lambda given: graphs.append((given * weight).mean()) or graphs[-1]
+    shuffle_gap(loss, torch.ones(2, 1, 1, 1))
+    assert not any(loss.requires_grad for loss in graphs)
 
 
 @pytest.fixture
@@ -139,66 +121,130 @@ def tiny(make_base):
 
 
 def test_the_gap_is_exactly_0_before_training(tiny):
-    """Untrained, a ControlNet gives any condition the same loss; filled, it doesn't."""
-    untrained = ControlNet(tiny)
-    assert gap(tiny, untrained, "edge", n=4) == 0
-    loss, condition = loss_of_condition(tiny, fill_zeros(ControlNet(tiny)), "edge", n=4)
-    assert torch.equal(condition, condition_of("edge", random_batch(
-        4, torch.Generator().manual_seed(evaluation.HELD_OUT))))
+    """Untrained, a ControlNet gives any condition the same loss; filled, it does not."""
+    assert gap(tiny, ControlNet(tiny), "edge", n=4) == 0
+    filled = fill_zeros(seeded(0, ControlNet, tiny))
+    assert gap(tiny, filled, "edge", n=4) != 0
+
+
+def test_the_gap_counts_as_many_pictures_as_asked_and_follows_its_seed(tiny):
+    """By default there are 128 of the held-out seed."""
+    control = fill_zeros(seeded(0, ControlNet, tiny))
+    values = [gap(tiny, control, "edge", **options) for options in ({"n": 4}, {"n": 8}, {"n": 4, "seed": 5})]
+    assert len(set(values)) == 3 and gap(tiny, control, "edge", n=4, seed=HELD_OUT) == values[0]
+    assert gap(tiny, control, "edge") == gap(tiny, control, "edge", 128, HELD_OUT)
+    with pytest.raises(Problem, match="1"):
+        gap(tiny, control, "edge", n=1)
+
+
+@pytest.mark.parametrize("kind", CHANNELS)
+def test_the_loss_of_a_condition_by_hand(kind, tiny):
+    """Eq. 5 with the weights of x0 on held-out pictures, their prompts, and one set of times and noises."""
+    control = fill_zeros(seeded(0, ControlNet, tiny, CHANNELS[kind]))
+    loss, condition = loss_of_condition(tiny, control, kind, n=4, seed=7)
+    generator = torch.Generator().manual_seed(7)
+    truth = random_batch(4, generator)
+    t, eps = random_times_and_noise(truth.x0, generator)
+    assert torch.equal(condition, condition_of(kind, truth))
+    for given in (condition, condition.roll(1, 0)):
+        xt = q_sample(truth.x0, t, eps)
+        with torch.no_grad():
+            x0 = x0_from_eps(tiny(xt, t, truth.prompt, control(xt, t, truth.prompt, given)), xt, t)
+        weight = (1 / (1 - ALPHA_BAR[t])).clamp(max=20).view(-1, 1, 1, 1)
+        by_hand = (weight * (x0 - truth.x0).double().square()).mean().item()
+        assert loss(given).item() == pytest.approx(by_hand, rel=1e-4) and not loss(given).requires_grad
     assert loss(condition) == loss(condition.clone()) != loss(condition.roll(1, 0))
 
 
-def test_evaluate_prints_every_row_with_finite_numbers(tiny, monkeypatch, capsys):
-    """Tiny networks, two pictures, two steps; some shapes do not occur among two."""
-    quick = lambda *given, progress: sample(*given, steps=2)
-    monkeypatch.setattr(evaluation, "sample", quick)
-    controls = {kind: fill_zeros(ControlNet(tiny, c)) for kind, c in CHANNELS.items()}
-    show_scores(tiny, controls, load_classifier(), n=2)
-    lines = capsys.readouterr().out.splitlines()
-    assert all(numbers(line) for line in lines)
-    for kind in CHANNELS:
-        own = [line for line in lines if line.startswith(f"{kind}: ")]
-        assert len(own) == 7 and sum("prompt" in line for line in own) == 4
-        assert sum("conflicting" in line for line in own) == 1
-    assert [line for line in lines if line.startswith(" + ".join(CHANNELS))]
-    assert sum("1.000" in line and "ceiling" in line for line in lines) >= 2
+# %% The table
 
 
-def test_speed_prints_every_row_with_finite_numbers(monkeypatch, capsys):
-    """Tiny networks, small batches, few rounds, one import."""
-    seconds, share, run = speed.seconds, speed.share_in_kernels, subprocess.run
-    imported = []
+def numbers_of(text):
+    """Row -> score -> number, of a printed table."""
+    rows = {}
+    for line in text.splitlines():
+        name, values = line[:40].strip(), line[40:]
+        rows[name] = {key: float(value) for key, value in re.findall(r"(\S.*?) (-?[\d.]+|nan|inf)(?:   |$)", values)}
+    return rows
 
-    def import_once(command, **options):
-        if command[0] != sys.executable:
-            return run(command, **options)
-        imported.extend([] if imported else [run(command, **options)])
-        return imported[0]
 
-    monkeypatch.setattr(subprocess, "run", import_once)
-    monkeypatch.setattr(speed, "UNet", lambda: UNet((8, 8, 8, 32), c_emb=16))
-    monkeypatch.setattr(speed, "seconds", lambda *f, rounds=0: seconds(*f, rounds=2))
-    monkeypatch.setattr(speed, "share_in_kernels", lambda step: share(step, rounds=1))
-    monkeypatch.setattr(training, "BATCH_SIZE", 2)
-    monkeypatch.setattr(speed, "sample", lambda *given: sample(*given, steps=2))
-    speed.show_speed()
-    said = capsys.readouterr().out
-    found = numbers(said)
-    assert len(found) > 12 and min(found) >= 0
-    for row in ("base training step", "ControlNet training step", "ratio", "memory",
-                "share of time", "16 pictures", "import minicontrolnet"):
-        assert row in said
+def test_each_row_of_the_table_compares_what_it_says(tiny, shipped, monkeypatch, capsys):
+    """A sampler that answers each call with other pictures, and the scores of these pictures for each row."""
+    n, answers = 12, {}
+    truth, noise = held_out(n)
+    controls = {kind: fill_zeros(seeded(i, ControlNet, tiny, c)) for i, (kind, c) in enumerate(CHANNELS.items())}
+    words = {"right": truth.prompt, "empty": torch.zeros_like(truth.prompt), "conflicting": conflicting(truth.prompt)}
+
+    def answer(base, prompt, given_noise, used=(), **options):
+        assert base is tiny and torch.equal(given_noise, noise) and not {*options} - {"progress"}
+        tokens = torch.zeros_like(truth.prompt) if isinstance(prompt, str) and prompt == "" else prompt
+        [word] = [name for name, wanted in words.items() if torch.equal(tokens, wanted)]
+        for control in used:
+            [kind] = [kind for kind, net in controls.items() if net is control.net]
+            assert torch.equal(control.condition, condition_of(kind, truth)) and control.scale == 1
+        kinds = " + ".join(kind for control in used for kind, net in controls.items() if net is control.net)
+        pictures = truth.image.clone()
+        changed = 2 + len(answers) % 9
+        other = random_batch(changed, torch.Generator().manual_seed(len(answers)))
+        pictures[:changed] = other.image
+        return answers.setdefault((kinds, word), pictures)
+
+    monkeypatch.setattr(scores, "sample", answer)
+    show_scores(tiny, controls, shipped.classifier, n)
+    found = numbers_of(capsys.readouterr().out)
+
+    def obeyed(images, prompt=truth.prompt):
+        return prompt_scores(images, prompt, shipped.classifier)
+
+    free = answers["", "right"]
+    right = shapes_right(free, truth.prompt, shipped.classifier).double()
+    wanted = {"prompt: real pictures (ceiling)": obeyed(truth.image),
+              "prompt: base": obeyed(free),
+              "prompt: base, shape accuracy of each": {
+                  shape: right[truth.scenes.shape == i].mean().item() for i, shape in enumerate(SHAPES)},
+              "prompt: shuffled prompts (floor)": obeyed(free, truth.prompt.roll(1, 0))}
+    composed = {}
+    for kind, net in controls.items():
+        neighbour = truth.map(lambda tensor: tensor.roll(1, 0))
+        own = {word: answers[kind, word] for word in words}
+        wanted |= {
+            f"{kind}: real pictures (ceiling)": condition_scores(kind, truth.image, truth),
+            f"{kind}: ControlNet, right prompt": condition_scores(kind, own["right"], truth) | obeyed(own["right"]),
+            f"{kind}: ControlNet, empty prompt": condition_scores(kind, own["empty"], truth),
+            f"{kind}: ControlNet, conflicting prompt": condition_scores(kind, own["conflicting"], truth),
+            f"{kind}: no control, right prompt": condition_scores(kind, free, truth),
+            f"{kind}: shuffled conditions (floor)": condition_scores(kind, own["right"], neighbour),
+            f"{kind}: condition-shuffle gap": {"loss": gap(tiny, net, kind)}}
+        composed |= condition_scores(kind, answers[" + ".join(controls), "empty"], truth)
+    wanted[" + ".join(controls) + ", empty prompt"] = composed
+    assert found.keys() == wanted.keys() and len(answers) == 11
+    for row, values in wanted.items():
+        assert found[row] == pytest.approx(values, abs=6e-4), row
+    assert len({tuple(values.values()) for values in wanted.values()}) > 20, "nearly every row has other numbers"
+
+
+def test_the_table_of_two_pictures_has_finite_numbers(tiny, shipped, monkeypatch, capsys):
+    """Some shapes do not occur among two pictures; with one ControlNet there is nothing to compose."""
+
+    def quick(*given, progress):
+        return sample(*given, steps=1)
+
+    monkeypatch.setattr(scores, "sample", quick)
+    show_scores(tiny, {"edge": fill_zeros(ControlNet(tiny))}, shipped.classifier, n=2)
+    found = numbers_of(capsys.readouterr().out)
+    assert len(found) == 4 + 7 and all(values for values in found.values())
+    assert all(torch.tensor([*values.values()]).isfinite().all() for values in found.values())
 
 
 # %% The weights that ship
 
 
-def test_the_shipped_base_cleans_up_little_noise():
+def test_the_shipped_base_cleans_up_little_noise(shipped):
     """At t = 50 and 300 it sees its input: the mean square error of x0 is below 0.01.
 
     A training that diverged may end as a network that paints one grey blob for all.
     """
-    (truth, eps), base = held_out(16), load_base()
+    (truth, eps), base = held_out(16), shipped.base
     for time in (50, 300):
         t = torch.full((16,), time)
         xt = q_sample(truth.x0, t, eps)
@@ -207,24 +253,24 @@ def test_the_shipped_base_cleans_up_little_noise():
         assert (x0 - truth.x0).square().mean() < 0.01
 
 
-def test_the_shipped_base_draws_what_its_prompts_say():
+def test_the_shipped_base_follows_its_prompts(shipped):
     """Of 16 held-out prompts, in 12 steps, at least 14 get right colours and shape."""
-    (truth, noise), base = held_out(16), load_base()
+    (truth, noise), base = held_out(16), shipped.base
     pictures = sample(base, truth.prompt, noise, steps=12)
     right = colours_right(pictures, truth.prompt)
-    right &= shapes_right(pictures, truth.prompt, load_classifier())
+    right &= shapes_right(pictures, truth.prompt, shipped.classifier)
     assert right.sum() >= 14
 
 
 @pytest.mark.parametrize("words", ["right", "empty"])
-def test_pictures_by_the_shipped_weights_follow_their_outlines(words):
+def test_pictures_by_the_shipped_weights_follow_their_outlines(words, shipped):
     """One picture of each shape, ten steps, with and without prompt: IoU over 0.9."""
     truth, noise = held_out(32)
     shape = truth.scenes.shape.tolist()
     one = [shape.index(i) for i in range(len(SHAPES))]
     truth, noise = truth.map(lambda tensor: tensor[one]), noise[one]
-    base = load_base()
-    controls = [(load_control("edge", base), condition_of("edge", truth))]
+    base = shipped.base
+    controls = [(shipped.controls["edge"], condition_of("edge", truth))]
     prompt = truth.prompt if words == "right" else ""
     pictures = sample(base, prompt, noise, controls, steps=10)
     assert mask_iou(mask_of(pictures), truth.mask).min() > 0.9
