@@ -6,9 +6,9 @@ from torch import nn
 from torch.nn.functional import pixel_unshuffle
 
 from conftest import fill_zeros
-from minicontrolnet.controlnet import ControlNet, lock, zero_conv, zero_conv_gradients
+from minicontrolnet.controlnet import ConditionEncoder, ControlNet, lock, zero_conv, zero_conv_gradients
 from minicontrolnet.sampling import sample
-from minicontrolnet.training import Training, control_loss
+from minicontrolnet.training import Training, control_loss, seeded
 from minicontrolnet.unet import PATCH
 
 
@@ -56,6 +56,30 @@ def test_untrained_condition_encoder_gives_zeros_from_live_layers(control, condi
     assert nn.Sequential(*before)(condition).any()
     assert not last.weight.any() and not last.bias.any()
     assert control.condition_encoder(condition).shape == (2, 8, 8, 8)
+
+
+def test_both_convolutions_of_the_condition_encoder_start_as_gaussians():
+    """Their variance is He's 2 / fan_in: 1 / 8 c and 1 / 128. The layer after them is 0 (Sec. 3.2)."""
+    layers = seeded(0, ConditionEncoder, 3, 64).layers
+    first, second, last = (layer for layer in layers if isinstance(layer, nn.Conv2d))
+    for conv, fan_in in ((first, 3 * 16), (second, 16 * 16)):
+        values = conv.weight.detach().flatten()
+        assert values.std().item() == pytest.approx((2 / fan_in) ** 0.5, rel=0.1)
+        fourth = ((values - values.mean()) / values.std()).pow(4).mean().item()
+        assert fourth == pytest.approx(3, abs=0.7), "a uniform distribution has 1.8"
+    assert not last.weight.any() and sum(isinstance(layer, nn.ReLU) for layer in layers) == 2
+
+
+def test_the_condition_encoder_layer_by_layer(control, condition):
+    """Two convolutions of stride 2, a ReLU after each, and a 1x1 convolution."""
+    encoder = fill_zeros(control.condition_encoder)
+    h = condition
+    for conv in (encoder.layers[0], encoder.layers[2]):
+        h = nn.functional.conv2d(h, conv.weight, conv.bias, stride=2, padding=1).clamp(min=0)
+    last = encoder.layers[4]
+    expected = torch.einsum("oi, bihw -> bohw", last.weight[:, :, 0, 0], h) + last.bias.view(1, -1, 1, 1)
+    torch.testing.assert_close(encoder(condition), expected)
+    assert (h == 0).any() and h.any()
 
 
 # %% The copy and the lock: Fig. 2

@@ -8,7 +8,7 @@ from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 from conftest import fill_zeros
 from minicontrolnet.diffusion import eps_from_v, eps_from_x0, to_eps
 from minicontrolnet.training import seeded
-from minicontrolnet.unet import PATCH, Attention, UNet
+from minicontrolnet.unet import PATCH, Attention, Embedding, ResBlock, UNet, Upsample
 
 WIDTHS = (8, 16, 24, 32)
 
@@ -164,6 +164,53 @@ def test_attention_mixes_places_in_heads_of_32_channels():
     expected = x + layer.out(torch.cat(heads, 1).view_as(x))
     torch.testing.assert_close(layer(x), expected)
     assert not torch.isclose(expected, x).any()
+
+
+def test_upsampling_repeats_each_place(base):
+    """A convolution, and then equal 2x2 blocks."""
+    layer = seeded(0, Upsample, 8, 16)
+    x = torch.randn(2, 8, 3, 5, generator=torch.Generator().manual_seed(0))
+    convolved = nn.functional.conv2d(x, layer.weight, layer.bias, padding=1)
+    assert torch.allclose(layer(x), convolved.repeat_interleave(2, 2).repeat_interleave(2, 3), atol=1e-5)
+
+
+def test_a_residual_block_written_out():
+    """Norm, SiLU, conv; norm, scale and shift by the embedding, SiLU, conv; and the shortcut."""
+    block = fill_zeros(seeded(0, ResBlock, 16, 24, 10)).double()
+    x = torch.randn(2, 16, 4, 5, generator=torch.Generator().manual_seed(0)).double()
+    emb = torch.randn(2, 10, generator=torch.Generator().manual_seed(1)).double()
+
+    def normed(h):
+        groups = h.view(2, h.shape[1] // 8, -1)
+        var, mean = torch.var_mean(groups, 2, correction=0, keepdim=True)
+        return ((groups - mean) / (var + 1e-5).sqrt()).view_as(h)
+
+    def silu(h):
+        return h / (1 + (-h).exp())
+
+    with torch.no_grad():
+        block.norm1.weight.copy_(torch.linspace(0.5, 2, 16))
+        block.norm1.bias.copy_(torch.linspace(-1, 1, 16))
+    scale, shift = (emb @ block.emb.weight.T + block.emb.bias).chunk(2, 1)
+    h = normed(x) * block.norm1.weight.view(1, -1, 1, 1) + block.norm1.bias.view(1, -1, 1, 1)
+    h = nn.functional.conv2d(silu(h), block.conv1.weight, block.conv1.bias, padding=1)
+    h = normed(h) * (1 + scale[:, :, None, None]) + shift[:, :, None, None]
+    h = nn.functional.conv2d(silu(h), block.conv2.weight, block.conv2.bias, padding=1)
+    shortcut = torch.einsum("oi, bihw -> bohw", block.shortcut.weight[:, :, 0, 0], x) + block.shortcut.bias.view(1, -1, 1, 1)
+    torch.testing.assert_close(block(x, emb), shortcut + h)
+
+
+def test_the_embedding_written_out():
+    """Sines and cosines of t at frequencies from 1 to nearly 1e-4, two layers, plus a vector for each word."""
+    layer = seeded(0, Embedding, 16).double()
+    t, prompt = torch.tensor([3, 700]), torch.tensor([[1, 2, 3], [8, 4, 0]])
+    frequency = 1e4 ** (-torch.arange(8).double() / 8)
+    angle = t[:, None] * frequency
+    waves = torch.cat([angle.sin(), angle.cos()], 1)
+    first, _, last = layer.time
+    time = nn.functional.silu(waves @ first.weight.T + first.bias) @ last.weight.T + last.bias
+    words = sum(table.weight[prompt[:, i]] for i, table in enumerate(layer.words))
+    torch.testing.assert_close(layer(t, prompt), nn.functional.silu(time + words), rtol=1e-4, atol=1e-4)
 
 
 def test_raw_output_is_read_as_the_network_predicts(make_base, inputs):

@@ -1,0 +1,90 @@
+"""Figures: pictures where they belong, outlines where the edges are, and nobody's settings changed."""
+
+import io
+
+import matplotlib
+import pytest
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+
+from minicontrolnet.conditions import detect_edges
+from minicontrolnet.draw import figures
+from minicontrolnet.measure.scores import held_out
+from minicontrolnet.shapes import tokenize
+
+
+def test_outlines_are_unbroken_and_leave_the_rest():
+    """Magenta over the middle of every edge pixel, and nowhere a pixel or more away from an edge."""
+    batch, _ = held_out(4)
+    edges = detect_edges(batch.image)
+    outlined, plain = figures.outlined(batch.image, edges, 4), figures.enlarge(batch.image, 4)
+    magenta = (outlined == torch.tensor([1.0, 0.0, 1.0]).view(3, 1, 1)).all(1, keepdim=True)
+    middle = magenta[..., 1::4, 1::4] & magenta[..., 2::4, 2::4]
+    assert middle[edges > 0].all()
+    far = torch.nn.functional.max_pool2d(edges, 3, stride=1, padding=1) == 0
+    far = figures.enlarge(far.float(), 4)[:, :1] > 0
+    assert not magenta[far].any() and far.float().mean() > 0.5
+    assert torch.equal(outlined[~magenta.expand_as(outlined)], plain[~magenta.expand_as(outlined)])
+
+
+def test_enlarged_pixels_are_squares():
+    image = torch.rand(2, 1, 3, 4, generator=torch.Generator().manual_seed(0))
+    large = figures.enlarge(image, 5)
+    assert large.shape == (2, 3, 15, 20)
+    assert torch.equal(large[:, 2, 2::5, 3::5], image[:, 0]) and torch.equal(large[:, 0, ::5, ::5], image[:, 0])
+
+
+def test_captions_are_prompts_in_lines():
+    """Any word of them may be missing."""
+    prompt = tokenize(["red star on blue", "circle", ""])
+    assert figures.captions(prompt) == ["red star\non blue", "circle", ""]
+
+
+def test_a_grid_shows_each_picture_in_its_place():
+    """Row by row; pixels are not smoothed."""
+    images = torch.arange(6.0).view(6, 1, 1, 1).expand(6, 3, 8, 8) / 10
+    figure = figures.grid(images, 3, "a title", ["a", "b", "c"], ["one", "two"])
+    [axes] = figure.axes
+    shown = axes.images[0].get_array()
+    step, gap = 8 + figures.GAP, figures.GAP
+    for i in range(6):
+        top, left = gap + i // 3 * step, gap + i % 3 * step
+        assert abs(shown[top : top + 8, left : left + 8] - i / 10).max() < 1e-6
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["a", "b", "c"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["one", "two"]
+    assert axes.get_title() == "a title"
+
+
+def test_a_figure_of_samples_has_conditions_and_pictures():
+    conditions = {"edge": torch.zeros(1, 1, 64, 64), "palette": torch.rand(1, 3, 64, 64)}
+    figure = figures.samples(conditions, torch.rand(8, 3, 64, 64))
+    assert [axes.get_title() for axes in figure.axes][:2] == ["condition: edge", "condition: palette"]
+    assert len(figure.axes) == 3
+
+
+def test_a_figure_becomes_the_bytes_of_a_png():
+    figure = figures.grid(torch.rand(2, 3, 16, 16), 2, "", [], [])
+    data = figures.as_png(figure)
+    assert data == figures.as_png(figure), "the same bytes each time"
+    with Image.open(io.BytesIO(data)) as picture:
+        assert picture.format == "PNG" and picture.width >= 1280
+
+
+def test_the_users_settings_stay_as_they_are():
+    """Neither an import nor a figure changes rcParams, and a figure does not depend on them."""
+    plain = figures.as_png(figures.grid(torch.ones(1, 3, 8, 8), 1, "title", [], []))
+    before = dict(matplotlib.rcParams)
+    with matplotlib.rc_context({"font.size": 3, "axes.titlesize": 40, "figure.dpi": 30}):
+        assert figures.as_png(figures.grid(torch.ones(1, 3, 8, 8), 1, "title", [], [])) == plain
+        assert matplotlib.rcParams["font.size"] == 3
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_a_heat_map_has_a_cell_for_each_value():
+    """None is a grey cell."""
+    axes = Figure().subplots()
+    figures.heat(axes, {"a": [1.0, 10.0], "b": [None, 0.0]}, {"a": ["1", "10"], "b": ["-", "0"]})
+    assert [text.get_text() for text in axes.texts] == ["1", "10", "-", "0"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b"]
+    assert len(axes.patches) == 1 and axes.patches[0].get_xy() == pytest.approx((-0.5, 0.5))
