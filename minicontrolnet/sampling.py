@@ -83,6 +83,7 @@ def mask_controls(controls: Controls, region: Tensor) -> Controls:
 
 def predictor(base: UNet, prompt: Tensor, controls: Sequence[Control] = ()) -> Model:
     """The base with a prompt (n, 3) and any number of ControlNets, as a model(xt, t) -> eps."""
+    controls = [Control(*control) for control in controls]  # plain tuples are fine, too
 
     def model(xt: Tensor, t: Tensor) -> Tensor:
         weighed = []
@@ -102,6 +103,7 @@ def guided(base: UNet, prompt: Tensor, controls: Sequence[Control] = (),
     ``in_both`` it is in both branches. With an empty prompt both branches are then the same, and
     guidance has nothing to amplify (Sec. 3.4; lesson 06 measures the choice).
     """
+    controls = list(controls)
     cond = predictor(base, prompt, controls)
     has_words = bool(prompt.any())  # EMPTY is 0
     branches_differ = has_words or (controls and not in_both)

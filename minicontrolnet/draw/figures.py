@@ -65,10 +65,16 @@ def show(axes: Axes, images: Tensor, columns: int | None = None, title: str = ""
 
 @styled
 def grid(images: Tensor, columns: int, title: str, below: Sequence[str], left: Sequence[str]) -> Figure:
-    """A figure that shows only a grid of images (n, 1 or 3, h, w) in [0, 1]; see show."""
-    figure = Figure()
-    axes = figure.subplots()
-    show(axes, images, columns, title, below, left)
+    """A figure that shows only a grid of images (n, 1 or 3, h, w) in [0, 1]; see show.
+
+    Its height follows from the grid, so that there are no wide margins.
+    """
+    rows = math.ceil(len(images) / columns)
+    beside = 0.16 * max((len(line) for text in left for line in text.split("\n")), default=0)  # inches for the texts
+    cell = min(2.4, (STYLE["figure.figsize"][0] - beside) / columns)
+    lines = title.count("\n") + 1 + max((text.count("\n") + 1 for text in below), default=0)
+    figure = Figure(figsize=(beside + cell * columns, cell * images.shape[2] / images.shape[3] * rows + 0.34 * lines))
+    show(figure.subplots(), images, columns, title, below, left)
     return figure
 
 
