@@ -99,7 +99,7 @@ def tensors_of(batch: Batch) -> list[Tensor]:
 def explained(error: BaseException, path: Path) -> Problem:
     """A Problem that says where the learner's code failed."""
     where, what = explain_error(error, path)
-    return Problem(f"{where}: {what}; correct this, and run the program again")
+    return Problem(f"{where}: {what.rstrip('.')}; correct this, and run the program again")
 
 
 def read_condition(path: Path) -> Own:

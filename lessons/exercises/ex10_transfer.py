@@ -1,4 +1,4 @@
-"""Exercises of lesson 10. Write the functions; then: python lessons/exercises check"""
+"""Exercises of lesson 10. Write the functions, then run: python lessons/exercises check"""
 
 import copy
 
@@ -10,20 +10,24 @@ from minicontrolnet.unet import UNet
 from exercises.probing import Observed, call, exercise, tiny
 
 
-@exercise("10a", 10, "released code", "Move a ControlNet to another base.",
-          "experiments.transfer.moved", hints=(
-    "Weight by weight: own + (new base's - old base's), in a copy of the ControlNet.",
-    "What was copied from the base are control.embedding and control.encoder."),
-          mistakes={
-    "the ControlNet that was given is changed: copy it first":
-        ("copy.deepcopy(control)", "control"),
-    "the other way round: new base less old base": ("after - before", "before - after"),
-    "the embedding was copied from the base, too":
-        ('("embedding", "encoder")', '("encoder",)'),
-    "what the copy has learned is lost: add the difference":
-        ("own += after - before", "own.copy_(after)")})
+@exercise(
+    "10a", 10, "released code", "Move a ControlNet to another base.",
+    "experiments.transfer.moved",
+    hints=(
+        "Copy the ControlNet. Then add to each of its weights the new base's weight minus the old base's weight.",
+        "The parts that came from the base are control.embedding and control.encoder."),
+    mistakes={
+        "You change the ControlNet that you were given. Copy it first.": ("copy.deepcopy(control)", "control"),
+        "The sign is reversed. Add the new base's weight minus the old base's weight.":
+            ("after - before", "before - after"),
+        "The embedding also came from the base. Move it, too.": ('("embedding", "encoder")', '("encoder",)'),
+        "What the copy has learned is lost. Add the difference of the two bases.":
+            ("own += after - before", "own.copy_(after)"),
+    })
 def moving(moved, generator: torch.Generator) -> Observed:
-    flat = lambda part: torch.cat([p.detach().flatten() for p in part.parameters()])
+    def flat(part: torch.nn.Module) -> torch.Tensor:
+        return torch.cat([p.detach().flatten() for p in part.parameters()])
+
     (old, control, *_), (new, *_) = tiny(generator), tiny(generator)
     before = flat(control)
     result = call(moved, control, old, new)

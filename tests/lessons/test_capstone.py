@@ -1,4 +1,4 @@
-"""The capstone: what is wrong with a condition is told, and points follow what is measured."""
+"""The capstone: a wrong condition gets one sentence, and the points follow from what is measured."""
 
 import json
 import math
@@ -32,22 +32,78 @@ def written(tmp_path, body, head="CHANNELS = 1"):
     ("return batch.mask / 0", "values from"),
     ("return torch.rand(len(batch.mask), 1, 64, 64)", "gives two results for the same"),
     ("return batch.mask.mul_(0.5)", "changes the batch"),
+    ("batch.scenes.centre.zero_(); return batch.mask", "changes the batch"),
+    ("return batch.mask * 1.001", "values from"),
+    ("return batch.mask * float('nan')", "values from nan"),
     ("return 0 * batch.mask", "is the same for every picture"),
     ("return batch.masks", "AttributeError in line 6 of mine.py: return batch.masks"),
-    ("exit()", "your code ends the whole program"),
+    ("exit()", "Your code ends the whole program. Remove the exit(); correct"),
     ("return (", "SyntaxError"),
 ])
 def test_what_is_wrong_is_one_sentence(body, said, tmp_path):
-    """Of a condition that no ControlNet could learn from."""
+    """No ControlNet could learn from such a condition."""
     with pytest.raises(Problem) as found:
         capstone.read_condition(written(tmp_path, body))
     assert said in str(found.value) and "\n" not in str(found.value)
 
 
-def test_other_files_are_told(tmp_path):
-    """None, one without a condition, one with strange channels."""
+def test_a_value_above_one_by_rounding_is_clamped(tmp_path):
+    own = capstone.read_condition(written(tmp_path, "return batch.mask * 1.0000002"))
+    truth, _ = held_out(3)
+    assert own.of(truth).max() == 1
+
+
+def test_a_condition_cannot_spoil_its_own_grading(tmp_path):
+    """It passes the check, and later it changes its batch in place. Our batch stays as it is."""
+    own = capstone.read_condition(written(
+        tmp_path, "if len(batch.mask) > 5: batch.scenes.centre.zero_()\n    return batch.mask"))
+    truth, _ = held_out(6)
+    before = truth.map(torch.clone)
+    with pytest.raises(Problem, match="changes the batch"):
+        own.of(truth)
+    assert all(map(torch.equal, capstone.tensors_of(before), capstone.tensors_of(truth)))
+
+
+def test_a_condition_that_fails_later_ends_with_a_sentence(tmp_path):
+    truth, _ = held_out(6)
+    for late, message in (("raise ValueError('six')", "ValueError in line 6"), ("return -batch.mask", "values from -1")):
+        own = capstone.read_condition(written(tmp_path, f"if len(batch.mask) > 5: {late}\n    return batch.mask"))
+        with pytest.raises(Problem, match=message):
+            own.of(truth)
+
+
+def test_the_file_may_have_any_ending(tmp_path):
+    path = written(tmp_path, "return batch.mask")
+    assert capstone.read_condition(path.rename(tmp_path / "mine.txt")).channels == 1
+
+
+def test_random_conditions_differ_from_batch_to_batch_in_training(tmp_path, monkeypatch):
+    """Their random numbers come from the generator of the training."""
+    own = capstone.read_condition(written(tmp_path, f"return {RANDOM}"))
+    seen = []
+    monkeypatch.setattr(capstone, "control_loss", lambda base, kind: seen.append(kind) or (lambda *_: kind(truth)))
+    monkeypatch.setattr(capstone, "Training", lambda net, loss, steps, **_: [loss(net, generator) for _ in range(steps)])
+    truth, _ = held_out(3)
+    generator = torch.Generator().manual_seed(1)
+    states = []
+    original = capstone.Own.of
+
+    def of(self, batch, generator=None):
+        states.append(original(self, batch, generator))
+        return states[-1]
+
+    monkeypatch.setattr(capstone.Own, "of", of)
+    with pytest.raises(AttributeError):  # a list has no averaged weights
+        capstone.train(load_base(), own, steps=2, seed=0)
+    assert len(states) == 2 and not torch.equal(*states)
+
+
+def test_other_files_are_refused(tmp_path):
+    """There is no file, or it is a folder, or it has no condition, or strange channels."""
     with pytest.raises(Problem, match="does not exist"):
         capstone.read_condition(tmp_path / "none.py")
+    with pytest.raises(Problem, match="is a folder"):
+        capstone.read_condition(tmp_path)
     (tmp_path / "empty.py").write_text("", encoding="utf-8")
     with pytest.raises(Problem, match="CHANNELS"):
         capstone.read_condition(tmp_path / "empty.py")
@@ -57,7 +113,7 @@ def test_other_files_are_told(tmp_path):
 
 
 def test_a_condition_is_the_same_when_it_is_graded(tmp_path):
-    """Random ones, too: without a generator each call begins at one state."""
+    """A random one, too: without a generator each call starts from the same state."""
     own = capstone.read_condition(written(tmp_path, f"return {RANDOM}"))
     truth, _ = held_out(3)
     assert own.channels == 1 and torch.equal(own.of(truth), own.of(truth))
@@ -65,7 +121,7 @@ def test_a_condition_is_the_same_when_it_is_graded(tmp_path):
 
 
 def test_points():
-    """One each: used; better than no control; half of the way or more."""
+    """One if it is used, one if it is better than no control, one if it comes half of the way."""
     yes, no = Paired(0.1, 0.2, 0.3), Paired(-0.1, 0.0, 0.1)
     means = lambda iou, place: {"mask IoU": torch.tensor([iou]), "place error": torch.tensor([place])}
     free = means(0.4, 10.0)
@@ -78,7 +134,7 @@ def test_points():
 
 
 def test_better_is_up_for_iou_and_down_for_errors():
-    """By real pictures against those of a neighbour."""
+    """We compare real pictures with those of a neighbour."""
     truth, _ = held_out(6)
     own, other = (capstone.scores(truth.image.roll(i, 0), truth) for i in (0, 1))
     assert all(it.mean > 0 for it in capstone.compare(own, other).values())
@@ -86,7 +142,7 @@ def test_better_is_up_for_iou_and_down_for_errors():
 
 
 def test_from_the_template_to_the_grade(tmp_path, monkeypatch, capsys):
-    """Two steps of training: an untrained copy earns nothing; all files are there."""
+    """After two steps of training the condition earns no point for its use, and all files are there."""
     monkeypatch.setattr(capstone, "ANSWERS", tmp_path / "answers")
     monkeypatch.setattr(capstone, "DDIM_STEPS", 2)
     capstone.main(["--steps", "2", "--count", "4", "--out", str(tmp_path)])
@@ -99,7 +155,7 @@ def test_from_the_template_to_the_grade(tmp_path, monkeypatch, capsys):
 
 
 def test_untrained_it_is_not_used(tmp_path):
-    """Zero convs: the gap is 0 and the pictures are the base's own."""
+    """The zero convs are 0, so the gap is 0 and the pictures are the base's own."""
     own = capstone.read_condition(written(tmp_path, "return batch.mask"))
     base = load_base()
     measured, images = capstone.grade(base, seeded(0, ControlNet, base), own, *held_out(4), ddim_steps=2)

@@ -1,4 +1,4 @@
-"""A class is graded: each student as if alone, whatever another one's answers do."""
+"""A class is graded: each student as if alone, whatever the answers of another one do."""
 
 import csv
 import json
@@ -11,9 +11,9 @@ import pytest
 
 sys.path.append(str(Path(__file__).parents[2] / "lessons"))
 
-from exercises import classroom  # noqa: E402
+from exercises import grading  # noqa: E402
 from exercises.__main__ import main  # noqa: E402
-from exercises.checking import EXERCISES, copy_stubs, verdicts  # noqa: E402
+from exercises.checking import EXERCISES, copy_stubs  # noqa: E402
 from minicontrolnet import Problem  # noqa: E402
 
 SOME = {id: EXERCISES[id] for id in ("01a", "01b", "03a", "07a")}
@@ -24,7 +24,7 @@ HOSTILE = {"exit": "import os; os._exit(0)", "memory": "x = bytearray(40 << 30)"
 
 @pytest.fixture
 def students(tmp_path):
-    """A class of one who has all right, one who has nothing, and four hostile ones."""
+    """A class: one student with right answers, one with none, and four hostile ones."""
     for name in ("good", "new", *HOSTILE):
         folder = tmp_path / "class" / name
         folder.mkdir(parents=True)
@@ -40,9 +40,10 @@ def students(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="no fork, no memory limit")
 def test_a_class_is_graded_as_each_student_alone(students, capsys):
-    """Marks, a page for each; who ends, fills or hangs on harms 03a of his own alone."""
+    """There are marks and a page for each. A hostile student fails 03a, and nobody else does."""
     main(["grade", "--class", str(students / "class"), "--csv", str(students / "marks.csv"),
           "--feedback", str(students / "pages"), "--seed", "5", "--only", *SOME])
     with open(students / "marks.csv", newline="") as file:
@@ -53,35 +54,36 @@ def test_a_class_is_graded_as_each_student_alone(students, capsys):
     assert [rows["new"][id] for id in SOME] == [""] * 4, "not begun is not wrong"
     for name in ("exit", "memory", "holds on"):
         assert [rows[name][id] for id in SOME] == ["1", "1", "0", "1"], name
-    alone = dict(verdicts(SOME, students / "class" / "good", 5))
+    alone = grading.verdicts(SOME, students / "class" / "good", 5)
     page = (students / "pages" / "good.md").read_text()
     assert "4 of 4 passed (seed 5)" in page and re.findall("## (...) ", page) == list(alone)
     assert {id: rows["good"][id] for id in alone} == dict.fromkeys(alone, "1")
-    assert "the program ended" in (students / "pages" / "exit.md").read_text()
+    assert "The program ended" in (students / "pages" / "exit.md").read_text()
 
 
-def test_what_is_no_class_is_told(tmp_path):
-    """No folder, no student in it, none with answers."""
-    with pytest.raises(Problem, match="is no folder"):
-        classroom.read_class(tmp_path / "none")
+def test_a_folder_that_is_not_a_class_is_refused(tmp_path):
+    """There is no folder, or no student in it, or no student has answers."""
+    with pytest.raises(Problem, match="is not a folder"):
+        grading.read_class(tmp_path / "none")
     with pytest.raises(Problem, match="no folder in"):
-        classroom.read_class(tmp_path)
+        grading.read_class(tmp_path)
     (tmp_path / "one").mkdir()
     with pytest.raises(Problem, match="no folder in"):
-        classroom.read_class(tmp_path)
+        grading.read_class(tmp_path)
 
 
-def test_a_file_that_is_none_or_huge_is_left_out(tmp_path):
-    """A folder in its place, a link to a device, a megabyte too many."""
-    names = [path.name for path in classroom.FILES]
+def test_things_that_are_not_files_and_huge_files_are_left_out(tmp_path):
+    """A folder with the name of a file, and a file with a megabyte too much."""
+    names = [path.name for path in grading.FILES]
     (tmp_path / names[0]).mkdir()
-    (tmp_path / names[1]).write_bytes(b" " * (classroom.LARGEST + 1))
+    (tmp_path / names[1]).write_bytes(b" " * (grading.LARGEST + 1))
     (tmp_path / names[2]).write_bytes(b"x = 1")
-    assert classroom.read_answers(tmp_path) == {names[2]: b"x = 1"}
+    assert grading.read_answers(tmp_path) == {names[2]: b"x = 1"}
 
 
+@pytest.mark.slow
 def test_a_student_alone_is_graded_in_some_exercises(students, capsys):
-    """In the order of the exercises, each once; a word that is none is told in one sentence."""
+    """In the order of the exercises, each once. An unknown exercise is an error of one sentence."""
     folder, marks = str(students / "class" / "new"), students / "marks.json"
     main(["grade", folder, "--only", "05A", "03a", "05a", "--json", str(marks)])
     said = capsys.readouterr().out
@@ -90,17 +92,47 @@ def test_a_student_alone_is_graded_in_some_exercises(students, capsys):
     for words in ([folder], ["--class", str(students / "class")]):
         with pytest.raises(SystemExit):
             main(["grade", *words, "--only", "03a", "99z"])
-        assert "error: '99z' is no exercise; there are 01a, " in capsys.readouterr().err
+        assert "error: there is no exercise '99z'; there are 01a, " in capsys.readouterr().err
 
 
 def test_points_are_those_of_the_teachers_page(tmp_path):
-    """One an exercise, two for those that it names, and their sum."""
-    page = (Path(classroom.__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    rule = re.search(r"one point an exercise, two for (.+?) \((\d+) points\)", page, re.S)
+    """One for each exercise, two for those that the page names, and their sum."""
+    page = (Path(grading.__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    rule = re.search(r"two (?:points )?for (.+?) \((\d+) points", page, re.S)
     twice = re.findall(r"\d\d[a-d]", rule[1])
-    assert len(twice) == 3 and [id for id in EXERCISES if classroom.points([id]) == 2] == twice
-    assert classroom.points(EXERCISES) == int(rule[2]) == len(EXERCISES) + len(twice)
+    assert len(twice) == 3 and [id for id in EXERCISES if grading.points([id]) == 2] == twice
+    assert grading.points(EXERCISES) == int(rule[2]) == len(EXERCISES) + len(twice)
     rows = {"b": {"03a": 1, "05a": 1, "06c": 0}, "a": {"03a": 0, "05a": None, "06c": 1}}
-    classroom.write_marks(tmp_path / "marks.csv", rows)
+    grading.write_marks(tmp_path / "marks.csv", rows)
     assert (tmp_path / "marks.csv").read_text().splitlines() == [
         "student,passed,03a,05a,06c,points", "a,1,0,,1,2", "b,2,1,1,0,3"]
+
+
+def test_a_folder_name_in_any_encoding_gets_its_marks_and_its_page(tmp_path):
+    """Its bytes need not be UTF-8. The files stay readable as UTF-8 all the same."""
+    name = os.fsdecode(b"caf\xe9")
+    grading.write_marks(tmp_path / "marks.csv", {name: {"03a": 1}, "good": {"03a": 0}})
+    assert "caf\\udce9,1,1,1" in (tmp_path / "marks.csv").read_text(encoding="utf-8").splitlines()
+    grading.write_feedback(tmp_path / f"{name}.md", name, {"03a": "not yet: \ud800"})
+    assert "\\ud800" in (tmp_path / f"{name}.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="names there are always Unicode")
+def test_a_class_with_a_folder_name_in_latin_1_is_graded_to_its_end(tmp_path, capsys):
+    for name in (os.fsdecode(b"caf\xe9"), "zoe"):
+        copy_stubs(tmp_path / "class" / name)
+    main(["grade", "--class", str(tmp_path / "class"), "--csv", str(tmp_path / "marks.csv"),
+          "--feedback", str(tmp_path / "pages"), "--only", "03a"])
+    assert len((tmp_path / "marks.csv").read_text(encoding="utf-8").splitlines()) == 3
+    assert len(list((tmp_path / "pages").iterdir())) == 2
+
+
+@pytest.mark.slow
+def test_a_slow_start_of_python_costs_no_answer_its_time(tmp_path, monkeypatch):
+    """The time limit of an answer begins when its check begins."""
+    copy_stubs(tmp_path / "answers")
+    (tmp_path / "sitecustomize.py").write_text("import time; time.sleep(4)\n")
+    monkeypatch.setattr(grading.os, "pathsep", f"{os.pathsep}{tmp_path}{os.pathsep}")
+    messages = grading.verdicts(["03a"], tmp_path / "answers", seconds=2)
+    assert messages["03a"].startswith("not begun")

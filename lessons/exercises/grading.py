@@ -1,0 +1,176 @@
+"""Grade other people's answers: one folder, or a class with a folder of answers for each student.
+
+Every folder is checked by a process of its own, in a scratch folder, with limits on time, memory and
+the size of files, so one student's answers cannot harm another's mark. We read all answers of a class
+before the first of them runs. This is not a sandbox: an answer has the rights of the person who runs it.
+"""
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+from exercises.checking import COMMAND, EXERCISES, FILES, HERE, SECONDS, check, failed, mark, out_of_time
+from exercises.probing import Exercise
+from minicontrolnet.errors import Problem
+from minicontrolnet.run.files import write_file
+
+SECONDS_IN_CLASS = 20  # the time limit of one exercise; a right answer takes about one
+AT_ONCE = min(4, os.cpu_count() or 1)  # students that are checked at the same time
+LARGEST = 1 << 20  # bytes of a file of answers
+MEMORY = 4 << 30  # bytes that answers may use
+FILE = 100 << 20  # bytes of a file that they may write
+POINTS = {"02b": 2, "05a": 2, "06c": 2}  # all others 1: see "Marks" in lessons/README.md
+
+
+# %% One folder, checked by a process that an answer may end or fill
+
+
+def verdicts(ids: Iterable[str], answers: Path, seed: int = 0, quiet: bool = False,
+             seconds: int = SECONDS) -> dict[str, str]:
+    """The message for each exercise. With ``quiet`` nobody sees what the answers print."""
+    ids, messages = list(ids), {}
+    while ids:
+        *lines, rest = run_worker(ids, answers, seed, quiet, seconds).split("\n")
+        done = [json.loads(line) for line in lines if line.startswith('"')]
+        messages.update(zip(ids, done))
+        ids = ids[len(done):]
+        if ids:  # this exercise ended the process, so we continue after it
+            id = ids.pop(0)
+            messages[id] = stopped(EXERCISES[id], answers, lines, seconds)
+    return messages
+
+
+def run_worker(ids: list[str], answers: Path, seed: int, quiet: bool, seconds: int) -> str:
+    """What a process that runs ``work`` writes: messages, or the stack where time ran out."""
+    words = [sys.executable, "-m", "exercises.grading", answers.resolve(), seed, seconds, *ids]
+    paths = os.pathsep.join(map(str, HERE.parents[:2]))
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+        results = Path(scratch) / "results"  # a file, because an answer could hold a pipe open for ever
+        with open(results, "wb") as file:
+            process = subprocess.Popen(
+                list(map(str, words)), stdin=subprocess.DEVNULL, stdout=file,
+                stderr=subprocess.DEVNULL if quiet else None, cwd=scratch,
+                env={**os.environ, "PYTHONPATH": paths}, start_new_session=True)
+        try:  # the worker itself watches the time; this long limit is for a worker that was stopped
+            process.wait(timeout=600 + len(ids) * (seconds + 10))
+        except subprocess.TimeoutExpired:
+            pass
+        finally:
+            with suppress(OSError, AttributeError):  # the process may have started others
+                os.killpg(process.pid, signal.SIGKILL)
+            process.kill()
+            process.wait()
+        return results.read_text(encoding="utf-8", errors="replace")
+
+
+def work(answers: str, seed: str, seconds: str, *ids: str) -> None:
+    """Check answers in this process and print each message as a line of JSON."""
+    results = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what the answers print is not a result
+    with suppress(ImportError, ValueError, OSError):  # Windows has no such limits
+        import resource
+        resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (FILE, FILE))
+    torch.set_num_threads(1)  # two threads that wait for one core are slower than one
+    for id in ids:
+        message = check(EXERCISES[id], Path(answers), int(seed), int(seconds), log=results)
+        print(json.dumps(message), file=results, flush=True)
+
+
+def stopped(exercise: Exercise, answers: Path, stack: list[str], seconds: int) -> str:
+    """The message for an answer that ended the process, or for a call that did not come back in time."""
+    if not any("Timeout" in line for line in stack):
+        return failed(exercise, "The program ended.",
+                      "Remove os._exit() and the like. Or does your code use too much memory?")
+    own = str((answers / exercise.file).resolve())  # the exercise's own file has the same name
+    lines = [line.strip() for line in stack if own in line]
+    where = lines[0] if lines else "the check"
+    return failed(exercise, f"no result after {seconds} seconds, in {where}", out_of_time(not lines))
+
+
+# %% A class
+
+
+def read_class(folder: Path) -> dict[str, dict[str, bytes]]:
+    """The files of each student, by the names of their folders. Raises Problem if there are none."""
+    if not folder.is_dir():
+        raise Problem(f"{folder} is not a folder; give --class the folder of the class")
+    students = {path.name: read_answers(path) for path in sorted(folder.iterdir())
+                if path.is_dir() and not path.name.startswith(".")}
+    if not any(students.values()):
+        raise Problem(f"no folder in {folder} contains {FILES[0].name} and so on; give --class the folder that"
+                      " contains a folder for each student")
+    return students
+
+
+def read_answers(folder: Path) -> dict[str, bytes]:
+    """The files of a student, by name. Files that are missing, huge or not plain are left out."""
+    paths = [folder / path.name for path in FILES]
+    return {path.name: path.read_bytes() for path in paths if path.is_file() and path.stat().st_size <= LARGEST}
+
+
+def grade_one(files: dict[str, bytes], seed: int, ids: list[str]) -> dict[str, str]:
+    """The messages for one student."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        for name, content in files.items():
+            (Path(folder) / name).write_bytes(content)
+        return verdicts(ids, Path(folder), seed, quiet=True, seconds=SECONDS_IN_CLASS)
+
+
+def grade_class(folder: Path, marks: Path | None, feedback: Path | None, seed: int, ids: list[str]) -> None:
+    """Grade all students, a few at a time. The file of marks is complete after each of them."""
+    students, rows = read_class(folder), {}
+    pool = ThreadPoolExecutor(AT_ONCE)
+    begun = {pool.submit(grade_one, files, seed, ids): name for name, files in students.items()}
+    try:
+        for done in as_completed(begun):
+            name, messages = begun[done], done.result()
+            rows[name] = {id: mark(message) for id, message in messages.items()}
+            passed = sum(map(bool, rows[name].values()))
+            print(f"{name}: {passed} of {len(messages)} passed", flush=True)
+            if feedback:
+                title = f"{name}: {passed} of {len(messages)} passed (seed {seed})"
+                write_feedback(feedback / f"{name}.md", title, messages)
+            if marks:
+                write_marks(marks, rows)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def points(passed: Iterable[str]) -> int:
+    """The points for the exercises that a student has passed."""
+    return sum(POINTS.get(id, 1) for id in passed)
+
+
+def write_marks(path: Path, rows: dict[str, dict[str, int | None]]) -> None:
+    """Write a row for each student so far. An exercise that is not begun has an empty cell."""
+    text = io.StringIO()
+    table = csv.writer(text)
+    table.writerow(["student", "passed", *next(iter(rows.values())), "points"])
+    for name, own in sorted(rows.items()):
+        passed = [id for id in own if own[id]]
+        table.writerow([name, len(passed), *own.values(), points(passed)])
+    write_file(path, text.getvalue().encode(errors="backslashreplace"))  # a name may be in any encoding
+
+
+def write_feedback(path: Path, title: str, messages: dict[str, str]) -> None:
+    """Write a page for one student: the message for each exercise."""
+    parts = [f"# {title}"]
+    for id, message in messages.items():
+        parts.append(f"## {id} {EXERCISES[id].task}\n\n    " + message.replace("\n", "\n    "))
+    write_file(path, ("\n\n".join(parts) + "\n").encode(errors="backslashreplace"))
+
+
+if __name__ == "__main__":
+    work(*sys.argv[1:])
