@@ -3,23 +3,25 @@
 # DDPM (Ho et al. 2020), DDIM (Song et al. 2021). The paper: Sec. 1, Eq. 5. One minute.
 
 # %%
+import os
+import sys
 from statistics import fmean
 
+sys.path.insert(0, os.path.dirname(sys.argv[0]))  # this folder, also under python -P
 import torch
-from _lesson import (load_pictures, load_results, options, predict, reveal, save_figure,
-                     table, verdict)
+from lesson import Lesson, load_pictures, load_results, table
+from lesson.figures_01 import noising_and_sampling, one_prompt_many_poses, targets
 
-from experiments.measured import apart
-from minicontrolnet import (ALPHA_BAR, TIMESTEPS, describe, eps_from_x0, figures,
-                            held_out, load_base, load_classifier, mask_of, pose_errors,
-                            q_sample, sample, shapes_right, to_image, x0_from_eps)
+from minicontrolnet import (ALPHA_BAR, ddim_times, difference, eps_from_x0, held_out, load_base,
+                            load_classifier, pose_errors, q_sample, sample, sample_steps,
+                            shapes_right, to_image, x0_from_eps)
 
-args = options("01_ddpm", steps=25, quick_steps=3, meaning="DDIM steps")
-base, record = load_base(device=args.device), load_results("01_ddpm")
-guess = predict('Many pictures of "red star on blue", each from its own noise. They',
-                a="are alike: the prompt says it all",
-                b="agree in colours and shape; place, size and tilt differ",
-                c="agree in nothing")
+lesson = Lesson("01_ddpm", steps=25, quick_steps=3, meaning="DDIM steps")
+base = load_base(device=lesson.device)
+guess = lesson.predict('Many pictures of "red star on blue", each from its own noise. They',
+                       a="are alike: the prompt says it all",
+                       b="agree in colours and shape; place, size and tilt differ",
+                       c="agree in nothing")
 
 # %% [markdown]
 # ## Noise, and what is learned (Eq. 5)
@@ -31,13 +33,15 @@ guess = predict('Many pictures of "red star on blue", each from its own noise. T
 # eps is to guess the picture, too: solve the mixture for x0 (`x0_from_eps`).
 
 # %%
-truth, noise = held_out(8 if args.quick else 64, args.device)
-x0, prompt, t = truth.x0, truth.prompt, torch.full_like(truth.prompt[:, 0], 500)
-xt = ALPHA_BAR[500].sqrt() * x0 + (1 - ALPHA_BAR[500]).sqrt() * noise
-assert torch.allclose(xt, q_sample(x0, t, noise), atol=1e-6)
+truth, noise = held_out(8 if lesson.quick else 64, lesson.device)
+prompt = truth.prompt
+t = torch.full_like(prompt[:, 0], 500)
+xt = ALPHA_BAR[500].sqrt() * truth.x0 + (1 - ALPHA_BAR[500]).sqrt() * noise
+assert torch.allclose(xt, q_sample(truth.x0, t, noise), atol=1e-6)
 with torch.no_grad():
-    missed = [(eps - noise).square().mean() for eps in (base(xt, t, prompt), 0)]
-print("At t = 500 eps is missed by {:.3f}; a guess of 0 misses {:.2f}".format(*missed))
+    eps = base(xt, t, prompt)
+missed = (eps - noise).square().mean()
+print(f"At t = 500 eps is missed by {missed:.3f}; a guess of 0 misses {noise.square().mean():.2f}")
 
 # %% [markdown]
 # ## Drawing is guessing, again and again (DDIM)
@@ -45,21 +49,24 @@ print("At t = 500 eps is missed by {:.3f}; a guess of 0 misses {:.2f}".format(*m
 # smaller t, guess again. At first the mean of all that may come is the best guess.
 
 # %%
-times, xt, seen = torch.linspace(TIMESTEPS - 1, -1, args.steps + 1).round(), noise, []
-for now, then in zip(times.long(), times.long()[1:]):
-    t, t_next = torch.full_like(t, now), torch.full_like(t, max(then, 0))
-    with torch.no_grad():
-        x0 = x0_from_eps(base(xt, t, prompt), xt, t).clamp(-1, 1)
-    seen.append(torch.stack([q_sample(truth.x0, t, noise)[3], xt[3], x0[3]]))
-    xt = q_sample(x0, t_next, eps_from_x0(x0, xt, t)) if then >= 0 else x0
-drawn = sample(base, prompt, noise, (), 1, args.steps)
-assert torch.allclose(to_image(xt), drawn, atol=1e-4)  # that is what `sample` does
-pick = torch.linspace(0, args.steps - 1, 7).round().int().tolist()
-save_figure(figures.grid(
-    to_image(torch.stack([seen[i] for i in pick], 1).flatten(0, 1)), 7,
-    f'Drawing "{describe(prompt[3:4])[0]}": each guess leaves less open',
-    [f"t = {times[i]:.0f}" for i in pick],
-    ["a picture,\nnoised: xt", "drawing:\nxt", "guess\nof x0"]), "_noising")
+times = ddim_times(lesson.steps)  # from 999 down to -1, the clean picture
+states = [noise]
+guesses = []
+for xt, x0 in sample_steps(base, prompt, noise, guidance_scale=1, steps=lesson.steps):
+    states.append(xt)
+    guesses.append(x0)
+drawn = to_image(x0)  # sample returns this
+
+# %%
+t, t_next = (torch.full_like(prompt[:, 0], time) for time in times[:2])
+with torch.no_grad():
+    eps = base(noise, t, prompt)
+x0 = x0_from_eps(eps, noise, t).clamp(-1, 1)
+xt = q_sample(x0, t_next, eps_from_x0(x0, noise, t))
+assert torch.allclose(xt, states[1], atol=1e-4)  # the first step, by hand
+lesson.save_figure(noising_and_sampling(
+    truth.x0[3], noise[3], [xt[3] for xt in states], [x0[3] for x0 in guesses], times, prompt[3]),
+    "_noising")
 
 # %% [markdown]
 # ## Guidance (Ho and Salimans 2022)
@@ -68,8 +75,9 @@ save_figure(figures.grid(
 # - eps_empty). Shapes get clearer; a few stars have four tips all the same.
 
 # %%
-sharper, classifier = sample(base, prompt, noise, steps=args.steps), load_classifier()
-for scale, images in (1, drawn), (2.5, sharper):
+classifier = load_classifier()
+sharper = sample(base, prompt, noise, guidance_scale=2.5, steps=lesson.steps)
+for scale, images in {1: drawn, 2.5: sharper}.items():
     right = shapes_right(images.cpu(), prompt.cpu(), classifier).float().mean()
     print(f"guidance {scale}: the prompt's shape in {right:.0%} of {len(noise)}")
 
@@ -79,22 +87,17 @@ for scale, images in (1, drawn), (2.5, sharper):
 # in the middle? Stars of the data are tilted by up to 23 degrees, 11 on average.
 
 # %%
-stars, scenes = sample(base, "red star on blue", noise, steps=args.steps), truth.scenes
-upright = scenes._replace(shape=3 + 0 * scenes.shape, angle=0 * scenes.angle,
-                          centre=0 * scenes.centre)
+stars = sample(base, "red star on blue", noise, steps=lesson.steps)
+scenes = truth.scenes
+upright = scenes._replace(shape=torch.full_like(scenes.shape, 3),
+                          angle=torch.zeros_like(scenes.angle),
+                          centre=torch.zeros_like(scenes.centre))
 tilt, place = pose_errors(stars, upright)
 print(f"tilted by {tilt.mean():.0f} degrees, {place.mean():.0f} pixels from the middle")
-reveal(guess, "b", because="the noise chooses what the prompt leaves open.",
-       a="three words leave room for every place, size and tilt: see the figure.",
-       c="the words are obeyed; only what they do not say is free.")
-figure, (left, right) = figures.plt.subplots(1, 2, width_ratios=[3, 2])
-figures.show(left, stars[:8], 4, 'One prompt, "red star on blue" ...')
-for mask in mask_of(stars[:6].cpu())[:, 0]:
-    right.contour(mask, [0.5], colors=[f"C{len(right.collections)}"], linewidths=3)
-right.set(title="... many poses (six outlines)", aspect="equal", xticks=[], yticks=[],
-          xlim=(0, 63), ylim=(63, 0))
-right.spines[:].set_visible(True)
-save_figure(figure)
+lesson.reveal(guess, "b", because="the noise chooses what the prompt leaves open.",
+              a="three words leave room for every place, size and tilt: see the figure.",
+              c="the words are obeyed; only what they do not say is free.")
+lesson.save_figure(one_prompt_many_poses(stars))
 
 # %% [markdown]
 # ## What to put out (a first reader may skip this)
@@ -106,15 +109,22 @@ save_figure(figure)
 # suffice for colours and not for shapes (by chance 0.25 are right).
 
 # %%
-arms, keys = record["numbers"], ("error of eps", "colour accuracy", "shape accuracy")
-mean = {arm: [fmean(own[key]) for key in keys] for arm, own in arms.items()}
-table([["puts out", *keys], *([k, *(f"{x:.3f}" for x in v)] for k, v in mean.items())])
-verdict(f"After {record['steps']} steps, {len(arms['x0'][keys[0]])} seeds:", *(
-    f"{a} less {b}, {key}: {it}, {it.verdict}"
-    for a, b in (("x0", "x0 by Eq. 5"), ("x0 by Eq. 5", "eps"))
-    for key in ("clean pixels", keys[1]) for it in [apart(arms[a][key], arms[b][key])]))
-left = [f"{arm}\n{own[1]:.0%}" for arm, own in mean.items()]
-save_figure(figures.grid(
-    load_pictures("01_ddpm"), 6, f"Right colours after {record['steps']} steps",
-    figures.captions(held_out(128)[0].prompt[:6]), left), "_targets")
+record = load_results("01_ddpm")
+arms = record["numbers"]
+scores = ["error of eps", "colour accuracy", "shape accuracy"]
+rows = [["puts out", *scores]]
+for name, arm in arms.items():
+    rows.append([name, *(f"{fmean(arm[score]):.3f}" for score in scores)])
+table(rows)
+
+# %%
+sentences = []
+for one, other in [("x0", "x0 by Eq. 5"), ("x0 by Eq. 5", "eps")]:
+    for score in ["clean pixels", "colour accuracy"]:
+        more = difference(arms[one][score], arms[other][score])
+        sentences.append(f"{one} less {other}, {score}: {more}, {more.verdict}")
+seeds = len(arms["x0"]["clean pixels"])
+lesson.verdict(f"After {record['steps']} steps, {seeds} seeds:", *sentences)
+right_colours = {name: fmean(arm["colour accuracy"]) for name, arm in arms.items()}
+lesson.save_figure(targets(load_pictures("01_ddpm"), right_colours, record["steps"]), "_targets")
 print("\nEXERCISES  01a, 01b, 01c: python lessons/exercises")

@@ -5,25 +5,26 @@
 # pixels meet a 16x16 grid. Read `ConditionEncoder` in minicontrolnet/controlnet.py.
 
 # %%
+import os
+import sys
 from statistics import fmean
 
+sys.path.insert(0, os.path.dirname(sys.argv[0]))  # this folder, also under python -P
 import torch
 import torch.nn.functional as F
-from _lesson import (figures, load_pictures, load_results, options, predict, reveal,
-                     save_figure, table, verdict)
+from lesson import Lesson, load_pictures, load_results, table
+from lesson.curves import onset
+from lesson.figures_04 import read_back_and_followed
+from lesson.networks import encoder
 from torch import Tensor, nn
 
-from experiments.measured import apart
-from experiments.networks import encoder
-from experiments.onset import onset
-from minicontrolnet import detect_edges, held_out, random_batch, seeded
+from minicontrolnet import detect_edges, difference, held_out, random_batch, seeded
 
-args = options("04_condition_encoder", steps=150, quick_steps=2)
-record = load_results("04_condition_encoder")
-guess = predict("From which 16x16 map can a small net best read the outline back?",
-                a="the average of each 4x4 patch",
-                b="every fourth pixel of every fourth row",
-                c="32 channels of a learned conv net, the paper's way")
+lesson = Lesson("04_condition_encoder", steps=150, quick_steps=2)
+guess = lesson.predict("From which 16x16 map can a small net best read the outline back?",
+                       a="the average of each 4x4 patch",
+                       b="every fourth pixel of every fourth row",
+                       c="32 channels of a learned conv net, the paper's way")
 
 # %% [markdown]
 # ## What can be read back?
@@ -48,8 +49,9 @@ def read_back(how: str) -> Tensor:
         encoder(how, 32), nn.Conv2d(32, 32, 3, padding=1), nn.ReLU(),  # (b, 32, 16, 16)
         nn.Conv2d(32, 16, 3, padding=1), nn.PixelShuffle(4))           # (b, 1, 64, 64)
     optimiser = torch.optim.AdamW(network.parameters(), lr=3e-3)
-    generator, rare = torch.Generator().manual_seed(args.seed), torch.tensor(5.0)
-    for _ in range(args.steps):
+    generator = torch.Generator().manual_seed(lesson.seed)
+    rare = torch.tensor(5.0)  # few pixels are edges, so these count more
+    for _ in range(lesson.steps):
         line = detect_edges(random_batch(16, generator).image)
         loss = F.binary_cross_entropy_with_logits(network(line), line, pos_weight=rare)
         optimiser.zero_grad()
@@ -59,16 +61,20 @@ def read_back(how: str) -> Tensor:
         return (network(edges) > 0).float()
 
 
-read = {how: seeded(args.seed, read_back, how) for how in ("learned", *maps)}
-exact = {how: 2 * (found * edges).sum().item() / (found.sum() + edges.sum()).item()
-         for how, found in read.items()}
+# %%
+read = {}
+exact = {}
+for how in ("learned", *maps):
+    read[how] = seeded(lesson.seed, read_back, how)
+    right = (read[how] * edges).sum().item()
+    exact[how] = 2 * right / (read[how].sum() + edges.sum()).item()
 table([["encoder", "exact F1"], *([how, f"{f1:.3f}"] for how, f1 in exact.items())])
 letters = {"average": "a", "every fourth": "b", "learned": "c"}
-reveal(guess, letters[max(letters, key=exact.get)],
-       f"see the table: exact F1 after {args.steps} steps, one seed.",
-       a="an average tells that a line goes through a patch, not where.",
-       b="most of a thin line slips through between the pixels.",
-       c="it has to learn first what to keep, and had too few steps.")
+lesson.reveal(guess, letters[max(letters, key=exact.get)],
+              f"see the table: exact F1 after {lesson.steps} steps, one seed.",
+              a="an average tells that a line goes through a patch, not where.",
+              b="most of a thin line slips through between the pixels.",
+              c="it has to learn first what to keep, and had too few steps.")
 
 # %% [markdown]
 # ## The paper's encoder is not that of its released code
@@ -82,25 +88,20 @@ reveal(guess, letters[max(letters, key=exact.get)],
 # seeds. "Shifted": each outline is moved by up to one patch before the encoder sees it.
 
 # %%
+record = load_results("04_condition_encoder")
 arms = record["numbers"]
-learned, seeds, ahead = arms["learned"], len(arms["learned"]["F1"]), {}
+learned = arms["learned"]
+rows = [["encoder", "edge F1", "mask IoU", "follows from step, of each seed"]]
+for how, arm in arms.items():
+    steps = ", ".join(onset(arm["gap"], learned["loss"]["0"]))
+    rows.append([how, f"{fmean(arm['F1']):.3f}", f"{fmean(arm['IoU']):.3f}", steps])
+table(rows)
+sentences = []
 for how in list(arms)[1:]:
-    ahead[how] = apart(learned["F1"], arms[how]["F1"])
-table([["encoder", "edge F1", "mask IoU", "follows from step, of each seed"],
-       *([how, f"{fmean(own['F1']):.3f}", f"{fmean(own['IoU']):.3f}",
-          ", ".join(onset(own["gap"], learned["loss"]["0"]))]
-         for how, own in arms.items())])
-verdict(f"The learned one follows better ({record['steps']} steps, {seeds} seeds)",
-        *(f"than {how}: {more.verdict}, edge F1 {more}" for how, more in ahead.items()))
-figure, (left, right) = figures.plt.subplots(1, 2, width_ratios=[3, 4])
-back = ["learned", "average", "every fourth"]
-tiles = [edges, *(maps[how] for how in back[1:]), *(read[how] for how in back)]
-tiles = [figures.enlarge(tile[:1], 64 // tile.shape[-1]) for tile in tiles]
-figures.show(left, torch.cat(tiles), 3, "One outline, on the grid and read back",
-             [f"{how}\nF1 {exact[how]:.2f}" for how in back], ["map", "read\nback"])
-below = [f"{how.split()[-1]}\n{fmean(own['F1']):.2f}" for how, own in arms.items()]
-drawn = load_pictures("04_condition_encoder", 256).unflatten(0, (len(arms), -1))
-figures.show(right, drawn.transpose(0, 1).flatten(0, 1), len(arms),
-             f"Drawn by ControlNets after {record['steps']} steps (edge F1)", below)
-save_figure(figure)
+    more = difference(learned["F1"], arms[how]["F1"])
+    sentences.append(f"than {how}: {more.verdict}, edge F1 {more}")
+lesson.verdict(f"The learned one follows better ({record['steps']} steps, {len(learned['F1'])} seeds)",
+               *sentences)
+lesson.save_figure(read_back_and_followed(edges, maps, read, exact, load_pictures(lesson.name, 256),
+                                          arms, record["steps"]))
 print("\nEXERCISES  04a: python lessons/exercises")

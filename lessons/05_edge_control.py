@@ -4,19 +4,25 @@
 # `control_loss` and `train` in training.py, `shuffle_gap` in metrics.py.
 
 # %%
+import os
+import sys
+from itertools import islice
+
+sys.path.insert(0, os.path.dirname(sys.argv[0]))  # this folder, also under python -P
 import torch
-from _lesson import options, predict, reveal, save_figure, save_results, table, verdict
+from lesson import Lesson, table
+from lesson.figures_05 import convergence
+from tqdm import tqdm
 
-from minicontrolnet import (ControlNet, control_loss, describe, detect_edges, edge_f1,
-                            figures, fingerprint, gap, held_out, load_base,
-                            loss_of_condition, mask_iou, mask_of, paired, sample,
-                            seeded, train)
+from minicontrolnet import (Control, ControlNet, Training, control_loss, describe, detect_edges,
+                            edge_f1, fingerprint, held_out, load_base, loss_of_condition, mask_iou,
+                            mask_of, paired, sample, seeded, shuffle_gap)
 
-args = options("05_edge_control", steps=200, quick_steps=4)
-guess = predict("How does a copy with zero convs begin to follow outlines?",
-                a="step by step: each brings about as much as the one before",
-                b="suddenly: for long nothing to be seen, then much in a few steps",
-                c="not within these steps: weights that are zero hardly learn")
+lesson = Lesson("05_edge_control", steps=200, quick_steps=4)
+guess = lesson.predict("How does a copy with zero convs begin to follow outlines?",
+                       a="step by step: each brings about as much as the one before",
+                       b="suddenly: for long nothing to be seen, then much in a few steps",
+                       c="not within these steps: weights that are zero hardly learn")
 
 # %% [markdown]
 # ## Lock and copy (Sec. 3.1)
@@ -24,12 +30,14 @@ guess = predict("How does a copy with zero convs begin to follow outlines?",
 # must change nothing (Eq. 3): not almost nothing, whole pictures agree to the last bit.
 
 # %%
-base = load_base(device=args.device)
-control, mark = seeded(args.seed, ControlNet, base), fingerprint(base.state_dict())
-n, ddim_steps = (5, 2) if args.quick else (32, 12)
-truth, noise = held_out(n, args.device)  # pictures that no training sees
+base = load_base(device=lesson.device)
+mark = fingerprint(base.state_dict())
+control = seeded(lesson.seed, ControlNet, base)
+n = 5 if lesson.quick else 32
+ddim_steps = 2 if lesson.quick else 12
+truth, noise = held_out(n, lesson.device)  # pictures that no training sees
 edges = detect_edges(truth.image)
-start = sample(base, truth.prompt, noise, [(control, edges)], steps=ddim_steps)
+start = sample(base, truth.prompt, noise, [Control(control, edges)], steps=ddim_steps)
 assert torch.equal(start, sample(base, truth.prompt, noise, steps=ddim_steps))
 
 # %% [markdown]
@@ -41,20 +49,9 @@ assert torch.equal(start, sample(base, truth.prompt, noise, steps=ddim_steps))
 # for that tenth. We say "suddenly" if the wait is the longer of the two.
 
 # %%
-one = [4, 4]  # this outline is drawn on the way, with its prompt and without
-prompts, losses, gaps, strip = [describe(truth.prompt[one])[0], ""], [], {}, {}
 loss_with, outlines = loss_of_condition(base, control, "edge", n)
 held_out_losses = [loss_with(outlines).item()]
-
-
-def look(step: int, loss: float, network: ControlNet) -> None:
-    losses.append(loss)
-    if step % 10 == 0 or step == args.steps:
-        gaps[step] = gap(base, network, "edge", n)
-    if step in {0, 60, 80, 100, 140, args.steps}:
-        strip[step] = sample(base, prompts, noise[one], [(network, edges[one])],
-                             steps=ddim_steps)
-
+gaps = {0: shuffle_gap(loss_with, outlines)}
 
 # %% [markdown]
 # ## Training
@@ -63,11 +60,29 @@ def look(step: int, loss: float, network: ControlNet) -> None:
 # along a cosine, planned for three times as many steps.
 
 # %%
-look(0, float("nan"), control)
-trained = train(control, control_loss(base, "edge"), 3 * args.steps, lr=2e-3,
-                seed=args.seed, stop_at=args.steps, on_step=look, progress="training")
+training = Training(control, control_loss(base, "edge"), steps=3 * lesson.steps, lr=2e-3,
+                    seed=lesson.seed)
+loss_with, outlines = loss_of_condition(base, training.averaged, "edge", n)
+one = [4, 4]  # we draw this outline on the way, with its prompt and without
+prompts = [describe(truth.prompt[one])[0], ""]
+
+
+def draw_one():
+    control = Control(training.averaged, edges[one])
+    return sample(base, prompts, noise[one], [control], steps=ddim_steps)
+
+
+losses = []
+strip = {0: draw_one()}
+for step, loss in tqdm(islice(training, lesson.steps), "training", lesson.steps):
+    losses.append(loss)
+    if step % 10 == 0 or step == lesson.steps:
+        gaps[step] = shuffle_gap(loss_with, outlines)
+    if step in {60, 80, 100, 140, lesson.steps}:
+        strip[step] = draw_one()
+trained = training.averaged
 assert fingerprint(base.state_dict()) == mark  # locked
-held_out_losses += [loss_of_condition(base, trained, "edge", n)[0](outlines).item()]
+held_out_losses.append(loss_with(outlines).item())
 
 # %% [markdown]
 # ## Are outlines followed, and did it come suddenly?
@@ -77,42 +92,40 @@ held_out_losses += [loss_of_condition(base, trained, "edge", n)[0](outlines).ite
 # steps, too small to be seen; what grows so crosses the threshold of sight suddenly.
 
 # %%
-right, empty = (sample(base, prompt, noise, [(trained, edges)], steps=ddim_steps)
-                for prompt in (truth.prompt, ""))
+right = sample(base, truth.prompt, noise, [Control(trained, edges)], steps=ddim_steps)
+empty = sample(base, "", noise, [Control(trained, edges)], steps=ddim_steps)
 drawn = {"step 0": (start, 0), "right prompt": (right, 0), "empty prompt": (empty, 0),
          "floor": (right, 1), "ceiling": (truth.image, 0)}
-iou = {k: mask_iou(mask_of(x), truth.mask.roll(i, 0)) for k, (x, i) in drawn.items()}
-f1 = {k: edge_f1(x, edges.roll(i, 0)) for k, (x, i) in drawn.items()}
-table([[f"n = {n}", "mask IoU", "edge F1"],
-       *([k, f"{iou[k].mean():.2f}", f"{f1[k].mean():.2f}"] for k in drawn)])
-print("\ngap, every 20 steps:", *(f"{x:.1e}" for x in [*gaps.values()][::2]))
-last, noisy = gaps[args.steps], torch.tensor(losses[1:])
-wait, half = (min(s for s in gaps if gaps[s] >= share * last) for share in (0.1, 0.5))
+iou = {}
+f1 = {}
+rows = [[f"n = {n}", "mask IoU", "edge F1"]]
+for name, (images, roll) in drawn.items():
+    iou[name] = mask_iou(mask_of(images), truth.mask.roll(roll, 0))
+    f1[name] = edge_f1(images, edges.roll(roll, 0))
+    rows.append([name, f"{iou[name].mean():.2f}", f"{f1[name].mean():.2f}"])
+table(rows)
+print("\ngap, every 20 steps:", *(f"{gap:.1e}" for gap in list(gaps.values())[::2]))
+
+# %%
+last = gaps[lesson.steps]
+wait = min(step for step, gap in gaps.items() if gap >= 0.1 * last)
+half = min(step for step, gap in gaps.items() if gap >= 0.5 * last)
 rise = paired(iou["right prompt"] - iou["step 0"])
-reveal(guess, "c" if rise.low <= 0.1 else "b" if wait > half - wait else "a",
-       f"a tenth of the gap at step {wait}, half of it {half - wait} steps later; a"
-       f" straight rise would have taken {4 * wait}.",
-       a="almost nothing comes at first: see the gap.",
-       b="the wait is not longer than the rise: see the gap.",
-       c="the weights are 0, their gradients are not (lesson 03).")
-verdict(f"Outlines are followed: {rise.verdict}, IoU {rise} by training, n = {n}; one"
-        f" training seed, lesson 09 has more. On the same pictures and noise the loss"
-        " fell from {:.4f} to {:.4f};".format(*held_out_losses) + " from batch to batch"
-        f" it varies by {noisy.std():.4f}. A wrong outline costs {last:.4f}.")
-save_results({"IoU": iou, "F1": f1, "gap": gaps, "tenth": wait, "half": half,
-              "held-out loss, first and last": held_out_losses})
-figure, axes = figures.plt.subplot_mosaic("aa;bc", height_ratios=[5, 4])
-grid = [figures.enlarge(edges[one], 4),
-        *(figures.outlined(images, edges[one], 4) for images in strip.values())]
-figures.show(axes["a"], torch.stack(grid, 1).flatten(0, 1), len(grid),
-             f"Outlines begin to be followed at step {wait}: the gap tells",
-             ["outline", *(f"step {step}" for step in strip)],
-             figures.captions(truth.prompt[one[:1]]) + ["no words"])
-axes["b"].plot(losses, color="0.65", lw=1.5, label="loss of each batch")
-axes["b"].set(ylim=(0, 1.3 * noisy.max()), xlabel="training step")
-axes["c"].set(yscale="log", xlabel="training step", title="the gap's powers of ten")
-for ax, first in ((axes["b"], 0), (axes["c"], 1)):  # a gap of 0 has no power of ten
-    ax.plot(*zip(*[*gaps.items()][first:]), "o-", color="C3", label=f"gap, n = {n}")
-axes["b"].legend(frameon=False, loc="upper right")
-save_figure(figure)
+sudden = wait > half - wait
+answer = "c" if rise.low <= 0.1 else "b" if sudden else "a"
+lesson.reveal(guess, answer,
+              f"a tenth of the gap at step {wait}, half of it {half - wait} steps later; a"
+              f" straight rise would have taken {4 * wait}.",
+              a="almost nothing comes at first: see the gap.",
+              b="the wait is not longer than the rise: see the gap.",
+              c="the weights are 0, their gradients are not (lesson 03).")
+first_loss, last_loss = held_out_losses
+noisy = torch.tensor(losses).std()
+lesson.verdict(f"Outlines are followed: {rise.verdict}, IoU {rise} by training, n = {n}; one"
+               f" training seed, lesson 09 has more. On the same pictures and noise the loss"
+               f" fell from {first_loss:.4f} to {last_loss:.4f}; from batch to batch"
+               f" it varies by {noisy:.4f}. A wrong outline costs {last:.4f}.")
+lesson.save_results({"IoU": iou, "F1": f1, "gap": gaps, "tenth": wait, "half": half,
+                     "held-out loss, first and last": held_out_losses})
+lesson.save_figure(convergence(edges[one[:1]], strip, truth.prompt[one[:1]], losses, gaps, wait, n))
 print("\nEXERCISES  05a to 05d: python lessons/exercises")

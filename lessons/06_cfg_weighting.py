@@ -4,20 +4,27 @@
 # diffusion.py; `guided`, `weigh`, `paper_weights`, `guess_mode_weights` in sampling.py.
 
 # %%
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(sys.argv[0]))  # this folder, also under python -P
 import torch
-from _lesson import options, predict, reveal, save_figure, save_results, table, verdict
+from lesson import Lesson, table
+from lesson.figures_06 import guidance
 
-from minicontrolnet import (cfg, detect_edges, edge_f1, figures, guess_mode_weights,
-                            held_out, load_base, load_control, mask_iou, mask_of,
-                            off_palette, paired, paper_weights, predictor, sample)
+from minicontrolnet import (Control, cfg, detect_edges, edge_f1, guess_mode_weights, held_out,
+                            load_base, load_control, mask_iou, mask_of, off_palette, paired,
+                            paper_weights, predictor, sample)
 
-args = options("06_cfg_weighting", steps=4, quick_steps=1, meaning="DDIM steps")
-guess = predict("No prompt, control in both branches. What does guidance 30 change?",
-                a="the outline is followed more closely", b="nothing", c="colours burn")
-base = load_base(device=args.device)
+lesson = Lesson("06_cfg_weighting", steps=4, quick_steps=1, meaning="DDIM steps")
+guess = lesson.predict("No prompt, control in both branches. What does guidance 30 change?",
+                       a="the outline is followed more closely", b="nothing", c="colours burn")
+base = load_base(device=lesson.device)
 control = load_control("edge", base)
-truth, noise = held_out(4 if args.quick else 24, args.device, seed=10_000 + args.seed)
-edges, empty = detect_edges(truth.image), torch.zeros_like(truth.prompt)
+n = 4 if lesson.quick else 24
+truth, noise = held_out(n, lesson.device, seed=10_000 + lesson.seed)
+edges = detect_edges(truth.image)
+empty = torch.zeros_like(truth.prompt)
 SCALES = 4, 8, 16, 30  # of guidance
 
 # %% [markdown]
@@ -28,13 +35,13 @@ SCALES = 4, 8, 16, 30  # of guidance
 # function, and guidance has nothing to strengthen: exactly, for every scale.
 
 # %%
-t = torch.full((len(noise),), 700, device=args.device)
-both = predictor(base, empty, [(control, edges)])
+t = torch.full((n,), 700, device=lesson.device)
+both = predictor(base, empty, [Control(control, edges)])
 for scale in SCALES:
     assert torch.equal(cfg(both, both, scale)(noise, t), both(noise, t))
-reveal(guess, "b", f"both branches are one function; asserted for {SCALES}.",
-       a="that is what control in one branch does, see below.",
-       c="colours can only burn where the branches differ.")
+lesson.reveal(guess, "b", f"both branches are one function; asserted for {SCALES}.",
+              a="that is what control in one branch does, see below.",
+              c="colours can only burn where the branches differ.")
 
 # %% [markdown]
 # ## Control in one branch, and the paper's weights
@@ -65,9 +72,12 @@ ARMS |= {"reversed": (False, PAPER[::-1]), "equal mean": (False, sum(PAPER) / 13
          "equal, weak": (False, sum(PAPER[:6]) / 6),
          "larger grids": (False, [1.0] * 6 + [0.0] * 7),
          "smaller grids": (False, [0.0] * 6 + [1.0] * 7)}
-pictures = {arm: {scale: sample(base, "", noise, [(control, edges, weights)], scale,
-                                args.steps, in_both=in_both) for scale in SCALES}
-            for arm, (in_both, weights) in ARMS.items()}
+pictures = {}
+for arm, (in_both, weights) in ARMS.items():
+    pictures[arm] = {}
+    for scale in SCALES:
+        pictures[arm][scale] = sample(base, "", noise, [Control(control, edges, weights)], scale,
+                                      lesson.steps, in_both=in_both)
 
 # %% [markdown]
 # ## Burnt, or faithful?
@@ -83,37 +93,35 @@ def measure(images: torch.Tensor) -> dict[str, torch.Tensor]:
             "IoU": mask_iou(mask_of(images), truth.mask), "F1": edge_f1(images, edges)}
 
 
-score = {arm: {scale: measure(images) for scale, images in at.items()}
-         for arm, at in pictures.items()}
-at_30 = {arm: at[30] for arm, at in score.items()} | {"real": measure(truth.image)}
-table([["guidance 30", *at_30["real"]], *(
-    [arm, *(f"{x.mean():.3f}" for x in own.values())] for arm, own in at_30.items())])
-save_results(score)
-off = {arm: own["off palette"] for arm, own in at_30.items()}
+scores = {}
+for arm, by_scale in pictures.items():
+    scores[arm] = {scale: measure(images) for scale, images in by_scale.items()}
+at_30 = {arm: by_scale[30] for arm, by_scale in scores.items()}
+at_30["real"] = measure(truth.image)
+rows = [["guidance 30", *at_30["real"]]]
+for arm, own in at_30.items():
+    rows.append([arm, *(f"{x.mean():.3f}" for x in own.values())])
+table(rows)
+lesson.save_results(scores)
+
+# %%
 claims = {"control in one branch burns colours": ("one branch", "both branches"),
           "the paper's weights as printed cure that": ("one branch", "paper, 1 to 8"),
           "divided by 8 they cure it": ("one branch", "paper / 8"),
           "reversed they cure less": ("reversed", "paper / 8"),
           "their order cures, not weakness alone": ("equal, weak", "paper / 8")}
-apart = {claim: paired(off[a] - off[b]) for claim, (a, b) in claims.items()}
+sentences = []
+for claim, (one, other) in claims.items():
+    more = paired(at_30[one]["off palette"] - at_30[other]["off palette"])
+    sentences.append(f"{claim}: {more.verdict}, {more}")
 tone = paired(at_30["equal, weak"]["contrast"] - at_30["paper / 8"]["contrast"])
-verdict(f"Share of pixels off the palette, guidance 30, n = {len(noise)}:",
-        *(f"{claim}: {more.verdict}, {more}" for claim, more in apart.items()),
-        f"by contrast, their order cures: {tone.verdict}, {tone}")
-figure, (left, right) = figures.plt.subplots(1, 2, width_ratios=[3, 2])
-shown, grid = list(ARMS)[:5], [figures.enlarge(edges[:4], 4)]
-grid += [figures.outlined(pictures[arm][30][:4], edges[:4], 4) for arm in shown]
-burnt = [f"{off[arm].mean():.0%}" for arm in shown[1:4]]
-figures.show(left, torch.stack(grid, 1).flatten(0, 1), 6,
-             "Guidance 30 burns {} of the pixels, the paper's\nweights {}, and divided"
-             " by 8 {}".format(*burnt) + f" (n = {len(noise)})",
-             ["outline", *(arm.replace(" ", "\n", 1) for arm in shown)])
-for arm in [*shown[:4], "equal, weak"]:
-    means = [own["off palette"].mean().item() for own in score[arm].values()]
-    right.plot(means, "o-", label=arm)
-right.axhline(off["real"].mean(), color="0.6", ls=":", label="real pictures")
-right.set_xticks(range(len(SCALES)), SCALES)
-right.set(xlabel="guidance scale", ylabel="share of burnt pixels", ylim=(0, None))
-right.legend(loc="upper left")
-save_figure(figure)
+lesson.verdict(f"Share of pixels off the palette, guidance 30, n = {n}:", *sentences,
+               f"by contrast, their order cures: {tone.verdict}, {tone}")
+
+# %%
+shown = {arm: pictures[arm][30] for arm in list(ARMS)[:5]}
+off = {}
+for arm in [*list(ARMS)[:4], "equal, weak"]:
+    off[arm] = {scale: own["off palette"].mean().item() for scale, own in scores[arm].items()}
+lesson.save_figure(guidance(edges, shown, off, at_30["real"]["off palette"].mean().item(), n))
 print("\nEXERCISES  06a, 06b, 06c: python lessons/exercises")

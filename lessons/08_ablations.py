@@ -6,18 +6,21 @@
 # it trained 11 arms, three or ten seeds each, and says first what was expected.
 
 # %%
+import os
+import sys
 from statistics import fmean
 
-from _lesson import (figures, load_pictures, load_results, options, predict, reveal,
-                     save_figure, table, verdict)
+sys.path.insert(0, os.path.dirname(sys.argv[0]))  # this folder, also under python -P
+from lesson import Lesson, load_pictures, load_results, table
+from lesson.curves import look, onset
+from lesson.figures_08 import dropped_prompts, starts_and_few_pictures
+from lesson.networks import gaussian
+from tqdm import tqdm
 
-from experiments.measured import apart
-from experiments.networks import gaussian
-from experiments.onset import look, onset
-from minicontrolnet import ControlNet, control_loss, load_base, seeded, train
+from minicontrolnet import ControlNet, Training, control_loss, difference, load_base, seeded
 
-args = options("08_ablations", steps=60, quick_steps=2)
-guess = predict(
+lesson = Lesson("08_ablations", steps=60, quick_steps=2)
+guess = lesson.predict(
     "Networks learn to follow outlines from 100 pictures, in four of the eight colours."
     " Which of them paint the other four right?",
     a="all that stand on the locked base, whatever their copy",
@@ -31,15 +34,17 @@ guess = predict(
 # N(0, 1/fan_in), what the copy puts out enters the base unasked. What does that cost?
 
 # %%
-base = load_base(device=args.device)
+base = load_base(device=lesson.device)
 for name, build in {"zero convs": ControlNet, "N(0, 1/fan_in)": gaussian}.items():
-    control, live = seeded(args.seed, build, base).to(args.device), {}
+    control = seeded(lesson.seed, build, base).to(lesson.device)
+    live = {}
     look(live, 0, base, control, n=16)
-    control = train(control, control_loss(base, "edge"), args.steps, lr=2e-3,
-                    seed=args.seed, progress=name)
-    look(live, args.steps, base, control, n=16)
-    told = [f"{loss:.3f} at step {step}" for step, loss in live["loss"].items()]
-    print(f"   {name}: held-out loss {', '.join(told)}")
+    training = Training(control, control_loss(base, "edge"), lesson.steps, lr=2e-3, seed=lesson.seed)
+    for step, loss in tqdm(training, name):
+        pass
+    look(live, lesson.steps, base, training.averaged, n=16)
+    losses = [f"{loss:.3f} at step {step}" for step, loss in live["loss"].items()]
+    print(f"   {name}: held-out loss {', '.join(losses)}")
 
 # %% [markdown]
 # ## Fig. 8: four arms, four kinds of prompt
@@ -59,22 +64,28 @@ def mean(arm: str, test: str, score: str) -> str:
 
 def less(one: str, other: str, test: str, score: str) -> str:
     """One arm less another, paired by training seed, and what that says."""
-    it = apart(numbers[one][test][score], numbers[other][test][score])
-    return f"{it.verdict}, {score} {it}"
+    more = difference(numbers[one][test][score], numbers[other][test][score])
+    return f"{more.verdict}, {score} {more}"
+
+
+# %%
+def late(step: str) -> float:
+    return float("inf") if step == "-" else float(step)  # "-" is never
 
 
 bare = numbers["zero convs"]["loss"]["0"]  # the base's own
-late = lambda step: float(step.replace("-", "inf"))  # "-" is never
-begun = {arm: sorted(onset(numbers[arm]["gap"], bare), key=late) for arm in fig8}
-table([["mask IoU", *kinds, "loss at 100", "follows from step, first and last seed"],
-       *([arm, *(mean(arm, kind, "IoU") for kind in kinds), mean(arm, "loss", "100"),
-          f"{seeds[0]}, {seeds[-1]}"] for arm, seeds in begun.items())])
-first = less(*fig8[:2], "none", "IoU")
-verdict(f"zero convs above N(0, 1/fan_in), no prompt: {first}",
-        f"zero convs above N(0, 0.02^2): {less(fig8[0], fig8[2], 'none', 'IoU')}",
-        f"zero convs above lite: {less(fig8[0], 'lite', 'none', 'IoU')}",
-        f"N(0, 1/fan_in) above lite: {less(fig8[1], 'lite', 'none', 'IoU')}",
-        f"lite less like real ones: {less('lite', fig8[0], 'all prompts', 'Frechet')}")
+rows = [["mask IoU", *kinds, "loss at 100", "follows from step, first and last seed"]]
+for arm in fig8:
+    steps = sorted(onset(numbers[arm]["gap"], bare), key=late)
+    rows.append([arm, *(mean(arm, kind, "IoU") for kind in kinds), mean(arm, "loss", "100"),
+                 f"{steps[0]}, {steps[-1]}"])
+table(rows)
+first = less("zero convs", "N(0, 1/fan_in)", "none", "IoU")
+lesson.verdict(f"zero convs above N(0, 1/fan_in), no prompt: {first}",
+               f"zero convs above N(0, 0.02^2): {less('zero convs', 'N(0, 0.02^2)', 'none', 'IoU')}",
+               f"zero convs above lite: {less('zero convs', 'lite', 'none', 'IoU')}",
+               f"N(0, 1/fan_in) above lite: {less('N(0, 1/fan_in)', 'lite', 'none', 'IoU')}",
+               f"lite less like real ones: {less('lite', 'zero convs', 'all prompts', 'Frechet')}")
 
 # %% [markdown]
 # ## Dropped prompts (Sec. 3.3)
@@ -83,20 +94,17 @@ verdict(f"zero convs above N(0, 1/fan_in), no prompt: {first}",
 # 2,000 steps; after 200 no copy had learned that.
 
 # %%
-half, never = "pairs, half dropped", "pairs, none dropped"
-hue = "right colours"
-rows = [[arm, *(mean(arm, kind, hue) for kind in kinds)] for arm in (half, never)]
-table([[hue, *kinds], *rows])
-taught = less(half, never, "none", hue)
-verdict(f"half dropped above none, no prompt: {taught}")
-drawn = load_pictures("08_ablations", 256).unflatten(0, (len(numbers), 4))
-row = list(numbers).index(half)
-below = ["no words", "ground", "wrong shape", "right"]
-save_figure(figures.grid(
-    drawn[row : row + 2].flatten(0, 1), 4, "Dropped prompts teach the copy an"
-    f" outline's own colours: {taught.split(',')[0]}", below,
-    [f"{arm[7:].replace(' ', chr(10))}\n{fmean(numbers[arm]['none'][hue]):.0%}"
-     for arm in (half, never)]), "_dropped")
+half = "pairs, half dropped"
+never = "pairs, none dropped"
+rows = [["right colours", *kinds]]
+for arm in (half, never):
+    rows.append([arm, *(mean(arm, kind, "right colours") for kind in kinds)])
+table(rows)
+taught = less(half, never, "none", "right colours")
+lesson.verdict(f"half dropped above none, no prompt: {taught}")
+drawn = dict(zip(numbers, load_pictures(lesson.name, 256).unflatten(0, (len(numbers), 4))))
+wordless = {arm: fmean(numbers[arm]["none"]["right colours"]) for arm in (half, never)}
+lesson.save_figure(dropped_prompts(drawn, wordless, taught.split(",")[0]), "_dropped")
 
 # %% [markdown]
 # ## Few pictures, of a part of the world
@@ -106,20 +114,28 @@ save_figure(figures.grid(
 # %%
 tests = ("seen", "new colours", "new colours and shapes")
 few = [arm for arm in numbers if arm.startswith("few: ")]
-for score in (hue, "right shape", "IoU", "clean pixels"):
-    rows = [[arm[5:], *(mean(arm, test, score) for test in tests)] for arm in few]
-    table([[score, *tests], *rows])
-verdict("ControlNet above another, in new colours:",
-        *(f"{arm[5:]}: {less(few[0], arm, tests[1], hue)}" for arm in few[1:]))
-paint = {arm[5:]: fmean(numbers[arm][tests[1]][hue]) for arm in few}
+for score in ("right colours", "right shape", "IoU", "clean pixels"):
+    rows = [[score, *tests]]
+    for arm in few:
+        rows.append([arm.removeprefix("few: "), *(mean(arm, test, score) for test in tests)])
+    table(rows)
+sentences = []
+for arm in few[1:]:
+    more = less("few: ControlNet", arm, "new colours", "right colours")
+    sentences.append(f"{arm.removeprefix('few: ')}: {more}")
+lesson.verdict("ControlNet above another, in new colours:", *sentences)
+
+# %%
+paint = {}
+for arm in few:
+    paint[arm.removeprefix("few: ")] = fmean(numbers[arm]["new colours"]["right colours"])
 right = ("d" if paint["ControlNet"] < 0.5 else "c" if paint["base trained"] > 0.5
          else "a" if min(paint["random copy"], paint["lite"]) > 0.5 else "b")
-why = {"a": "a locked base is not enough: see the other copies.",
-       "b": "the locked base paints; its colours survive any copy.",
-       "c": "trained on four colours it forgets the others: so it is locked.",
-       "d": "what the locked base knew, it still knows."}
-del why[right]
-reveal(guess, right, ", ".join(f"{arm} {x:.0%}" for arm, x in paint.items()), **why)
+lesson.reveal(guess, right, ", ".join(f"{arm} {share:.0%}" for arm, share in paint.items()),
+              a="a locked base is not enough: see the other copies.",
+              b="the locked base paints; its colours survive any copy.",
+              c="trained on four colours it forgets the others: so it is locked.",
+              d="what the locked base knew, it still knows.")
 
 # %% [markdown]
 # ## Where the toy differs from the paper (likely reasons, not measured)
@@ -130,16 +146,10 @@ reveal(guess, right, ", ".join(f"{arm} {x:.0%}" for arm, x in paint.items()), **
 # %%
 follow = {"confirmed": "they follow worse", "contradicted": "they follow better",
           "undecided": "the seeds disagree"}
-keeps = dict(a="Only a locked base keeps", b="Only ControlNet keeps",
-             c="Any base keeps", d="No network keeps")
-figure, (left, panel) = figures.plt.subplots(1, 2)
-figures.show(left, drawn[:4].flatten(0, 1), 4,
-             f"Large Gaussian convs: {follow[first.split(',')[0]]}\n(IoU, no prompt)",
-             below,
-             [f"{arm}\n{mean(arm, 'none', 'IoU')}" for arm in fig8])
-figures.show(panel, drawn[-5:].flatten(0, 1), 4,
-             f"{keeps[right]} colours\n(right ones, of new colours)",
-             ["seen", "new colours", "", "and shapes"],
-             [f"{arm.replace(' ', chr(10), 1)}\n{x:.0%}" for arm, x in paint.items()])
-save_figure(figure)
+keeps = {"a": "Only a locked base keeps", "b": "Only ControlNet keeps",
+         "c": "Any base keeps", "d": "No network keeps"}
+titles = (f"Large Gaussian convs: {follow[first.split(',')[0]]}\n(IoU, no prompt)",
+          f"{keeps[right]} colours\n(right ones, of new colours)")
+iou = {arm: fmean(numbers[arm]["none"]["IoU"]) for arm in fig8}
+lesson.save_figure(starts_and_few_pictures(drawn, iou, paint, titles))
 print("\nEXERCISES  08a: python lessons/exercises")

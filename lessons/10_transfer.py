@@ -10,21 +10,24 @@
 
 # %%
 import copy
+import os
+import sys
 from functools import partial
 from statistics import fmean
 
+sys.path.insert(0, os.path.dirname(sys.argv[0]))  # this folder, also under python -P
 import torch
-from _lesson import (figures, load_pictures, load_results, options, predict, reveal,
-                     save_figure, table, verdict)
+from lesson import Lesson, load_pictures, load_results, table
+from lesson.figures_10 import transfer_and_ambiguity
+from lesson.styles import erase, pale_batch, unpale
+from tqdm import tqdm
 
-from experiments.transfer import erase, pale_batch, unpale
-from minicontrolnet import (base_loss, colours_right, conflicting, detect_edges,
-                            edge_f1, held_out, load_base, load_classifier,
-                            load_control, lock, mask_iou, mask_of, paired, sample,
-                            shapes_right, train)
+from minicontrolnet import (Control, Training, base_loss, colours_right, conflicting, detect_edges,
+                            difference, edge_f1, held_out, load_base, load_classifier, load_control,
+                            lock, mask_iou, mask_of, paired, sample, shapes_right)
 
-args = options("10_transfer", steps=60, quick_steps=2)
-guess = predict(
+lesson = Lesson("10_transfer", steps=60, quick_steps=2)
+guess = lesson.predict(
     "A's ControlNet is put on B: the same layers, the same kind of pictures, another"
     " start. How much of what it gains on A does it gain on B?",
     a="at least half: the 13 places are the same",
@@ -37,11 +40,14 @@ guess = predict(
 # it is.
 
 # %%
-a = load_base(device=args.device)
+a = load_base(device=lesson.device)
 control = load_control("edge", a)
 sibling = copy.deepcopy(a).requires_grad_(True)
-sibling = lock(train(sibling, partial(base_loss, next_batch=pale_batch), args.steps,
-                     lr=5e-4, seed=args.seed, progress="A', on pale pictures"))
+training = Training(sibling, partial(base_loss, next_batch=pale_batch), lesson.steps, lr=5e-4,
+                    seed=lesson.seed)
+for step, loss in tqdm(training, "A', on pale pictures"):
+    pass
+sibling = lock(training.averaged)
 
 # %% [markdown]
 # **A's ControlNet on A', without training.** Its copy comes from A's encoder, its 13
@@ -49,20 +55,22 @@ sibling = lock(train(sibling, partial(base_loss, next_batch=pale_batch), args.st
 # colours stay pale?
 
 # %%
-n, ddim_steps = (4, 2) if args.quick else (16, 12)
-truth, noise = held_out(n, args.device)
+n = 4 if lesson.quick else 16
+ddim_steps = 2 if lesson.quick else 12
+truth, noise = held_out(n, lesson.device)
 edges = detect_edges(truth.image)
-rows, iou = [["live, on A'", "mask IoU", "edge F1", "right colours, pale"]], {}
-for name, controls in {"no control": [], "A's ControlNet": [(control, edges)]}.items():
+iou = {}
+rows = [["live, on A'", "mask IoU", "edge F1", "right colours, pale"]]
+for name, controls in {"no control": [], "A's ControlNet": [Control(control, edges)]}.items():
     images = sample(sibling, truth.prompt, noise, controls, steps=ddim_steps)
     iou[name] = mask_iou(mask_of(images), truth.mask)
-    pale = colours_right(unpale(images), truth.prompt).float()
     f1 = edge_f1(images, edges)
-    rows.append([name, *(f"{x.mean():.2f}" for x in (iou[name], f1, pale))])
+    pale = colours_right(unpale(images), truth.prompt).float()
+    rows.append([name, f"{iou[name].mean():.2f}", f"{f1.mean():.2f}", f"{pale.mean():.2f}"])
 table(rows)
 gain = paired(iou["A's ControlNet"] - iou["no control"])
-verdict(f"followed on this A': {gain.verdict}, IoU {gain} over no control;"
-        f" n = {n} pictures.")
+lesson.verdict(f"followed on this A': {gain.verdict}, IoU {gain} over no control;"
+               f" n = {n} pictures.")
 
 # %% [markdown]
 # **The record**: three siblings from three training seeds, and one B. Beside A's
@@ -74,32 +82,36 @@ verdict(f"followed on this A': {gain.verdict}, IoU {gain} over no control;"
 arms = load_results("10_transfer")["numbers"]
 ways = ("no control", "as it is", "difference added", "its own")
 columns = ("IoU", "F1", "colours", "pale colours", "shapes")
-bases = [name for name in arms if name.endswith(ways)]
-table([["means", *columns, "bases"],
-       *([name, *(f"{fmean(arms[name][column]):.2f}" for column in columns),
-          len(arms[name]["IoU"])] for name in ["real, pale", *bases])])
+rows = [["means", *columns, "bases"]]
+for name, arm in arms.items():
+    if name == "real, pale" or name.endswith(ways):
+        rows.append([name, *(f"{fmean(arm[column]):.2f}" for column in columns), len(arm["IoU"])])
+table(rows)
 
 
+# %%
 def over(base, way, other, what="IoU of each"):
-    one, other = (torch.tensor(arms[f"{base}, {way}"][what]) for way in (way, other))
-    return paired(one - other)
+    return difference(arms[f"{base}, {way}"][what], arms[f"{base}, {other}"][what])
 
 
-says, siblings = [], len(arms["A', as it is"]["IoU"])
+sentences = []
 for base, what in (("A'", "IoU"), ("B", "IoU of each")):  # over seeds; over pictures
-    for way, other in zip(ways[1:], ("no control", "as it is", "as it is")):
-        apart = over(base, way, other, what)
-        says.append(f"on {base}, {way} over {other}: {apart.verdict}, IoU {apart}")
-verdict(*says, f"n = {siblings} siblings; of B one, 48 pictures.")
-gains = [over(base, "as it is", "no control").mean for base in ("A", "A'", "B")]
-siblings_keep, b_keeps = (gain / gains[0] for gain in gains[1:])
-why = {"a": "the places are the same, but the features there have other meanings in B.",
-       "b": "more than that is left, or nothing at all: see the table.",
-       "c": "something is left: the same layers learned the same pictures."}
+    for way, other in [("as it is", "no control"), ("difference added", "as it is"),
+                       ("its own", "as it is")]:
+        more = over(base, way, other, what)
+        sentences.append(f"on {base}, {way} over {other}: {more.verdict}, IoU {more}")
+siblings = len(arms["A', as it is"]["IoU"])
+lesson.verdict(*sentences, f"n = {siblings} siblings; of B one, 48 pictures.")
+
+# %%
+gains = {base: over(base, "as it is", "no control").mean for base in ("A", "A'", "B")}
+siblings_keep = gains["A'"] / gains["A"]
+b_keeps = gains["B"] / gains["A"]
 right = "a" if b_keeps >= 0.5 else "b" if b_keeps > 0.1 else "c"
-reveal(guess, right,
-       f"B keeps {b_keeps:.0%} of the gain, siblings {siblings_keep:.0%}.",
-       **{letter: why[letter] for letter in why if letter != right})
+lesson.reveal(guess, right, f"B keeps {b_keeps:.0%} of the gain, siblings {siblings_keep:.0%}.",
+              a="the places are the same, but the features there have other meanings in B.",
+              b="more than that is left, or nothing at all: see the table.",
+              c="something is left: the same layers learned the same pictures.")
 
 # %% [markdown]
 # **An ambiguous condition** (Fig. 11). Rub out 60 % of each outline. Without words the
@@ -109,43 +121,31 @@ reveal(guess, right,
 
 # %%
 cut_edges = erase(edges, truth.scenes.centre, 0.6)
-classifier = load_classifier().to(args.device)
+classifier = load_classifier().to(lesson.device)
 prompts = {"no words": 0 * truth.prompt, "right word": truth.prompt,
            "wrong word": conflicting(truth.prompt)}
 for name, prompt in prompts.items():
-    images = sample(a, prompt, noise, [(control, cut_edges)], steps=ddim_steps)
+    images = sample(a, prompt, noise, [Control(control, cut_edges)], steps=ddim_steps)
     right = shapes_right(images, truth.prompt, classifier).float().mean()
     print(f"   60 % erased, {name}: the outline's own shape in {right:.0%} of {n}")
-whole, cut = ({word: arms[f"{share} erased, {word}"] for word in prompts}
-              for share in ("0%", "60%"))
-says = []
-for name, part in {"whole outlines": whole, "60 % erased": cut}.items():
-    said, unsaid = (torch.tensor(part[word]["outline's shape of each"])
-                    for word in ("right word", "no words"))
-    says.append(f"{name}, the word helps: {paired(said - unsaid).verdict},"
-                f" right shapes {paired(said - unsaid)}")
-    wrong = part["wrong word"]["other shape"][0]
-    says.append(f"{name}, a wrong word wins in {wrong:.0%}")
-verdict(*says, "The unit is the picture, n = 48, of the weights that ship.")
 
 # %%
-figure, (left, right) = figures.plt.subplots(1, 2, width_ratios=[4, 3])
-row = dict(zip(arms, load_pictures("10_transfer", 192).unflatten(0, (len(arms), -1))))
-grid = [row[f"{base}, {way}"][i] for base in ("A", "A'", "B") for i in (1, 2)
-        for way in ways[:2]]
-means = [[fmean(arms[f"{base}, {way}"]["IoU"]) for way in ways[:2]]
-         for base in ("A", "A'", "B")]
-figures.show(left, torch.stack(grid), 4, f"Of the gain in IoU siblings keep"
-             f" {siblings_keep:.0%}, a stranger {b_keeps:.0%}", ["without", "with"] * 2,
-             [f"{base}\n{mean[0]:.2f}\nto {mean[1]:.2f}"
-              for base, mean in zip(("A", "sibling\nA'", "stranger\nB"), means)])
-grid = [row[f"{share} erased, {word}"][2] for share in ("0%", "40%", "60%")
-        for word in prompts]
-grid += [row[f"eight corners, {words}"][2]
-         for words in ("no words", "red square on blue", "red star on blue")]
-seen = [cut[word]["outline's shape"][0] for word in ("no words", "right word")]
-figures.show(right, torch.stack(grid), 3, f"60 % erased: {seen[0]:.0%} right shapes\n"
-             f"without words, {seen[1]:.0%} with", ["no words", "right", "wrong"],
-             ["whole", "40 %\nerased", "60 %\nerased", "eight\ncorners"])
-save_figure(figure)
+sentences = []
+for name, share in {"whole outlines": "0%", "60 % erased": "60%"}.items():
+    said = arms[f"{share} erased, right word"]["outline's shape of each"]
+    unsaid = arms[f"{share} erased, no words"]["outline's shape of each"]
+    helps = difference(said, unsaid)
+    wrong = arms[f"{share} erased, wrong word"]["other shape"][0]
+    sentences += [f"{name}, the word helps: {helps.verdict}, right shapes {helps}",
+                  f"{name}, a wrong word wins in {wrong:.0%}"]
+lesson.verdict(*sentences, "The unit is the picture, n = 48, of the weights that ship.")
+
+# %%
+pictures = dict(zip(arms, load_pictures("10_transfer", 192).unflatten(0, (len(arms), -1))))
+iou = {}
+for base in ("A", "A'", "B"):
+    iou[base] = [fmean(arms[f"{base}, {way}"]["IoU"]) for way in ways[:2]]
+right_shapes = [arms[f"60% erased, {word}"]["outline's shape"][0]
+                for word in ("no words", "right word")]
+lesson.save_figure(transfer_and_ambiguity(pictures, iou, (siblings_keep, b_keeps), right_shapes))
 print("\nEXERCISES  10a: python lessons/exercises")

@@ -9,20 +9,21 @@
 # those of a toy: they show how to ask.
 
 # %%
+import os
+import sys
 from statistics import fmean
 
-import torch
-from _lesson import (figures, load_results, options, predict, reveal, save_figure,
-                     table, verdict)
+sys.path.insert(0, os.path.dirname(sys.argv[0]))  # this folder, also under python -P
+from lesson import Lesson, load_results, table
+from lesson.curves import onset
+from lesson.figures_11 import strengths_and_windows
 
-from experiments.measured import apart
-from experiments.onset import onset
-from minicontrolnet import (conflicting, describe, detect_edges, edge_f1, held_out,
-                            load_base, load_classifier, load_control, off_palette,
-                            paired, sample, shapes_right)
+from minicontrolnet import (Control, conflicting, detect_edges, difference, edge_f1, held_out,
+                            load_base, load_classifier, load_control, off_palette, paired, sample,
+                            shapes_right)
 
-args = options("11_users_ask", steps=16, quick_steps=4, meaning="pictures drawn live")
-guess = predict(
+lesson = Lesson("11_users_ask", steps=16, quick_steps=4, meaning="pictures drawn live")
+guess = lesson.predict(
     "Control acts only in the first half of sampling, or only in the second. When are"
     " outlines followed better?",
     a="in the first half: there it is decided where things are",
@@ -35,11 +36,13 @@ guess = predict(
 # prompt names another shape than its outline has. Who wins?
 
 # %%
-base = load_base(device=args.device)
-control, classifier = load_control("edge", base), load_classifier().to(args.device)
-truth, noise = held_out(args.steps, args.device)
-edges, words = detect_edges(truth.image), conflicting(truth.prompt)
-ddim_steps = 2 if args.quick else 20
+base = load_base(device=lesson.device)
+control = load_control("edge", base)
+classifier = load_classifier().to(lesson.device)
+truth, noise = held_out(lesson.steps, lesson.device)
+edges = detect_edges(truth.image)
+words = conflicting(truth.prompt)
+ddim_steps = 2 if lesson.quick else 20
 
 
 def judge(strip):
@@ -53,12 +56,14 @@ def judge(strip):
     table(rows)
 
 
-scales = {f"{scale:g}": sample(base, words, noise, [(control, edges, scale)],
-                               steps=ddim_steps) for scale in (0, 0.25, 0.5, 1, 1.5, 2)}
+scales = {}
+for scale in (0, 0.25, 0.5, 1, 1.5, 2):
+    scales[f"{scale:g}"] = sample(base, words, noise, [Control(control, edges, scale)],
+                                  steps=ddim_steps)
 judge(scales)
 burnt = paired(off_palette(scales["2"]) - off_palette(scales["1"]))
-verdict(f"a scale of 2 draws fewer clean pixels than 1: {burnt.verdict}, {burnt};",
-        f"n = {args.steps} pictures of the weights that ship.")
+lesson.verdict(f"a scale of 2 draws fewer clean pixels than 1: {burnt.verdict}, {burnt};",
+               f"n = {lesson.steps} pictures of the weights that ship.")
 
 # %% [markdown]
 # **When?** (control_guidance_start and _end; pull requests 2731 and 3770 of
@@ -66,20 +71,19 @@ verdict(f"a scale of 2 draws fewer clean pixels than 1: {burnt.verdict}, {burnt}
 # sampling only. 0 is pure noise, 1 the finished picture.
 
 # %%
-parts = {"never": (0, 0), "first 20 %": (0, 0.2), "first half": (0, 0.5),
+parts = {"first 20 %": (0, 0.2), "first half": (0, 0.5),
          "always": (0, 1), "last 80 %": (0.2, 1), "last half": (0.5, 1)}
-windows = {name: sample(base, words, noise, [(control, edges)], steps=ddim_steps,
-                        control_start=start, control_end=end)
-           for name, (start, end) in parts.items()}
+windows = {"never": scales["0"]}
+for name, (start, end) in parts.items():
+    windows[name] = sample(base, words, noise, [Control(control, edges)], steps=ddim_steps,
+                           control_start=start, control_end=end)
 judge(windows)
-halves = paired(edge_f1(windows["first half"], edges)
-                - edge_f1(windows["last half"], edges))
-why = {"a": "where things are was not decided there: see the table.",
-       "b": "by then the shape stands, and control finds little left to move.",
-       "c": "the halves do different work: the layout is decided in one of them."}
+halves = paired(edge_f1(windows["first half"], edges) - edge_f1(windows["last half"], edges))
 right = "a" if halves.mean > 0.05 else "b" if halves.mean < -0.05 else "c"
-reveal(guess, right, f"edge F1, first half less last half: {halves}, n = {args.steps}.",
-       **{letter: why[letter] for letter in why if letter != right})
+lesson.reveal(guess, right, f"edge F1, first half less last half: {halves}, n = {lesson.steps}.",
+              a="where things are was not decided there: see the table.",
+              b="by then the shape stands, and control finds little left to move.",
+              c="the halves do different work: the layout is decided in one of them.")
 
 # %% [markdown]
 # **Accumulate gradients, or more steps at a small batch?** (CN 93, 527.) train.md:
@@ -91,28 +95,32 @@ reveal(guess, right, f"edge F1, first half less last half: {halves}, n = {args.s
 
 # %%
 record = load_results("11_users_ask")
-arms, steps = record["numbers"], record["steps"]
-full, small = arms["as in the paper"], arms["small batch"]
+arms = record["numbers"]
+steps = record["steps"]
+full = arms["as in the paper"]
+small = arms["small batch"]
 lengths = {steps: small["after 1"], 2 * steps: small["after 2"], 4 * steps: small}
 columns = ("F1", "F1, no words", "IoU", "colours", "shapes", "clean pixels")
-rows = {"no control": arms["no control"], f"{steps} steps of 16": full,
-        **{f"{count} steps of 4": own for count, own in lengths.items()},
-        **{name: arms[name] for name in ("decoder unlocked", "middle alone",
-                                         "without t and xt")},
-        "unlocked, without control": arms["decoder unlocked"]["without control"]}
-table([["means over seeds", *columns, "seeds"],
-       *([name, *(f"{fmean(own[column]):.2f}" for column in columns), len(own["F1"])]
-         for name, own in rows.items())])
+shown = {"no control": arms["no control"], f"{steps} steps of 16": full}
+for count, arm in lengths.items():
+    shown[f"{count} steps of 4"] = arm
+for name in ("decoder unlocked", "middle alone", "without t and xt"):
+    shown[name] = arms[name]
+shown["unlocked, without control"] = arms["decoder unlocked"]["without control"]
+rows = [["means over seeds", *columns, "seeds"]]
+for name, arm in shown.items():
+    rows.append([name, *(f"{fmean(arm[column]):.2f}" for column in columns), len(arm["F1"])])
+table(rows)
 
 
 def over(one, other, what="F1"):
     """One arm less another, and what that says."""
-    it = apart(one[what], other[what])
-    return f"{it.verdict}, {what} {it}"
+    more = difference(one[what], other[what])
+    return f"{more.verdict}, {what} {more}"
 
 
-halves = [fmean(own["half"]) for own in (full, small)]
-verdict(f"{steps} steps of 16 follow better than {4 * steps} of 4:"
+halves = [fmean(arm["half"]) for arm in (full, small)]
+lesson.verdict(f"{steps} steps of 16 follow better than {4 * steps} of 4:"
         f" {over(full, small)};",
         f"half of the rise at step {halves[0]:.0f} of 16, at {halves[1]:.0f} of 4;",
         f"{4 * steps} steps of 4 are worse than {2 * steps}:"
@@ -125,8 +133,9 @@ verdict(f"{steps} steps of 16 follow better than {4 * steps} of 4:"
 # and xt?** (CN 62, ctrlora 22.) Without them it would run once for a picture.
 
 # %%
-unlocked, alone = arms["decoder unlocked"], rows["unlocked, without control"]
-verdict(f"unlocking follows better: {over(unlocked, full)};",
+unlocked = arms["decoder unlocked"]
+alone = unlocked["without control"]
+lesson.verdict(f"unlocking follows better: {over(unlocked, full)};",
         "and harms the base without control:"
         f" {over(arms['no control'], alone, 'shapes')};",
         f"all 13 follow better than the middle: {over(full, arms['middle alone'])};",
@@ -135,17 +144,5 @@ verdict(f"unlocking follows better: {over(unlocked, full)};",
         f" {', '.join(onset(full['gap'], full['loss']['1']))} (control sets in).")
 
 # %%
-figure, axes = figures.plt.subplots(2, 1)
-mean = lambda images: f"F1 {edge_f1(images, edges).mean():.2f}"
-for ax, strip, title in (
-        (axes[0], scales, f"Conditioning scale 1 follows: {mean(scales['1'])}"),
-        (axes[1], windows, f"Control in the first half: {mean(windows['first half'])},"
-         f" in the last half: {mean(windows['last half'])}")):
-    some = [figures.outlined(images[[i]].cpu(), edges[[i]].cpu())
-            for i in (1, 2) for images in strip.values()]
-    f1 = [f"{name}\n{mean(images)}" for name, images in strip.items()]
-    said = [f"outline:\n{describe(truth.prompt[[i]])[0].split()[1]}\nword:"
-            f"\n{describe(words[[i]])[0].split()[1]}" for i in (1, 2)]
-    figures.show(ax, torch.cat(some), len(strip), title, f1, said)
-save_figure(figure)
+lesson.save_figure(strengths_and_windows(scales, windows, edges, truth.prompt, words))
 print("\nEXERCISES  11a: python lessons/exercises")

@@ -8,14 +8,17 @@ their scripts; a notebook is made again.
 import argparse
 import json
 import re
+import sys
 from pathlib import Path
 
-from _lesson import HERE
+sys.path.insert(0, str(Path(__file__).parent))
+from lesson import LESSONS
 
-from minicontrolnet.files import Problem, write_atomically
-from minicontrolnet.options import tell_problems
+from minicontrolnet.errors import Problem
+from minicontrolnet.run.files import write_file
+from minicontrolnet.run.options import report_problems
 
-LESSONS = {path.stem[:2]: path for path in sorted(HERE.glob("[0-9][0-9]_*.py"))}
+SCRIPTS = {path.stem[:2]: path for path in sorted(LESSONS.glob("[0-9][0-9]_*.py"))}
 Cell = tuple[str, str]  # "markdown" or "code", and its text
 
 SETUP = '''\
@@ -30,7 +33,7 @@ REPOSITORY = ""  # <- the project's address, as "git clone" takes it
 
 here = Path.cwd()
 clones = [place for place in (here, *here.parents, here / "minicontrolnet")
-          if (place / "lessons" / "_lesson.py").is_file()]
+          if (place / "lessons" / "lesson" / "page.py").is_file()]
 if not clones and not REPOSITORY:
     raise FileNotFoundError(
         f"{here} is in no clone of minicontrolnet: open this notebook in one, or write"
@@ -72,7 +75,8 @@ def cells_of(script: str) -> list[Cell]:
 def notebook(path: Path) -> dict:
     """A lesson's notebook, as nbformat 4.5 wants it: nothing has been run in it."""
     first = [("code", SETUP.strip()), ("code", OPTIONS.format(name=path.stem).strip())]
-    own, cells = cells_of(path.read_text(encoding="utf-8")), []
+    own = cells_of(path.read_text(encoding="utf-8"))
+    cells = []
     for i, (kind, text) in enumerate(first + own):
         cell = {"cell_type": kind, "id": f"{path.stem}-{i}", "metadata": {},
                 "source": text.splitlines(keepends=True)}
@@ -88,21 +92,20 @@ def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python lessons/notebooks.py",
                                      description="Make a notebook of every lesson.")
     parser.add_argument("--out", type=Path, metavar="DIR",
-                        default=HERE.parent / "outputs" / "notebooks")
+                        default=LESSONS.parent / "outputs" / "notebooks")
     parser.add_argument("lessons", nargs="*", metavar="NN", help="such as 03; else all")
     args = parser.parse_args(words)
     for number in args.lessons:
-        if number not in LESSONS:
-            there = ", ".join(LESSONS)
+        if number not in SCRIPTS:
+            there = ", ".join(SCRIPTS)
             raise Problem(f"there is no lesson {number!r}; there are {there}")
-    for number in args.lessons or LESSONS:
-        path = args.out / f"{LESSONS[number].stem}.ipynb"
-        content = json.dumps(notebook(LESSONS[number]), indent=1, ensure_ascii=False)
-        with write_atomically(path) as file:
-            file.write(f"{content}\n".encode())
+    for number in args.lessons or SCRIPTS:
+        path = args.out / f"{SCRIPTS[number].stem}.ipynb"
+        content = json.dumps(notebook(SCRIPTS[number]), indent=1, ensure_ascii=False)
+        write_file(path, f"{content}\n".encode())
         print(path)
 
 
 if __name__ == "__main__":
-    tell_problems()
+    report_problems()
     main()

@@ -6,7 +6,9 @@ lesson to run, what to ask.
 """
 
 import argparse
+import io
 import re
+import sys
 import textwrap
 from collections import Counter
 from collections.abc import Iterator
@@ -15,25 +17,29 @@ from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
+sys.path.insert(0, str(Path(__file__).parent))
+import matplotlib
 import torch
 import torch.nn.functional as F
-from _figures import architecture
-from _lesson import HERE, RESULTS, figures, load_pictures, load_results
+from lesson import LESSONS, load_pictures, load_results
+from lesson.curves import GRADUAL
+from lesson.diagram import architecture
+from lesson.results import RESULTS
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure, SubFigure
 from torch import Tensor
 from tqdm import tqdm
 
 from exercises.checking import EXERCISES
-from experiments.measured import GRADUAL, apart
-from minicontrolnet import (ControlNet, Paired, UNet, detect_edges, held_out, load_base,
-                            load_control, mask_iou, mask_of, paired, palette,
+from minicontrolnet import (Control, ControlNet, Paired, UNet, detect_edges, difference, held_out,
+                            load_base, load_control, mask_iou, mask_of, paired, palette,
                             paper_weights, sample, tokenize)
-from minicontrolnet.files import write_atomically
-from minicontrolnet.options import file_to_write, tell_problems
+from minicontrolnet.draw import figures
+from minicontrolnet.run.files import write_file
+from minicontrolnet.run.options import file_to_write, report_problems
 
 TITLE, TEXT, NOTE = 24, 20, 12  # points
-plt = figures.plt
 STYLE = {"xtick.labelsize": 18, "ytick.labelsize": 18, "legend.fontsize": 18}
 
 
@@ -55,7 +61,7 @@ def page(title: str, *lines: str, note: str) -> tuple[Figure, SubFigure]:
     """A slide with its title, at most three lines, a note; and what is left."""
     title = textwrap.fill(title, 62)
     lines = [part for line in lines for part in textwrap.wrap(line, 86)]
-    figure = plt.figure(figsize=(12.8, 7.2))
+    figure = Figure(figsize=(12.8, 7.2))
     figure.get_layout_engine().set(w_pad=0.2)  # inches
     top = 0.2 + 0.42 * (title.count("\n") + 1) + 0.38 * len(lines)  # inches
     head, body, foot = figure.subfigures(3, 1, height_ratios=[top, 6.9 - top, 0.3])
@@ -84,7 +90,7 @@ def cover(live: Live) -> Figure:
         "L. Zhang, A. Rao, M. Agrawala, ICCV 2023, arXiv 2302.05543",
         "Here as a small program, in a world of one shape a picture",
         note="python lessons/00_check.py; then python -m minicontrolnet board")
-    drawn = sample(live.base, live.prompt, live.noise, [(live.edge, live.edges)],
+    drawn = sample(live.base, live.prompt, live.noise, [Control(live.edge, live.edges)],
                    steps=live.steps)
     rows = torch.cat([live.edges[:6].expand(-1, 3, -1, -1), drawn[:6]])
     figures.show(body.subplots(), rows, 6, below=figures.captions(live.prompt[:6]),
@@ -96,7 +102,7 @@ def problem(live: Live) -> Figure:
     star = int((live.prompt[:, 1] == tokenize(["star"])[0, 1]).nonzero()[0])
     words, edges = "red star on blue", live.edges[[star]].expand_as(live.edges)
     rows = [sample(live.base, words, live.noise, controls, steps=live.steps)
-            for controls in ([], [(live.edge, edges)])]
+            for controls in ([], [Control(live.edge, edges)])]
     iou = [mask_iou(mask_of(images), live.masks[[star]]).mean() for images in rows]
     figure, body = page(
         f'"{words}": eight noises, eight poses. With one outline, one pose',
@@ -172,7 +178,7 @@ def zero_conv(live: Live) -> Figure:
 def encoder(live: Live) -> Figure:
     arms = numbers_of("04")
     rest = list(arms)[1:]
-    more = {arm: apart(arms["learned"]["F1"], arms[arm]["F1"]) for arm in rest}
+    more = {arm: difference(arms["learned"]["F1"], arms[arm]["F1"]) for arm in rest}
     say = lambda verdict: ", ".join(arm for arm in rest
                                     if more[arm].verdict == verdict) or "none"
     figure, body = page(
@@ -195,7 +201,7 @@ def encoder(live: Live) -> Figure:
     return figure
 
 
-def dots(ax: plt.Axes, scores: dict[str, list[float]]) -> None:
+def dots(ax: Axes, scores: dict[str, list[float]]) -> None:
     """A row for each name, from above; a dot for each seed."""
     for i, values in enumerate(scores.values()):
         ax.plot(values, [-i] * len(values), "o", ms=12, alpha=0.6, color=f"C{i}")
@@ -210,7 +216,7 @@ def training(live: Live) -> Figure:
     iou = {name: fmean(each) for name, each in numbers_of("05")["IoU"].items()}
     pairs = [numbers_of("08")[f"pairs, {arm} dropped"]["none"]["right colours"]
              for arm in ("half", "none")]
-    learned = tell(apart(*pairs), "It learns to.", "It learns less than without.",
+    learned = tell(difference(*pairs), "It learns to.", "It learns less than without.",
                    "Whether it must is undecided.")
     figure, body = page(
         "Half of the prompts are emptied: the copy has to read the outline",
@@ -226,7 +232,7 @@ def training(live: Live) -> Figure:
               "\n\n$\\|\\epsilon - \\epsilon_\\theta(z_t, t, c_t, c_f)\\|^2$\n\n"
               "$c_t$ is empty half of the time", size=22, va="center")
     rows = [live.edges[:4].expand(-1, 3, -1, -1)]
-    rows += [sample(live.base, prompt, live.noise[:4], [(live.edge, live.edges[:4])],
+    rows += [sample(live.base, prompt, live.noise[:4], [Control(live.edge, live.edges[:4])],
                     steps=live.steps) for prompt in (live.prompt[:4], "")]
     figures.show(right, torch.cat(rows), 4, left=["outline", "words", "no words"],
                  below=figures.captions(live.prompt[:4], lines=3))
@@ -263,9 +269,9 @@ def guidance(live: Live) -> Figure:
     record = numbers_of("06")
     at_30 = {arm: own["30"]["off palette"] for arm, own in record.items()}
     burnt = {arm: f"{fmean(each):.0%}" for arm, each in at_30.items()}
-    cured, weak = (apart(at_30[arm], at_30["paper / 8"])
+    cured, weak = (difference(at_30[arm], at_30["paper / 8"])
                    for arm in ("one branch", "equal, weak"))
-    tone = apart(*(record[arm]["30"]["contrast"]
+    tone = difference(*(record[arm]["30"]["contrast"]
                    for arm in ("equal, weak", "paper / 8")))
     figure, body = page(
         f"Guidance 30 burns {burnt['one branch']} of the pixels, with the paper's"
@@ -286,7 +292,7 @@ def guidance(live: Live) -> Figure:
     n, columns = 3, [figures.enlarge(live.edges[:3], 4)]
     for in_both, weights in arms.values():
         drawn = sample(live.base, "", live.noise[:n],
-                       [(live.edge, live.edges[:n], weights)], 30, 4, in_both=in_both)
+                       [Control(live.edge, live.edges[:n], weights)], 30, 4, in_both=in_both)
         columns.append(figures.outlined(drawn, live.edges[:n], 4))
     figures.show(body.subplots(), torch.stack(columns, 1).flatten(0, 1), len(columns),
                  below=["outline", *(arm.replace(" ", "\n", 1) + f"\n{burnt[arm]}"
@@ -299,8 +305,8 @@ def several(live: Live) -> Figure:
     means = {what: {way: fmean(each) for way, each in ways.items()}
              for what, ways in record.items() if isinstance(ways, dict)}
     error, iou = record["palette error"], record["IoU"]
-    gains = (apart(error["edge alone"], error["agreeing: sum"]),
-             apart(iou["agreeing: sum"], iou["agreeing: palette alone"]))
+    gains = (difference(error["edge alone"], error["agreeing: sum"]),
+             difference(iou["agreeing: sum"], iou["agreeing: palette alone"]))
     weakest = min(gains, key=lambda it: it.low)
     figure, body = page(
         "Two ControlNets that never met: their sum " + tell(
@@ -311,7 +317,7 @@ def several(live: Live) -> Figure:
            "Sum": "agreeing: sum"}.items()),
         note="python lessons/07_multi_control.py. Ask: where would a third one go?")
     edges, colours, noise = live.edges[:3], palette(live.images[:3]), live.noise[:3]
-    pairs = (live.edge, edges), (live.palette, colours)
+    pairs = [Control(live.edge, edges), Control(live.palette, colours)]
     columns = [figures.enlarge(x, 4) for x in (edges, colours)]
     for controls in ([pairs[0]], [pairs[1]], pairs):
         drawn = sample(live.base, "", noise, controls, steps=live.steps)
@@ -327,7 +333,7 @@ def several(live: Live) -> Figure:
 def ablations(live: Live) -> Figure:
     record, kinds = numbers_of("08"), ("none", "insufficient", "conflicting", "perfect")
     arms = ("zero convs", "N(0, 1/fan_in)", "N(0, 0.02^2)", "lite")
-    over = {arm: apart(record["zero convs"]["none"]["IoU"], record[arm]["none"]["IoU"])
+    over = {arm: difference(record["zero convs"]["none"]["IoU"], record[arm]["none"]["IoU"])
             for arm in arms[1:]}
     say = lambda it: tell(it, "worse", "better", "not told apart")
     figure, body = page(
@@ -375,7 +381,7 @@ def transfer(live: Live) -> Figure:
            for base in bases}
     gains = {bases[base]: after - before for base, (before, after) in iou.items()}
     keeps = {who: gain / gains["A itself"] for who, gain in gains.items()}
-    pale = apart(arms["A', as it is"]["pale colours"],
+    pale = difference(arms["A', as it is"]["pale colours"],
                  arms["A', no control"]["pale colours"])
     figure, body = page(
         f"On another base, untrained: a sibling keeps {keeps['a sibling']:.0%} of the"
@@ -396,7 +402,7 @@ def transfer(live: Live) -> Figure:
 
 
 def claims(live: Live) -> Figure:
-    text = (HERE / "CLAIMS.md").read_text(encoding="utf-8")
+    text = (LESSONS / "CLAIMS.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| \[(\d+)\].*\| ([^|]+) \|$", text, re.MULTILINE)
     parts = [(number, *re.fullmatch(r"([a-z ]+?)(?: \((.+)\))?", part).groups())
              for number, cell in rows for part in cell.split("; ")]
@@ -449,7 +455,7 @@ def drawn(quick: bool) -> Iterator[Figure]:
                 truth.mask, truth.image, truth.prompt, detect_edges(truth.image), noise,
                 steps=3 if quick else 25)
     for number, slide in enumerate(SLIDES, 1):
-        with plt.rc_context(STYLE):
+        with matplotlib.rc_context(STYLE):
             figure = slide(live)
         figure.text(0.98, 0.02, number, size=NOTE, color="0.5", ha="right")
         yield figure
@@ -463,14 +469,20 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true",
                         help="pictures of few sampling steps, in seconds")
     args = parser.parse_args(words)
-    about = {"Title": "ControlNet", "CreationDate": None}
-    with write_atomically(args.out) as file, PdfPages(file, metadata=about) as pdf:
-        for figure in tqdm(drawn(args.quick), "slides", len(SLIDES)):
-            pdf.savefig(figure, dpi=200)
-            plt.close(figure)
+    write_file(args.out, as_pdf(args.quick))
     print(args.out)
 
 
+@figures.styled
+def as_pdf(quick: bool) -> bytes:
+    """All slides as the bytes of a PDF file."""
+    file = io.BytesIO()
+    with PdfPages(file, metadata={"Title": "ControlNet", "CreationDate": None}) as pdf:
+        for figure in tqdm(drawn(quick), "slides", len(SLIDES)):
+            pdf.savefig(figure, dpi=200)
+    return file.getvalue()
+
+
 if __name__ == "__main__":
-    tell_problems()
+    report_problems()
     main()

@@ -22,7 +22,7 @@ from .training import (Training, base_loss, condition_loss, control_loss, drop_w
                        random_times_and_noise, seeded)
 from .measure.classifier import ShapeClassifier, frechet_distance, shapes_right
 from .measure.fingerprint import fingerprint
-from .measure.intervals import Paired, paired
+from .measure.intervals import Paired, difference, no_worse, paired
 from .measure.pictures import (colours_right, edge_f1, mask_iou, mask_of, off_palette, palette_error,
                                pose_errors)
 from .measure.scores import (condition_scores, conflicting, gap, held_out, loss_of_condition, prompt_scores,

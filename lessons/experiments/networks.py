@@ -1,58 +1,16 @@
-"""What lessons 04 and 08 compare: other condition encoders, other copies."""
+"""Networks that experiments compare. Those that lessons use as well come from lesson.networks."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minicontrolnet import ConditionEncoder, ControlNet, UNet, zero_conv
+from lesson.networks import ConditionedUNet, encoder, gaussian  # noqa: F401
+from minicontrolnet import ConditionEncoder, UNet, zero_conv
 from minicontrolnet.controlnet import Controls
 from minicontrolnet.unet import PATCH
 
-# From 64x64 pixels to the 16x16 grid without learning: what is kept of a patch's 16.
-SHRINK = {"stacked": nn.PixelUnshuffle(PATCH),  # all, as channels
-          "average": nn.AvgPool2d(PATCH),
-          "every fourth": nn.Upsample(scale_factor=1 / PATCH)}  # one pixel
-
-
-def encoder(how: str, c: int) -> nn.Module:
-    """E of Eq. 4, (b, 1, 64, 64) -> (b, c, 16, 16): "learned", or behind a shrinking.
-
-    A fixed shrinking is followed by a 1x1 conv, Gaussian start, ReLU and the zero conv:
-    with a zero conv alone, the learned encoder would be ahead in channels, too.
-    """
-    if how == "learned":
-        return ConditionEncoder(1, c)
-    if how == "shifted":
-        return nn.Sequential(RandomShift(), ConditionEncoder(1, c))
-    lift = nn.Conv2d(PATCH**2 if how == "stacked" else 1, c, 1)
-    nn.init.kaiming_normal_(lift.weight)
-    return nn.Sequential(SHRINK[how], lift, nn.ReLU(), zero_conv(c))
-
-
-class RandomShift(nn.Module):
-    """Move each condition by up to one patch: the right lines at a wrong place."""
-
-    def __init__(self):
-        super().__init__()
-        self.generator = torch.Generator().manual_seed(0)
-
-    def forward(self, condition: Tensor) -> Tensor:
-        shape = (len(condition), 2)
-        shifts = torch.randint(-PATCH, PATCH + 1, shape, generator=self.generator)
-        moved = [c.roll(shift, (1, 2)) for c, shift in zip(condition, shifts.tolist())]
-        return torch.stack(moved)
-
-
-def gaussian(base: UNet, std: float | None = None) -> ControlNet:
-    """A ControlNet whose zero convs start as N(0, std^2); None: std^2 = 1 / fan_in."""
-    control = ControlNet(base)
-    for conv in [*control.zero_convs, control.condition_encoder.layers[-1]]:
-        nn.init.normal_(conv.weight, std=std or conv.in_channels**-0.5)
-    return control
-
 
 class Lite(nn.Module):
-    """ControlNet-lite (Fig. 8c): one conv in place of each copied block."""
+    """ControlNet-lite (Fig. 8c): one convolution in place of each copied block."""
 
     def __init__(self, base: UNet):
         super().__init__()

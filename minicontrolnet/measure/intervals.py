@@ -49,3 +49,16 @@ def student_t(freedom: int, share: float = 0.95) -> float:
     inside = torch.cumulative_trapezoid(angle.cos() ** (freedom - 1), angle)
     where = int(torch.searchsorted(inside, share * inside[-1]))
     return math.sqrt(freedom) * math.tan(angle[where + 1])
+
+
+def difference(one: list, other: list) -> Paired:
+    """The interval of ``one`` minus ``other``, paired by training seed or by picture.
+
+    A list of one number stands for every seed. Lists may be nested, such as pictures within seeds.
+    """
+    return paired(torch.tensor(one, dtype=torch.float64) - torch.tensor(other, dtype=torch.float64))
+
+
+def no_worse(difference: Paired, margin: float) -> str:
+    """The verdict on the claim that a difference is not below -margin."""
+    return Paired(*(end + margin for end in difference)).verdict

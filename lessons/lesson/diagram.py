@@ -1,23 +1,20 @@
-"""Two figures: the architecture (the paper's Fig. 3), and a drawing with its pictures.
+"""The architecture, the paper's Fig. 3, drawn from the real networks.
 
-The architecture is drawn from the real networks: its boxes, channels and grids come
-from a forward pass. ``python lessons/_figures.py`` makes the other, for the README.
+Its boxes, channels and grids come from a forward pass.
 """
 
 from itertools import chain
 
 import torch
-from _lesson import HERE, figures
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Arc, Circle, Rectangle
 from torch import Tensor, nn
-from torchvision.transforms.functional import pil_to_tensor
 
-from minicontrolnet import ControlNet, UNet, load_base, load_control
+from minicontrolnet import ControlNet, UNet
 from minicontrolnet.controlnet import Controls
+from minicontrolnet.draw.figures import styled
 from minicontrolnet.unet import Downsample, Middle, ResBlock
-from minicontrolnet.wish import FINAL, Drawn, Stroke, Wish, fulfil, sheet
 
 COLOURS = {"locked base": "lightgrey", "copy": "lightblue",
            "condition encoder": "palegreen", "zero conv at the input": "moccasin",
@@ -36,11 +33,12 @@ LEGEND = ('Numbers are channels; "half" is a conv of stride 2.\n'
           "t and the prompt enter every res and mid block.")
 
 
+@styled
 def architecture(base: UNet, control: ControlNet, colours: dict[str, str] = COLOURS,
                  title: str = TITLE) -> Figure:
     """Draw base and ControlNet and where they meet; ``colours`` has COLOURS' keys."""
     maps, controls, decoded = measure(base, control)
-    figure = figures.plt.figure(figsize=(12.8, 7.2))
+    figure = Figure(figsize=(12.8, 7.2))
     figure.set_layout_engine("none")  # places are given here, in inches
     ax = figure.add_axes((0, 0, 1, 1))
     ax.set(xlim=(0, 12.8), ylim=(0, 7.2))  # one inch is one unit
@@ -67,7 +65,10 @@ def architecture(base: UNet, control: ControlNet, colours: dict[str, str] = COLO
 def measure(base: UNet, control: ControlNet) -> tuple[list[Map], Controls, list[Map]]:
     """Shallow to deep: the encoder's 13 maps, 13 controls, the decoder's 12 maps."""
     seen: list[Map] = []
-    note = lambda module, _, h: seen.append((NAMES[type(module)], h))
+
+    def note(module: nn.Module, inputs: tuple, h: Tensor) -> None:
+        seen.append((NAMES[type(module)], h))
+
     blocks = [base.encoder.conv_in, *base.encoder.blocks, base.encoder.middle,
               *chain(*base.decoder.levels)]
     hooks = [block.register_forward_hook(note) for block in blocks]
@@ -115,10 +116,14 @@ def draw_copy(ax: Axes, x: list[float], maps: list[Map], controls: Controls,
     arrow(ax, (x[0], CONDITION + 0.3), (x[0], COPY - 0.12))
 
 
+def millions(module: nn.Module) -> str:
+    """The number of a module's weights, such as "1.5 M"."""
+    size = sum(parameter.numel() for parameter in module.parameters())
+    return f"{size / 1e6:.1f} M"
+
+
 def label(ax: Axes, base: UNet, control: ControlNet) -> None:
     """What the rows are, at the left, and what happens outside, below."""
-    size = lambda module: sum(p.numel() for p in module.parameters())
-    millions = lambda module: f"{size(module) / 1e6:.1f} M"
     for height, text in ((ENCODER, f"base encoder\n{millions(base.encoder)}, locked"),
                          (ADD, "13 sums, of which\n12 concatenated"),
                          (ZERO, "13 zero convs"),
@@ -162,30 +167,3 @@ def plus(ax: Axes, x: float, y: float) -> None:
 def padlock(ax: Axes, x: float, y: float) -> None:
     ax.add_patch(Rectangle((x - 0.11, y - 0.1), 0.22, 0.18, fc="black"))
     ax.add_patch(Arc((x, y + 0.08), 0.15, 0.24, theta1=0, theta2=180, lw=2.5))
-
-
-# %% A house, stroke by stroke
-
-HOUSE = (
-    ((72, 114), (74, 160), (71, 207), (120, 209), (186, 206), (188, 150), (186, 114)),
-    ((70, 116), (84, 99), (101, 78), (129, 46)), ((129, 46), (160, 80), (189, 116)))
-
-
-def strip() -> Figure:
-    """The strokes, and below each two of the pictures that follow it."""
-    base = load_base()
-    nets = {"edge": load_control("edge", base)}
-    figure, axes = figures.plt.subplots(3, 1 + len(HOUSE), figsize=(12.8, 9.4))
-    for i, (top, *below) in enumerate(axes.T):
-        drawn = Drawn(tuple(map(Stroke, HOUSE[:i])))
-        ink = pil_to_tensor(sheet(drawn))[None] / 255
-        figures.show(top, ink, title=f"strokes: {i}")
-        top.spines[:].set_visible(True)
-        pictures = fulfil(Wish(drawn, ("edge",), "orange on blue"), base, nets, FINAL)
-        for ax, picture in zip(below, pictures):
-            figures.show(ax, picture[None])
-    return figure
-
-
-if __name__ == "__main__":
-    figures.save(strip(), HERE.parent / "outputs" / "board.png")
