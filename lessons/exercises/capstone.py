@@ -186,8 +186,11 @@ def compare(own: Scores, other: Scores) -> dict[str, Paired]:
 
 
 def points(gaps: Paired, better: dict[str, Paired], own: Scores, free: Scores) -> int:
-    """0 to 3 points: one if the condition is used, one if a score is better than without control, and
-    one if such a score comes at least half of the way to its ceiling."""
+    """The points, from 0 to 3.
+
+    One if the condition is used, one if a score is better than without control, and one if such a
+    score comes at least half of the way to its ceiling.
+    """
     good = [name for name, interval in better.items() if interval.low > 0]
     half_way = False
     for name in good:

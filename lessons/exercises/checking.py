@@ -70,7 +70,7 @@ def observe(exercise: Exercise, answer: Any, seed: int) -> Observed:
 
 @lru_cache(None)
 def known(id: str, seed: int, misconception: str = "") -> Observed:
-    """What the check sees of the solution, or of a known mistake."""
+    """The observations of the solution, or those of a known mistake."""
     exercise = EXERCISES[id]
     answer = exercise.wrong(misconception) if misconception else resolve_name(exercise.solution)
     return observe(exercise, answer, seed)
@@ -128,10 +128,12 @@ def explain_error(error: BaseException, path: Path) -> tuple[str, str]:
     """The learner's own line where an exception came from, if there is one, and the cause in words."""
     if isinstance(error, Mistake):
         return short(error.args[0]), error.args[1]
-    message, where = str(error) or "an exception without a message", "the check"
+    message = str(error) or "an exception without a message"
+    where = "the check"
     if isinstance(error, SyntaxError):
         line = f"line {error.lineno} of " if error.lineno else ""
-        message, where = error.msg, f"{line}{path.name}: {(error.text or '').strip()}"
+        message = error.msg
+        where = f"{line}{path.name}: {(error.text or '').strip()}"
     for frame in traceback.extract_tb(error.__traceback__):
         if Path(frame.filename) == path:
             where = f"line {frame.lineno} of {path.name}: {frame.line}"
@@ -197,7 +199,7 @@ def failed(exercise: Exercise, result: str, cause: str, head: str = "not yet") -
 
 
 def not_begun(exercise: Exercise, result: str = "This is still the stub.") -> str:
-    """What there is to do. A bug hunt names the symptom, and nothing of the cause."""
+    """The message before anything is written. For a bug hunt it names the symptom, but not the cause."""
     symptom = exercise.task.removeprefix("Bug hunt: ").rstrip(".")
     task = f"Find out why {symptom}." if exercise.bugs else f"Write {exercise.name}."
     return failed(exercise, result, task, "not begun").replace("likely cause:", "to do:       ")
@@ -276,7 +278,8 @@ def use_mine(answers: Path = ANSWERS) -> list[str]:
 def replace(exercise: Exercise, yours: Any) -> None:
     """Put ``yours`` in place of the solution, in every module that imported it."""
     owner, name = exercise.solution.rsplit(".", 1)
-    owner, solution = resolve_name(owner), resolve_name(exercise.solution)
+    owner = resolve_name(owner)
+    solution = resolve_name(exercise.solution)
     if inspect.isclass(owner):
         setattr(owner, name, yours)
         return

@@ -81,7 +81,8 @@ def guidance(cfg, generator: torch.Generator) -> Observed:
     def eps(scale: float, uncond: Model = torch.add) -> Tensor:
         return call(call(cfg, uncond, torch.div, scale), xt, t)
 
-    return {**{f"eps at scale {scale}": eps(scale) for scale in (3.0, 0.0, 1.0)},
-            "eps of equal branches": eps(3.3, torch.div),
-            "exact at scale 1": torch.equal(eps(1.0), xt / t),
-            "exact for equal branches": torch.equal(eps(3.3, torch.div), xt / t)}
+    seen = {f"eps at scale {scale}": eps(scale) for scale in (3.0, 0.0, 1.0)}
+    return seen | {
+        "eps of equal branches": eps(3.3, torch.div),
+        "exact at scale 1": torch.equal(eps(1.0), xt / t),
+        "exact for equal branches": torch.equal(eps(3.3, torch.div), xt / t)}

@@ -80,8 +80,9 @@ def guiding(guided, generator: torch.Generator) -> Observed:
     def eps(words: Tensor, controls: list, *more: float) -> Tensor:
         return call(call(guided, base, words, controls, *more), xt, t)
 
-    return {**{f"eps at scale {scale}": eps(prompt, [one], scale) for scale in (0.0, 1.0, 3.0)},
-            "eps at scale 3, with control in both branches": eps(prompt, [one], 3.0, True),
-            "eps at scale 3, with two controls": eps(prompt, [one, two], 3.0),
-            "eps at scale 3, without control": eps(prompt, [], 3.0),
-            "eps at scale 3, with an empty prompt": eps(prompt * 0, [one], 3.0)}
+    seen = {f"eps at scale {scale}": eps(prompt, [one], scale) for scale in (0.0, 1.0, 3.0)}
+    return seen | {
+        "eps at scale 3, with control in both branches": eps(prompt, [one], 3.0, True),
+        "eps at scale 3, with two controls": eps(prompt, [one, two], 3.0),
+        "eps at scale 3, without control": eps(prompt, [], 3.0),
+        "eps at scale 3, with an empty prompt": eps(prompt * 0, [one], 3.0)}

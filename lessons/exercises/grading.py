@@ -1,8 +1,8 @@
 """Grade other people's answers: one folder, or a class with a folder of answers for each student.
 
-Every folder is checked by a process of its own, in a scratch folder, with limits on time, memory and
-the size of files, so one student's answers cannot harm another's mark. We read all answers of a class
-before the first of them runs. This is not a sandbox: an answer has the rights of the person who runs it.
+Every folder is checked by a process of its own, in a scratch folder. There are limits on time, memory
+and the size of files, so one student's answers cannot harm another's mark. We read all answers of a
+class before the first of them runs. This is not a sandbox: an answer has the rights of the person who runs it.
 """
 
 import csv
@@ -39,7 +39,8 @@ POINTS = {"02b": 2, "05a": 2, "06c": 2}  # all others 1: see "Marks" in lessons/
 def verdicts(ids: Iterable[str], answers: Path, seed: int = 0, quiet: bool = False,
              seconds: int = SECONDS) -> dict[str, str]:
     """The message for each exercise. With ``quiet`` nobody sees what the answers print."""
-    ids, messages = list(ids), {}
+    ids = list(ids)
+    messages = {}
     while ids:
         *lines, rest = run_worker(ids, answers, seed, quiet, seconds).split("\n")
         done = [json.loads(line) for line in lines if line.startswith('"')]
@@ -52,7 +53,7 @@ def verdicts(ids: Iterable[str], answers: Path, seed: int = 0, quiet: bool = Fal
 
 
 def run_worker(ids: list[str], answers: Path, seed: int, quiet: bool, seconds: int) -> str:
-    """What a process that runs ``work`` writes: messages, or the stack where time ran out."""
+    """Run ``work`` in a process. Returns the messages that it writes, or the stack where time ran out."""
     words = [sys.executable, "-m", "exercises.grading", answers.resolve(), seed, seconds, *ids]
     paths = os.pathsep.join(map(str, HERE.parents[:2]))
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
@@ -130,12 +131,14 @@ def grade_one(files: dict[str, bytes], seed: int, ids: list[str]) -> dict[str, s
 
 def grade_class(folder: Path, marks: Path | None, feedback: Path | None, seed: int, ids: list[str]) -> None:
     """Grade all students, a few at a time. The file of marks is complete after each of them."""
-    students, rows = read_class(folder), {}
+    students = read_class(folder)
+    rows = {}
     pool = ThreadPoolExecutor(AT_ONCE)
     begun = {pool.submit(grade_one, files, seed, ids): name for name, files in students.items()}
     try:
         for done in as_completed(begun):
-            name, messages = begun[done], done.result()
+            name = begun[done]
+            messages = done.result()
             rows[name] = {id: mark(message) for id, message in messages.items()}
             passed = sum(map(bool, rows[name].values()))
             print(f"{name}: {passed} of {len(messages)} passed", flush=True)

@@ -1,4 +1,4 @@
-"""What an exercise is, and what the checks share.
+"""The parts of an exercise, and helpers for its check.
 
 The package is the solution: an exercise names a function there. The stub that a learner starts from is
 this function without its body, and each known mistake is this function with an edit, so nothing is
@@ -64,7 +64,7 @@ class Exercise(NamedTuple):
         return source
 
     def stub(self) -> str:
-        """What the learner starts from: the solution, with only its first statement left."""
+        """The text that the learner starts from: the solution, with only its first statement left."""
         lines = self.source(self.bugs).splitlines()
         node = ast.parse("\n".join(lines)).body[0]
         if isinstance(node, ast.ClassDef):
