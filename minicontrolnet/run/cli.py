@@ -1,4 +1,4 @@
-"""The command line: python -m minicontrolnet board | train | sample | evaluate | speed"""
+"""The command line: python -m minicontrolnet board | train | sample | evaluate | doctor | speed"""
 
 import argparse
 import sys
@@ -9,6 +9,7 @@ from ..diffusion import TIMESTEPS
 from ..sampling import GUIDANCE
 from ..shapes import SIZE
 from .board import PROMPT, board_command
+from .doctor import doctor_command
 from .options import device, file_to_write, in_range, report_problems
 from .sample import sample_command
 from .train import RECIPES, train_command
@@ -34,11 +35,12 @@ def speed_command(args: argparse.Namespace) -> None:
 
 def parser() -> argparse.ArgumentParser:
     whole = argparse.ArgumentParser(prog="python -m minicontrolnet", description="ControlNet, small enough to read.")
-    commands = whole.add_subparsers(required=True, metavar="board | train | sample | evaluate | speed")
+    commands = whole.add_subparsers(required=True, metavar="board | train | sample | evaluate | doctor | speed")
     add_board(commands.add_parser("board", help="draw in a browser, and pictures follow while you draw"))
     add_train(commands.add_parser("train", help="train the base, or a ControlNet on the locked base"))
     add_sample(commands.add_parser("sample", help="generate pictures for a prompt and conditions"))
     add_evaluate(commands.add_parser("evaluate", help="print scores on held-out pictures"))
+    add_doctor(commands.add_parser("doctor", help="find out why a ControlNet does not do what it should"))
     command = commands.add_parser("speed", help="measure times and memory on this machine")
     command.set_defaults(run=speed_command)
     return whole
@@ -110,6 +112,13 @@ def add_evaluate(command: argparse.ArgumentParser) -> None:
     command.add_argument("--only", nargs="*", choices=list(CHANNELS), help="which ControlNets; with no name, the base alone")
     add_weights(command)
     command.set_defaults(run=evaluate_command)
+
+
+def add_doctor(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--only", nargs="+", choices=list(CHANNELS),
+                         help="which ControlNets; default: those whose files are given, or all that ship")
+    add_weights(command)
+    command.set_defaults(run=doctor_command)
 
 
 def main(words: list[str] | None = None) -> None:

@@ -1,0 +1,315 @@
+"""The doctor names the bug of every patient, and finds nothing wrong with the healthy ones."""
+
+import copy
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from minicontrolnet import ControlNet, fingerprint, load_base, load_control, lock
+from minicontrolnet.measure.diagnosis import (Finding, NoisyBatch, cause_of, copies, diagnose, noisy_batch,
+                                              show_findings, verdict_of)
+
+sys.path.append(str(Path(__file__).parents[2] / "lessons"))
+
+import patients  # noqa: E402
+
+N = 8  # pictures
+
+
+def randn(seed, *size):
+    return torch.randn(*size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def moved(module, amount=0.1, seed=3):
+    """Move every weight, as a training would; returns the module."""
+    with torch.no_grad():
+        for i, parameter in enumerate(module.parameters()):
+            parameter += amount * randn(seed + i, *parameter.shape)
+    return module
+
+
+def found(findings, question):
+    """The finding whose question contains these words."""
+    return next(finding for finding in findings if question in finding.question)
+
+
+@pytest.fixture
+def lines():
+    """Conditions of N pictures: 0 or 1, and mostly 0."""
+    return (randn(1, N, 1, 32, 32) > 1.5).double()
+
+
+@pytest.fixture
+def batch(base, lines):
+    """A function from a ControlNet to a noisy batch on which it is almost perfect."""
+
+    def make(control=None, base=base, condition=lines):
+        xt, t, prompt = randn(2, N, 3, 32, 32), torch.arange(N) * 60 + 100, torch.arange(3 * N).view(N, 3) % 5
+        with torch.no_grad():
+            target = base(xt, t, prompt, control and control(xt, t, prompt, condition))
+        return NoisyBatch(xt, t, prompt, target + 0.01 * randn(4, *target.shape))
+
+    return make
+
+
+@pytest.fixture
+def healthy(base):
+    """A ControlNet in training: everything in it has moved."""
+    return moved(ControlNet(base))
+
+
+# %% Healthy ones
+
+
+def test_a_trained_one_is_healthy(base, healthy, lines, batch):
+    findings = diagnose(base, healthy, lines, batch(healthy), trained_on=fingerprint(base.state_dict()))
+    assert verdict_of(findings) == "healthy" and cause_of(findings) == ""
+    assert all(finding.verdict == "healthy" and finding.found for finding in findings)
+    assert verdict_of(diagnose(base, lock(healthy), lines, batch(healthy))) == "healthy"
+
+
+def test_a_new_one_is_untrained(base, control, lines, batch):
+    findings = diagnose(base, control, lines, batch())
+    assert verdict_of(findings) == "untrained" and cause_of(findings) == ""
+    order = found(findings, "order").found
+    assert "pass 0 at zero convs at the outputs; in pass 1 at embedding, encoder, condition_encoder" in order
+    assert "all of it by pass 2" in order  # the condition encoder lies behind its own zero conv
+    assert found(findings, "start exact").number == 0.0
+
+
+@pytest.mark.parametrize("steps", [2, 5])
+def test_one_of_few_steps_is_not_ill(steps, base, control, healthy, lines, batch):
+    """After one step only the output convs have moved, which the doctor cannot tell from a frozen copy."""
+    given = batch(healthy)
+    optimiser = torch.optim.Adam(control.parameters(), lr=1e-3)
+    for _ in range(steps):
+        optimiser.zero_grad()
+        output = base(*given[:3], control(*given[:3], lines))
+        (output - given.target).square().mean().backward()
+        optimiser.step()
+    assert verdict_of(diagnose(base, control, lines, given)) in {"healthy", "untrained"}
+
+
+@pytest.mark.parametrize("kind", ["edge", pytest.param("palette", marks=pytest.mark.slow),
+                                  pytest.param("pose", marks=pytest.mark.slow)])
+def test_those_that_ship_are_healthy(kind):
+    base = load_base()
+    condition, given = noisy_batch(base, kind)
+    findings = diagnose(base, load_control(kind, base), condition, given)
+    assert verdict_of(findings) == "healthy"
+
+
+# %% Patients
+
+
+def told(findings, cause, *questions):
+    """Whether the doctor names this bug, calls it broken, and answers these questions with it."""
+    named = [found(findings, question).cause for question in questions]
+    return verdict_of(findings) == "broken" and cause_of(findings) == cause and set(named) == {cause}
+
+
+def test_a_frozen_copy(base, lines, batch):
+    patient = patients.FrozenCopy(base)
+    learned = moved(nn.ModuleList([patient.zero_convs, patient.condition_encoder]))
+    assert all(parameter.requires_grad for parameter in learned.parameters())
+    assert told(diagnose(base, patient, lines, batch()), "frozen copy", "be trained", "moved")
+    assert told(diagnose(base, lock(patient), lines, batch()), "frozen copy", "moved")
+
+
+def test_a_copy_that_the_optimiser_does_not_hold(base, lines, batch):
+    """It asks for gradients and gets them, and still stands where it began."""
+    patient = ControlNet(base)
+    moved(nn.ModuleList([patient.zero_convs, patient.condition_encoder]))
+    findings = diagnose(base, patient, lines, batch())
+    assert told(findings, "frozen copy", "moved") and found(findings, "order").verdict == "healthy"
+
+
+def test_shared_storage(make_base, lines, batch):
+    base = make_base()
+    mark = fingerprint(base.state_dict())
+    patient = moved(patients.SharedStorage(base))
+    findings = diagnose(base, patient, lines, batch(base=base), trained_on=mark)
+    assert told(findings, "shared storage", "share its memory")
+    assert found(findings, "base locked").verdict == "suspicious"
+
+
+def test_a_detached_control(base, lines, batch):
+    assert told(diagnose(base, patients.Detached(base), lines, batch()), "detached control", "order")
+    patient = patients.Detached(base)
+    moved(patient.zero_convs)
+    findings = diagnose(base, patient, lines, batch())
+    assert told(findings, "detached control", "order")
+    assert found(findings, "reach the output").verdict == "broken"
+
+
+def test_a_loss_without_a_graph(base, healthy, lines, batch):
+    patient = torch.no_grad()(healthy.forward)
+    findings = diagnose(base, patient, lines, batch(healthy), control_module=healthy)
+    assert told(findings, "detached control", "order")
+
+
+def test_two_zero_convs_in_a_row(base, lines, batch):
+    assert told(diagnose(base, patients.TwoZeroConvs(base).double(), lines, batch()), "two zero convs in a row", "order")
+    patient = patients.TwoZeroConvs(base).double()
+    for pair in patient.zero_convs:
+        nn.init.normal_(pair[1].bias)
+    findings = diagnose(base, patient, lines, batch())
+    assert told(findings, "two zero convs in a row", "order", "still 0")
+
+
+@pytest.mark.parametrize("spoil, cause", [
+    (patients.inverted, "inverted condition"), (lambda c: c * 255, "wrongly scaled condition"),
+    (lambda c: c / 255, "wrongly scaled condition"), (lambda c: 2 * c - 1, "wrongly scaled condition")])
+def test_a_condition_that_training_did_not_see(spoil, cause, base, healthy, lines, batch):
+    findings = diagnose(base, healthy, spoil(lines), batch(healthy))
+    assert told(findings, cause, "another reading")
+    assert found(findings, "order").verdict == "healthy"
+
+
+def test_controls_in_reversed_order(base, healthy, lines, batch):
+    """Where shapes agree nothing is raised; where they do not the base raises, and the doctor says why."""
+    findings = diagnose(base, patients.ReversedOrder(healthy), lines, batch(healthy))
+    assert told(findings, "reversed controls", "another reading")
+
+    def deep_to_shallow(*inputs):
+        return healthy(*inputs)[::-1]
+
+    findings = diagnose(base, deep_to_shallow, lines, batch(healthy), control_module=healthy)
+    assert told(findings, "reversed controls", "prediction come out")
+
+
+def test_another_base(base, make_base, healthy, lines, batch):
+    findings = diagnose(patients.other_base(base), healthy, lines, batch(healthy))
+    assert told(findings, "another base", "trained on") and found(findings, "trained on").number < 0.5
+    sibling = lock(moved(copy.deepcopy(base), 0.01))
+    findings = diagnose(sibling, healthy, lines, batch(healthy, sibling), trained_on=fingerprint(base.state_dict()))
+    assert verdict_of(findings) == "suspicious" and cause_of(findings) == "another base"
+
+
+def test_the_other_base_is_as_good_as_the_first(base, batch, healthy):
+    """It computes the same function; only the maps in between have other channels."""
+    given = batch()
+    other = patients.other_base(base)
+    with torch.no_grad():
+        assert torch.allclose(other(*given[:3]), base(*given[:3]), atol=1e-9)
+    assert not torch.allclose(other.encoder.conv_in.weight, base.encoder.conv_in.weight)
+
+
+# %% Other bugs
+
+
+class Averaging(nn.Module):
+    """A base that takes the mean of map and control, where a sum is meant."""
+
+    def __init__(self, base):
+        super().__init__()
+        self.base = base
+
+    def forward(self, xt, t, prompt, controls=None):
+        if controls is None:
+            return self.base(xt, t, prompt)
+        maps = self.base.encoder(xt, self.base.embedding(t, prompt))
+        return self.base(xt, t, prompt, [(control - h) / 2 for h, control in zip(maps, controls)])
+
+
+def test_a_base_that_does_not_add(base, control, lines, batch):
+    findings = diagnose(Averaging(base), control, lines, batch())
+    assert told(findings, "controls are not added", "start exact")
+
+
+def test_maps_that_leave_beside_the_zero_convs(base, healthy, lines, batch):
+    class Leaky(ControlNet):
+        def forward(self, *inputs):
+            controls = super().forward(*inputs)
+            return *controls[:-1], self.zero_convs[-1](controls[-1]) + 1
+
+    findings = diagnose(base, moved(Leaky(base)), lines, batch(healthy))
+    assert "zero convs" in found(findings, "start exact").found
+
+
+def test_conditions_of_other_pictures(base, healthy, lines, batch):
+    findings = diagnose(base, healthy, lines.roll(-1, 0), batch(healthy))
+    assert told(findings, "conditions of other pictures", "shuffle gap")
+
+
+@pytest.mark.parametrize("spoil, question, words", [
+    (lambda c: c[:1].expand_as(c), "range", "the same"), (lambda c: c * 0, "range", "next to nothing")])
+def test_conditions_that_say_nothing(spoil, question, words, base, healthy, lines, batch):
+    finding = found(diagnose(base, healthy, spoil(lines), batch(healthy)), question)
+    assert finding.verdict in {"broken", "suspicious"} and words in finding.found
+
+
+def test_a_range_that_training_saw(base, healthy, lines, batch):
+    """It may be given as two numbers or as conditions."""
+    wide = 2 * lines - 1
+    for seen in ((-1, 1), wide):
+        findings = diagnose(base, healthy, wide, batch(healthy, condition=wide), seen=seen)
+        assert verdict_of(findings) == "healthy"
+
+
+def test_numbers_that_are_not_finite(base, healthy, lines, batch):
+    given = batch(healthy)
+    with torch.no_grad():
+        healthy.zero_convs[0].bias[0] = float("nan")
+    findings = diagnose(base, healthy, lines, given)
+    assert cause_of(findings) == "not finite" and verdict_of(findings) == "broken"
+
+
+# %% Any callables
+
+
+def test_functions_without_modules(base, healthy, lines, batch):
+    """Whatever can be seen from outside is checked, and the rest is said not to apply."""
+    findings = diagnose(lambda *inputs: base(*inputs), lambda *inputs: list(healthy(*inputs)), lines, batch(healthy))
+    verdicts = [finding.verdict for finding in findings]
+    assert verdict_of(findings) == "healthy" and verdicts.count("not checked") == 6
+    told = {finding.found for finding in findings if finding.verdict == "not checked"}
+    assert all("does not apply" in words for words in told)
+    inverted = diagnose(lambda *inputs: base(*inputs), lambda *inputs: healthy(*inputs), 1 - lines, batch(healthy))
+    assert cause_of(inverted) == "inverted condition"
+
+
+def test_copies_are_found_by_structure(base, healthy):
+    """All of the embedding and the encoder, and none of the zero convs, whatever the copy is called."""
+    n = len([*base.embedding.parameters(), *base.encoder.parameters()])
+    assert len(copies(healthy, base)) == n
+    renamed = nn.ModuleDict({"copied": healthy.encoder, "time": healthy.embedding, "zeros": healthy.zero_convs})
+    assert len(copies(renamed, nn.ModuleDict({"unet": base}))) == n
+    assert copies(nn.ModuleList([healthy.zero_convs]), base) == []
+
+
+def test_everything_is_given_back(base, control, lines, batch):
+    """Weights, gradients, what asks for gradients, and the mode are the same, bit for bit."""
+    base.decoder.requires_grad_(True)
+    control.train()
+    control.zero_convs[3].requires_grad_(False)
+    given = batch()
+    base(*given[:3], control(*given[:3], lines)).sum().backward()
+    networks = nn.ModuleList([base, control])
+    before = fingerprint(networks.state_dict())
+    gradients = [p.grad for p in networks.parameters()]
+    values = [None if grad is None else grad.clone() for grad in gradients]
+    asking = [p.requires_grad for p in networks.parameters()]
+    modes = [module.training for part in (base, control) for module in part.modules()]
+    state = torch.get_rng_state()
+    diagnose(base, control, lines, given)
+    networks_after = list(networks.parameters())
+    assert fingerprint(networks.state_dict()) == before
+    assert all(p.grad is grad for p, grad in zip(networks_after, gradients))
+    assert all(grad is None or torch.equal(grad, value) for grad, value in zip(gradients, values))
+    assert [p.requires_grad for p in networks_after] == asking
+    assert [module.training for part in (base, control) for module in part.modules()] == modes
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_findings_are_sentences(base, control, lines, batch, capsys):
+    findings = diagnose(base, control, lines, batch())
+    assert isinstance(findings, list) and all(isinstance(finding, Finding) for finding in findings)
+    for finding in findings:
+        assert finding.question.endswith("?") and finding.found.endswith((".", ")")) and finding.found[0].isupper()
+    show_findings(findings)
+    printed = capsys.readouterr().out
+    assert printed.rstrip().endswith("DIAGNOSIS    untrained") and max(map(len, printed.splitlines())) <= 100
