@@ -1,38 +1,32 @@
 """The doctor: why does this ControlNet not do what it should?
 
-``diagnose`` knows a base and a ControlNet only as two callables,
+``diagnose`` sees a base and a ControlNet only as two callables:
 
     base(xt, t, prompt, controls) -> output          controls is None or a sequence of maps
     control(xt, t, prompt, condition) -> controls
 
-so it can examine a ControlNet that was written for another UNet. It needs one noisy batch,
-made as a training step makes it. It changes weights while it works, and gives every one of
-them back bit for bit.
+So it can also examine a ControlNet that was written for another UNet. It needs one noisy batch of
+that ControlNet's training. It changes weights while it works, and restores all of them bit for bit.
 
-Read the file from the bottom up: ``diagnose`` calls one function for each question.
+Read the file from its end: ``diagnose`` asks one question after another, and each is a function.
 """
 
-import math
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ..conditions import Kind, condition_of
-from ..diffusion import loss_weight, q_sample
-from ..shapes import random_batch
-from ..training import random_times_and_noise
 from .fingerprint import fingerprint
+from .probes import (PASSES, Case, Network, NoisyBatch, borrowed, change, controls_of, copies, count, difference,
+                     first_gradients, is_untrained, losses, noisy_batch, output_layers, output_of, surely_larger,
+                     swapped, times_as_large, zeros)
 
-PASSES = 5  # backward passes; the last part of a ControlNet wakes up in pass 2
-PICTURES = 4  # of the batch, for the backward passes
+__all__ = ["Finding", "NoisyBatch", "cause_of", "diagnose", "noisy_batch", "show_findings", "verdict_of"]
+
 SIBLINGS = 0.5  # cosine of the weights of copy and base
 OUTPUTS = "zero convs at the outputs"
-
-Map = Callable[..., Any]
 
 
 class Finding(NamedTuple):
@@ -44,183 +38,6 @@ class Finding(NamedTuple):
     number: float | None = None
     advice: str = ""      # what to do
     cause: str = ""       # the name of the bug, where the finding names one
-
-
-class NoisyBatch(NamedTuple):
-    """What a training step gives to the base, and what the base's output is compared with."""
-
-    xt: Tensor                     # (n, c, h, w), at least two pictures
-    t: Tensor                      # (n,)
-    prompt: Any                    # (n, ...), or whatever the base takes
-    target: Tensor                 # of the shape of the base's output: eps, v or x0
-    weight: Tensor | float = 1.0   # of the squared error; (n, 1, 1, 1)
-
-
-class Case(NamedTuple):
-    """Everything that the doctor knows about a patient."""
-
-    base: Map
-    control: Map
-    condition: Tensor
-    batch: NoisyBatch
-    base_module: nn.Module | None
-    control_module: nn.Module | None
-
-    @property
-    def modules(self) -> list[nn.Module]:
-        return [module for module in (self.base_module, self.control_module) if module is not None]
-
-
-def noisy_batch(base: nn.Module, kind: Kind, n: int = 16, seed: int = 10_000) -> tuple[Tensor, NoisyBatch]:
-    """The conditions of n held-out pictures of our toy world, and their noisy batch."""
-    generator = torch.Generator().manual_seed(seed)
-    truth = random_batch(n, generator)
-    t, eps = random_times_and_noise(truth.x0, generator)
-    weight = loss_weight(t, eps, base.prediction_type)
-    batch = NoisyBatch(q_sample(truth.x0, t, eps), t, truth.prompt, eps, weight)
-    device = next(base.parameters()).device
-    return condition_of(kind, truth).to(device), NoisyBatch(*(tensor.to(device) for tensor in batch))
-
-
-# %% Tools
-
-
-@contextmanager
-def borrowed(modules: Sequence[nn.Module]) -> Iterator[None]:
-    """Work on modules in eval mode; then every weight, gradient and flag is as it was before."""
-    tensors = [x for module in modules for x in (*module.parameters(), *module.buffers())]
-    before = [(x, x.detach().clone(), x.requires_grad, x.grad) for x in tensors]
-    modes = [(part, part.training) for module in modules for part in module.modules()]
-    for module in modules:
-        module.eval()
-    for x in tensors:
-        x.grad = None
-    try:
-        yield
-    finally:
-        for x, value, asks, grad in before:
-            x.data.copy_(value)
-            x.requires_grad_(asks)
-            x.grad = grad
-        for part, mode in modes:
-            part.training = mode
-
-
-def swapped(value: Any) -> Any:
-    """Every condition or prompt goes to the next picture, so none stays in its place."""
-    return value.roll(1, 0) if isinstance(value, Tensor) else [value[-1], *value[:-1]]
-
-
-def first(batch: NoisyBatch, n: int) -> NoisyBatch:
-    """The first n pictures of a batch."""
-    several = len(batch.xt)
-
-    def part(value: Any) -> Any:
-        return value[:n] if hasattr(value, "__len__") and len(value) == several else value
-
-    return NoisyBatch(*(part(value) if not isinstance(value, Tensor) or value.dim() else value for value in batch))
-
-
-@torch.no_grad()
-def controls_of(case: Case, condition: Tensor | None = None, prompt: Any = None) -> tuple[Tensor, ...]:
-    """The controls for the case's condition and prompt, or for others."""
-    condition = case.condition if condition is None else condition
-    prompt = case.batch.prompt if prompt is None else prompt
-    return tuple(case.control(case.batch.xt, case.batch.t, prompt, condition))
-
-
-@torch.no_grad()
-def output_of(case: Case, controls: Sequence[Tensor] | None, prompt: Any = None) -> Tensor:
-    """What the base puts out for the case's noisy batch with these controls."""
-    prompt = case.batch.prompt if prompt is None else prompt
-    return case.base(case.batch.xt, case.batch.t, prompt, controls)
-
-
-def losses(case: Case, controls: Sequence[Tensor]) -> Tensor:
-    """The loss (n,) of each picture."""
-    error = case.batch.target - output_of(case, controls)
-    return (case.batch.weight * error**2).flatten(1).mean(1)
-
-
-def zeros(controls: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    return tuple(torch.zeros_like(control) for control in controls)
-
-
-def change(case: Case, a: Tensor, b: Tensor) -> float:
-    """How far two outputs are apart: the root of the mean square, weighted as in the loss."""
-    return (case.batch.weight * (a - b) ** 2).double().mean().sqrt().item()
-
-
-def times_as_large(a: Tensor, b: Tensor) -> float:
-    """How many times as large the losses a (n,) are as b (n,): the geometric mean over pictures."""
-    logs = a.double().clamp(min=1e-30).log() - b.double().clamp(min=1e-30).log()
-    return logs.mean().exp().item()
-
-
-def surely_larger(a: Tensor, b: Tensor) -> bool:
-    """Whether the losses a (n,) are larger than b (n,) on more pictures than chance allows.
-
-    This is the sign test, at 2.5 %: for 16 pictures it takes 13. It minds no outliers, and losses
-    of early and late times differ by far.
-    """
-    n, k = len(a), int((a > b).sum())
-    return sum(math.comb(n, i) for i in range(k, n + 1)) < 0.025 * 2**n
-
-
-def difference(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
-    """The largest absolute difference of two lists of maps."""
-    return max((x - y).abs().max().item() for x, y in zip(a, b, strict=True))
-
-
-def count(parameters: Sequence[Tensor]) -> int:
-    return sum(parameter.numel() for parameter in parameters)
-
-
-def is_untrained(controls: Sequence[Tensor]) -> bool:
-    return not any(control.any() for control in controls)
-
-
-def output_layers(case: Case) -> list[nn.Module | None]:
-    """The layer that made each control, known by the memory that both name; None where none did."""
-    made = []  # holds on to the outputs, so that no memory is used twice
-
-    def remember(layer: nn.Module, inputs: Any, output: Any) -> None:
-        made.append((layer, output))
-
-    layers = [m for m in case.control_module.modules() if not [*m.children()] and [*m.parameters()]]
-    hooks = [layer.register_forward_hook(remember) for layer in layers]
-    try:
-        controls = controls_of(case)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    places = {output.data_ptr(): layer for layer, output in made if isinstance(output, Tensor)}
-    return [places.get(control.data_ptr()) for control in controls]
-
-
-def copies(control: nn.Module, base: nn.Module) -> list[tuple[nn.Parameter, nn.Parameter]]:
-    """Pairs of a weight of the copy and the weight of the base that it began as.
-
-    A part of the ControlNet is a copy if a part of the base has weights of the same names and
-    shapes. A single layer must also have the same name, since many layers have the same shape.
-    """
-    there = [(name.split(".")[-1], part, _shapes(part)) for name, part in base.named_modules()]
-
-    def search(name: str, part: nn.Module) -> list[tuple[nn.Module, nn.Module]]:
-        own = _shapes(part)
-        same = [(other, theirs) for other, theirs, shapes in there if own and shapes == own]
-        named = [theirs for other, theirs in same if other == name and not name.isdigit()]
-        found = named or [theirs for _, theirs in same if len(own) > 2]
-        if found:
-            return [(part, found[0])]
-        return [pair for child in part.named_children() for pair in search(*child)]
-
-    pairs = search("", control)
-    return [weights for own, theirs in pairs for weights in zip(own.parameters(), theirs.parameters())]
-
-
-def _shapes(module: nn.Module) -> dict[str, torch.Size]:
-    return {name: parameter.shape for name, parameter in module.named_parameters()}
 
 
 # %% The questions
@@ -297,7 +114,10 @@ def is_it_the_right_base(case: Case, trained_on: str | None) -> Finding:
     told = trained_on is not None
     same = told and fingerprint(case.base_module.state_dict()) == trained_on
     alike = _cosine(copies(case.control_module, case.base_module)) if case.control_module is not None else None
-    near = "" if alike is None else f" The cosine of the copy's weights and the base's is {alike:.2f} (1 before training, about 0 for a stranger)."
+    near = ""
+    if alike is not None:
+        near = (f" The cosine of the copy's weights and the base's is {alike:.2f} (1 before training, about 0 for a"
+                " stranger).")
     advice = ("Load the base that is named in the ControlNet's file. A fine-tuned sibling of that base works almost"
               " as well, a stranger does not, since its channels mean something else (lesson 10).")
     if alike is not None and alike < SIBLINGS:
@@ -372,27 +192,6 @@ def do_gradients_arrive(case: Case) -> Finding:
                    "detached control")
 
 
-def first_gradients(case: Case) -> dict[str, int | None] | None:
-    """For each tensor that asks, the first pass in which its gradient is not 0; None if there is no graph."""
-    named = {name: p for name, p in case.control_module.named_parameters() if p.requires_grad}
-    batch, condition = first(case.batch, PICTURES), case.condition[:PICTURES]
-    optimiser = torch.optim.Adam(named.values(), lr=1e-3)
-    woken: dict[str, int | None] = dict.fromkeys(named)
-    for step in range(PASSES):
-        controls = case.control(batch.xt, batch.t, batch.prompt, condition)
-        error = batch.target - case.base(batch.xt, batch.t, batch.prompt, controls)
-        loss = (batch.weight * error**2).mean()
-        if not loss.requires_grad:
-            return None
-        optimiser.zero_grad()
-        loss.backward()
-        for name, parameter in named.items():
-            if woken[name] is None and parameter.grad is not None and parameter.grad.any():
-                woken[name] = step
-        optimiser.step()
-    return woken
-
-
 def _parts(case: Case) -> dict[str, str]:
     """The name of each tensor's part: the zero convs at the outputs, or the name of a child module."""
     layers = [layer for layer in output_layers(case) if layer is not None]
@@ -409,8 +208,10 @@ def _order(woken: dict[str, int | None], parts: dict[str, str]) -> str:
         at = min(passes, default=PASSES)
         late = f" (all of it by pass {max(passes)})" if passes and max(passes) > at else ""
         begins.setdefault(at, []).append(part + late)
-    words = [f"{'never' if at == PASSES else f'in pass {at}'} at {', '.join(names)}"
-             for at, names in sorted(begins.items())]
+    words = []
+    for at, names in sorted(begins.items()):
+        when = "never" if at == PASSES else f"in pass {at}"
+        words.append(f"{when} at {', '.join(names)}")
     return "; ".join(words)
 
 
@@ -452,11 +253,12 @@ def has_the_copy_moved(case: Case, controls: Sequence[Tensor]) -> Finding:
 
 
 def which_zero_convs_are_zero(case: Case, controls: Sequence[Tensor]) -> Finding:
-    """By their outputs, so that it works for any ControlNet."""
+    """We look at the outputs, which every ControlNet has."""
     question = f"Which of the {len(controls)} zero convs are still 0?"
     zero = [i for i, control in enumerate(controls) if not control.any()]
     if len(zero) == len(controls):
-        return Finding(question, "untrained", "All of them: the ControlNet changes nothing yet.", len(zero), "Train it.")
+        return Finding(question, "untrained", "All of them: the ControlNet changes nothing yet.", len(zero),
+                       "Train it.")
     if zero:
         return Finding(question, "suspicious", f"Numbers {', '.join(map(str, zero))} (0 is the shallowest) put out 0.",
                        len(zero), "Find out whether the optimiser holds them, and whether the base uses them.")
@@ -502,8 +304,8 @@ def is_the_start_exact(case: Case, controls: Sequence[Tensor]) -> Finding:
 def is_the_condition_in_range(case: Case, seen: tuple[float, float] | Tensor) -> Finding:
     question = "Is the condition in the range that training saw?"
     condition = case.condition
-    low, high = torch.as_tensor(seen).aminmax()
-    low, high = low.item(), high.item()
+    seen = torch.as_tensor(seen)
+    low, high = seen.min().item(), seen.max().item()
     least, most = condition.min().item(), condition.max().item()
     found = f"It goes from {least:.3g} to {most:.3g}, and training saw {low:.3g} to {high:.3g}."
     slack = 0.01 * (high - low)
@@ -564,10 +366,12 @@ def is_it_used(case: Case, controls: Sequence[Tensor]) -> Finding:
     question = "Does the condition help, and how large is the shuffle gap beside the loss?"
     if is_untrained(controls):
         return Finding(question, "untrained", "The gap is 0, since all controls are 0.", 0.0)
-    own, none = losses(case, controls), losses(case, zeros(controls))
+    own = losses(case, controls)
+    none = losses(case, zeros(controls))
     other = losses(case, controls_of(case, swapped(case.condition)))
     gap = (other - own).mean().item()
-    ratio, harm = times_as_large(other, own), times_as_large(own, none)
+    ratio = times_as_large(other, own)
+    harm = times_as_large(own, none)
     found = (f"The loss is {own.mean():.4f} with the own condition, {other.mean():.4f} with another picture's, and"
              f" {none.mean():.4f} without control. The gap is {gap:.2g}: another's condition is worse on"
              f" {(other > own).sum()} of {len(own)} pictures, and makes the loss {ratio:.3g} times as large"
@@ -653,10 +457,10 @@ def unknown(question: str, why: str) -> Finding:
 # %% The examination
 
 
-def diagnose(base: Map, control: Map, condition: Tensor, batch: NoisyBatch, *, trained_on: str | None = None,
+def diagnose(base: Network, control: Network, condition: Tensor, batch: NoisyBatch, *, trained_on: str | None = None,
              seen: tuple[float, float] | Tensor = (0.0, 1.0), base_module: nn.Module | None = None,
              control_module: nn.Module | None = None) -> list[Finding]:
-    """Examine a ControlNet on one noisy batch; the findings, causes before symptoms.
+    """Examine a ControlNet on one noisy batch. Returns the findings, with causes before symptoms.
 
     condition: (n, c, h, w), as the ControlNet gets it, for the n >= 2 pictures of the batch.
     trained_on: the fingerprint of the base that the ControlNet was trained on.

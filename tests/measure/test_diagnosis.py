@@ -14,7 +14,7 @@ from minicontrolnet.measure.diagnosis import (Finding, NoisyBatch, cause_of, cop
 
 sys.path.append(str(Path(__file__).parents[2] / "lessons"))
 
-import patients  # noqa: E402
+from lesson import patients  # noqa: E402
 
 N = 8  # pictures
 

@@ -6,6 +6,8 @@ that takes a trained ControlNet, a condition or a base, and spoils it.
 """
 
 import copy
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -135,3 +137,32 @@ def _reverse_inputs(layer: nn.Module, first: int | None = None, last: int | None
             parameter[:, channels] = parameter[:, channels].flip(1)
         elif isinstance(layer, nn.GroupNorm):
             parameter[channels] = parameter[channels].flip(0)
+
+
+# %% The waiting room, in an order that gives nothing away
+
+
+class Patient(NamedTuple):
+    """A base, a ControlNet, and how its owner prepares a condition for it."""
+
+    base: UNet
+    control: nn.Module
+    prepare: Callable[[Tensor], Tensor]
+
+
+def as_it_is(condition: Tensor) -> Tensor:
+    return condition
+
+
+IN_TRAINING = {"A": Detached, "B": ControlNet, "C": FrozenCopy, "D": TwoZeroConvs, "E": SharedStorage}
+
+# What the doctor should find. B is healthy, though at the end of the lesson's training it may still be too early to tell.
+BUGS = {"A": "detached control", "B": "", "C": "frozen copy", "D": "two zero convs in a row",
+        "E": "shared storage", "F": "another base", "G": "inverted condition", "H": "reversed controls"}
+
+
+def used_wrongly(base: UNet, control: ControlNet) -> dict[str, Patient]:
+    """Three owners of the same trained ControlNet, who each make one mistake."""
+    return {"F": Patient(other_base(base), control, as_it_is),
+            "G": Patient(base, control, inverted),
+            "H": Patient(base, ReversedOrder(control), as_it_is)}

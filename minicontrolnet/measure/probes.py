@@ -1,0 +1,222 @@
+"""What the doctor measures with: one noisy batch, a patient, and gradients, copies and losses of it."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..conditions import Kind, condition_of
+from ..diffusion import loss_weight, q_sample
+from ..shapes import random_batch
+from ..training import random_times_and_noise
+
+PASSES = 5  # backward passes; the last part of a ControlNet gets its first gradient in pass 2
+PICTURES = 4  # of the batch, for the backward passes
+
+Network = Callable[..., Any]
+
+
+class NoisyBatch(NamedTuple):
+    """The inputs of the base in one training step, and the target of its output."""
+
+    xt: Tensor                     # (n, c, h, w), at least two pictures
+    t: Tensor                      # (n,)
+    prompt: Any                    # (n, ...), or whatever the base takes
+    target: Tensor                 # of the shape of the base's output: eps, v or x0
+    weight: Tensor | float = 1.0   # of the squared error; (n, 1, 1, 1)
+
+
+class Case(NamedTuple):
+    """Everything that the doctor knows about a patient."""
+
+    base: Network
+    control: Network
+    condition: Tensor
+    batch: NoisyBatch
+    base_module: nn.Module | None
+    control_module: nn.Module | None
+
+    @property
+    def modules(self) -> list[nn.Module]:
+        return [module for module in (self.base_module, self.control_module) if module is not None]
+
+
+def noisy_batch(base: nn.Module, kind: Kind, n: int = 16, seed: int = 10_000) -> tuple[Tensor, NoisyBatch]:
+    """The conditions of n held-out pictures of our toy world, and their noisy batch."""
+    generator = torch.Generator().manual_seed(seed)
+    truth = random_batch(n, generator)
+    t, eps = random_times_and_noise(truth.x0, generator)
+    weight = loss_weight(t, eps, base.prediction_type)
+    batch = NoisyBatch(q_sample(truth.x0, t, eps), t, truth.prompt, eps, weight)
+    device = next(base.parameters()).device
+    return condition_of(kind, truth).to(device), NoisyBatch(*(tensor.to(device) for tensor in batch))
+
+
+# %% Outputs and losses
+
+
+@contextmanager
+def borrowed(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """Work on modules in eval mode; then every weight, gradient and flag is as it was before."""
+    tensors = [x for module in modules for x in (*module.parameters(), *module.buffers())]
+    before = [(x, x.detach().clone(), x.requires_grad, x.grad) for x in tensors]
+    modes = [(part, part.training) for module in modules for part in module.modules()]
+    for module in modules:
+        module.eval()
+    for x in tensors:
+        x.grad = None
+    try:
+        yield
+    finally:
+        for x, value, asks, grad in before:
+            x.data.copy_(value)
+            x.requires_grad_(asks)
+            x.grad = grad
+        for part, mode in modes:
+            part.training = mode
+
+
+def swapped(value: Any) -> Any:
+    """Every condition or prompt goes to the next picture, so none stays in its place."""
+    return value.roll(1, 0) if isinstance(value, Tensor) else [value[-1], *value[:-1]]
+
+
+def first(batch: NoisyBatch, n: int) -> NoisyBatch:
+    """The first n pictures of a batch."""
+    several = len(batch.xt)
+
+    def part(value: Any) -> Any:
+        return value[:n] if hasattr(value, "__len__") and len(value) == several else value
+
+    return NoisyBatch(*(part(value) if not isinstance(value, Tensor) or value.dim() else value for value in batch))
+
+
+@torch.no_grad()
+def controls_of(case: Case, condition: Tensor | None = None, prompt: Any = None) -> tuple[Tensor, ...]:
+    """The controls for the case's condition and prompt, or for others."""
+    condition = case.condition if condition is None else condition
+    prompt = case.batch.prompt if prompt is None else prompt
+    return tuple(case.control(case.batch.xt, case.batch.t, prompt, condition))
+
+
+@torch.no_grad()
+def output_of(case: Case, controls: Sequence[Tensor] | None, prompt: Any = None) -> Tensor:
+    """The base's output for the case's noisy batch with these controls."""
+    prompt = case.batch.prompt if prompt is None else prompt
+    return case.base(case.batch.xt, case.batch.t, prompt, controls)
+
+
+def losses(case: Case, controls: Sequence[Tensor]) -> Tensor:
+    """The loss (n,) of each picture."""
+    error = case.batch.target - output_of(case, controls)
+    return (case.batch.weight * error**2).flatten(1).mean(1)
+
+
+def zeros(controls: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    return tuple(torch.zeros_like(control) for control in controls)
+
+
+def change(case: Case, a: Tensor, b: Tensor) -> float:
+    """How far two outputs are apart: the root of the mean square, weighted as in the loss."""
+    return (case.batch.weight * (a - b) ** 2).double().mean().sqrt().item()
+
+
+def times_as_large(a: Tensor, b: Tensor) -> float:
+    """How many times as large the losses a (n,) are as b (n,): the geometric mean over pictures."""
+    logs = a.double().clamp(min=1e-30).log() - b.double().clamp(min=1e-30).log()
+    return logs.mean().exp().item()
+
+
+def surely_larger(a: Tensor, b: Tensor) -> bool:
+    """Whether the losses a (n,) are larger than b (n,) on more pictures than chance allows.
+
+    This is the sign test, at 2.5 %: for 16 pictures it takes 13. It minds no outliers, and losses
+    of early and late times differ by far.
+    """
+    n = len(a)
+    k = int((a > b).sum())
+    return sum(math.comb(n, i) for i in range(k, n + 1)) < 0.025 * 2**n
+
+
+def difference(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
+    """The largest absolute difference of two lists of maps."""
+    return max((x - y).abs().max().item() for x, y in zip(a, b, strict=True))
+
+
+def count(parameters: Sequence[Tensor]) -> int:
+    return sum(parameter.numel() for parameter in parameters)
+
+
+def is_untrained(controls: Sequence[Tensor]) -> bool:
+    return not any(control.any() for control in controls)
+
+
+# %% Layers, gradients and copies
+
+
+def output_layers(case: Case) -> list[nn.Module | None]:
+    """The layer that made each control, known by the memory that both name; None where none did."""
+    made = []  # holds on to the outputs, so that no memory is used twice
+
+    def remember(layer: nn.Module, inputs: Any, output: Any) -> None:
+        made.append((layer, output))
+
+    layers = [m for m in case.control_module.modules() if not [*m.children()] and [*m.parameters()]]
+    hooks = [layer.register_forward_hook(remember) for layer in layers]
+    try:
+        controls = controls_of(case)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    places = {output.data_ptr(): layer for layer, output in made if isinstance(output, Tensor)}
+    return [places.get(control.data_ptr()) for control in controls]
+
+
+def first_gradients(case: Case) -> dict[str, int | None] | None:
+    """For each tensor that asks, the first pass in which its gradient is not 0; None if there is no graph."""
+    named = {name: p for name, p in case.control_module.named_parameters() if p.requires_grad}
+    batch = first(case.batch, PICTURES)
+    condition = case.condition[:PICTURES]
+    optimiser = torch.optim.Adam(named.values(), lr=1e-3)
+    woken: dict[str, int | None] = dict.fromkeys(named)
+    for step in range(PASSES):
+        controls = case.control(batch.xt, batch.t, batch.prompt, condition)
+        error = batch.target - case.base(batch.xt, batch.t, batch.prompt, controls)
+        loss = (batch.weight * error**2).mean()
+        if not loss.requires_grad:
+            return None
+        optimiser.zero_grad()
+        loss.backward()
+        for name, parameter in named.items():
+            if woken[name] is None and parameter.grad is not None and parameter.grad.any():
+                woken[name] = step
+        optimiser.step()
+    return woken
+
+
+def copies(control: nn.Module, base: nn.Module) -> list[tuple[nn.Parameter, nn.Parameter]]:
+    """Pairs of a weight of the copy and the weight of the base that it began as.
+
+    A part of the ControlNet is a copy if a part of the base has weights of the same names and
+    shapes. A single layer must also have the same name, since many layers have the same shape.
+    """
+    there = [(name.split(".")[-1], part, _shapes(part)) for name, part in base.named_modules()]
+
+    def search(name: str, part: nn.Module) -> list[tuple[nn.Module, nn.Module]]:
+        own = _shapes(part)
+        same = [(other, theirs) for other, theirs, shapes in there if own and shapes == own]
+        named = [theirs for other, theirs in same if other == name and not name.isdigit()]
+        found = named or [theirs for _, theirs in same if len(own) > 2]
+        if found:
+            return [(part, found[0])]
+        return [pair for child in part.named_children() for pair in search(*child)]
+
+    pairs = search("", control)
+    return [weights for own, theirs in pairs for weights in zip(own.parameters(), theirs.parameters())]
+
+
+def _shapes(module: nn.Module) -> dict[str, torch.Size]:
+    return {name: parameter.shape for name, parameter in module.named_parameters()}
