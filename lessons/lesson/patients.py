@@ -156,7 +156,7 @@ def as_it_is(condition: Tensor) -> Tensor:
 
 IN_TRAINING = {"A": Detached, "B": ControlNet, "C": FrozenCopy, "D": TwoZeroConvs, "E": SharedStorage}
 
-# What the doctor should find. B is healthy, though at the end of the lesson's training it may still be too early to tell.
+# The doctor should find these. B is healthy, but its short training may not be enough to tell.
 BUGS = {"A": "detached control", "B": "", "C": "frozen copy", "D": "two zero convs in a row",
         "E": "shared storage", "F": "another base", "G": "inverted condition", "H": "reversed controls"}
 
