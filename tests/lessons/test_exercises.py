@@ -29,7 +29,7 @@ RAISES = {"01c Models are functions": "unsupported operand",
           "03b Compute the gradients by hand": "does not require grad",
           "05b Controls are added to the maps, not concatenated": "number of channels",
           "05b The order is reversed": "size of tensor",
-          "06c Pass the controls without a star": "cannot unpack",
+          "06c Pass the controls without a star": "ControlNet",
           "08a You also change the prompts": "has other values than before"}
 
 
