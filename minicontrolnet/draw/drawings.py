@@ -1,7 +1,8 @@
-"""Your own files as conditions: line drawings of any pen, photos, palettes.
+"""Your own files as conditions: line drawings by any pen, photographs and palettes.
 
-Nothing here is needed to understand ControlNet. A drawing goes through: read, shrink, even out
-the light, find the ink, thin it to one line.
+You can understand ControlNet without this file. ``trace`` turns a line drawing into an edge map:
+it finds the strokes, removes what does not belong to the outline, brings the outline to a size that
+the networks know, and thins it. A comment at each step says which drawings need it.
 """
 
 import os
@@ -13,136 +14,135 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps
 from torch import Tensor
-from torchvision.transforms.functional import InterpolationMode, affine, center_crop, pil_to_tensor, resize
+from torchvision.transforms.functional import center_crop, pil_to_tensor, resize, resized_crop
 
 from ..conditions import detect_edges, palette, spread
-from ..errors import Problem
+from ..errors import Problem, check_images
 from ..measure.pictures import border
 from ..shapes import SIZE
 
+# %% Reading
+
 
 def read_image(path: str | Path, at_most: int = 512) -> tuple[Tensor, Tensor]:
-    """Read any picture that Pillow reads, upright: colours (1, 3, h, w) and opacity (1, 1, h, w).
+    """Read any picture that Pillow can read: colours (1, 3, h, w) and opacity (1, 1, h, w), both in [0, 1].
 
-    Both are in [0, 1]; of an animation it is the first frame. Pictures of more than ``at_most``
-    pixels a side are made smaller. Raises Problem if there is nothing to be read or to be seen.
+    The picture is turned upright, and of an animation you get the first frame. A picture of more
+    than ``at_most`` pixels a side is made smaller. Raises Problem if there is nothing to read or to see.
     """
-    if os.path.isdir(path):  # says no to a name too long for a file, where Path raises
+    if not isinstance(path, (str, os.PathLike)):
+        raise Problem(f"the picture is a {type(path).__name__}; give the name of its file, such as drawing.png")
+    if os.path.isdir(path):
         raise Problem(f'"{path}" is a folder; give the name of a PNG or JPEG file')
+    if not os.path.exists(path):
+        raise Problem(f'"{path}" does not exist; check the name of the picture')
+    if not os.path.isfile(path):  # to open a pipe would wait for somebody who writes to it
+        raise Problem(f'"{path}" is a pipe or a device; save the picture to a file first')
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            picture = _open_small(path, at_most)
-    except FileNotFoundError:
-        raise Problem(f'"{path}" does not exist; check the name of the picture') from None
+            with Image.open(path) as file:
+                colours, opacity = _decode(file, at_most)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise Problem(f'"{path}" has more than {Image.MAX_IMAGE_PIXELS // 10**6} million pixels;'
                       " make it smaller, 1000 pixels a side are plenty") from None
-    except Exception as error:  # on a broken file Pillow may raise nearly anything
+    except Exception as error:  # Pillow raises nearly every kind of exception on a broken file
         raise Problem(f'"{path}" cannot be read as a picture, it may be broken or of another kind;'
                       " save it anew as PNG or JPEG") from error
-    rgba = pil_to_tensor(picture)[None] / 255
-    if rgba[:, 3].max() == 0:
+    if not colours.isfinite().all():
+        raise Problem(f'"{path}" has pixels that are not finite numbers; save it anew as PNG')
+    if opacity.max() == 0:
         raise Problem(f'"{path}" is fully transparent; give a picture that shows something')
+    return colours, opacity
+
+
+def _decode(file: Image.Image, at_most: int) -> tuple[Tensor, Tensor]:
+    """The colours and the opacity of an open picture."""
+    file.draft("RGB", (at_most, at_most))  # reads the photograph of a phone at a fraction of its size
+    picture = ImageOps.exif_transpose(file)
+    if picture.mode.startswith(("I", "F")):  # Pillow would cut these greys off at 255
+        white = _white_of(file)
+        grey = picture.convert("F")
+        grey.thumbnail((at_most, at_most), Image.Resampling.BOX)
+        values = (pil_to_tensor(grey)[None] / white).clamp(0, 1)
+        if _tag(file, PHOTOMETRIC) == WHITE_IS_ZERO:
+            values = 1 - values
+        return values.expand(-1, 3, -1, -1), torch.ones_like(values)
+    if picture.mode == "1":  # Pillow cannot average pixels of one bit; as RGBA they need four times the memory
+        picture = picture.convert("L")
+    if picture.mode != "L" or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+    picture.thumbnail((at_most, at_most), Image.Resampling.BOX)
+    rgba = pil_to_tensor(picture.convert("RGBA"))[None] / 255
     return rgba[:, :3], rgba[:, 3:]
 
 
-def _open_small(path: str | Path, at_most: int) -> Image.Image:
-    """Open a picture in mode RGBA, upright, with at most ``at_most`` pixels a side."""
-    with Image.open(path) as file:
-        file.draft("RGB", (at_most, at_most))  # lets a JPEG of a phone be read small
-        picture = ImageOps.exif_transpose(file)
-    if picture.mode.startswith(("I", "F")):
-        # Pillow would cut these greys off at 255: divide by the white that holds them.
-        grey = picture.convert("F")
-        high = grey.getextrema()[1]
-        white = min(w for w in (1, 255, 65535, max(high, 1)) if w >= high)
-        picture = grey.point(lambda value: value * (255 / white)).convert("L")
-    # Pillow averages no pixels of mode 1 and P; L takes a quarter of RGBA's memory.
-    picture = picture.convert("L" if picture.mode == "1" else "RGBA")
-    picture.thumbnail((at_most, at_most), Image.Resampling.BOX)
-    return picture.convert("RGBA")
+BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339  # tags of TIFF
+WHITE_IS_ZERO, SIGNED = 0, 2  # values of the last two
+
+
+def _tag(file: Image.Image, number: int) -> int | None:
+    """The value of a TIFF's tag; None if the file is no TIFF or has no such tag."""
+    value = getattr(file, "tag_v2", {}).get(number)
+    return value[0] if isinstance(value, tuple) else value
+
+
+def _white_of(file: Image.Image) -> float:
+    """The value of white in a grey picture of mode I, I;16 or F."""
+    bits = _tag(file, BITS_PER_SAMPLE) or 16  # a PNG, PGM or JPEG 2000 is read as 16 bits, whatever its depth
+    if bits <= 16 and file.mode != "F":
+        is_signed = _tag(file, SAMPLE_FORMAT) == SIGNED
+        return 2 ** (bits - is_signed) - 1
+    # Floating point numbers and 32 bits do not say what white is. Programs write [0, 1], or the values of 8 or 16 bits.
+    high = file.convert("F").getextrema()[1]
+    for white in (1, 2**8 - 1, 2**16 - 1):
+        if high <= white:
+            return white
+    return 2 ** (31 if _tag(file, SAMPLE_FORMAT) == SIGNED else 32) - 1
+
+
+# %% The conditions of a file
 
 
 class Drawing(NamedTuple):
-    """A line drawing as an edge map, and by how much it had to be scaled for that."""
+    """A line drawing as an edge map, and by how much the drawing was scaled."""
 
     edges: Tensor  # (1, 1, 64, 64), 0 or 1
-    zoom: float  # 1: as drawn; the networks saw shapes of some sizes only
+    zoom: float  # 1: as drawn
 
 
 def edges_from_drawing(path: str | Path) -> Tensor:
-    """An edge map (1, 1, 64, 64) from the file of a line drawing; see trace."""
+    """The edge map (1, 1, 64, 64) of the line drawing in a file; see trace."""
     return trace(*read_image(path), name=str(path)).edges
 
 
-def trace(colours: Tensor, opacity: Tensor, name: str = "the drawing") -> Drawing:
-    """Trace a line drawing (1, 3, h, w), dark on light or light on dark, by any pen.
-
-    Each stroke becomes one thin line. What is promised: one closed outline on a plain ground,
-    its stroke at most 6 % of the picture. A drawing that is smaller or larger than the shapes
-    of the toy world is scaled to their size. Raises Problem if there is no line, or a filled
-    shape; ``name`` is what its sentence calls the drawing.
-    """
-    tone = _tone(_resize(_flatten(colours, opacity), 256))
-    if _darken((_ink(tone, 161) > 0).float(), 37).any():
-        raise Problem(f'"{name}" shows a filled shape, or a shadow, thumb or table, and no line drawing;'
-                      " draw one closed outline with a thin pen, crop a photograph to evenly lit paper,"
-                      " or use --edge-from for a picture")
-    ink = _ink(tone, 65)
-    frame = F.pad(torch.zeros_like(ink)[..., 1:-1, 1:-1], (1, 1, 1, 1), value=1.0)
-    rim = spread(frame, ink > 0) > 0
-    for ink in (ink.masked_fill(rim, -1), ink):  # a scanner's dark margin goes, if anything else is there
-        fitted, zoom = _fit(_centre(ink))
-        edges = _lines(fitted)
-        if edges.sum() >= 16:
-            return Drawing(edges.float(), zoom)
-    raise Problem(f'"{name}" shows no line drawing: there is no thin and unbroken stroke on a plain ground;'
-                  " draw one closed outline, half as wide as the sheet, with a dark pen on white, or use"
-                  " --edge-from for a picture")
-
-
-def doubt(edges: Tensor) -> str:
-    """Why an edge map (1, 1, 64, 64) may be no single closed outline; "" if it is one.
-
-    Gaps of up to 2 pixels count as closed.
-    """
-    walls = F.pad(_grow(edges > 0), (1, 1, 1, 1))
-    areas, lines = (len(_label(mask).unique()) - 1 for mask in (~walls, walls))
-    if areas == 1:
-        return ("the line encloses nothing, or was too thick to be traced; close the outline and draw it with a"
-                " pen of at most 6 % of the picture, or the pictures are guesses")
-    if lines > 1:
-        return f"there are {lines} separate lines, but the networks know one outline; is there a frame or a table?"
-    return ""
-
-
 def edges_from_picture(path: str | Path) -> Tensor:
-    """An edge map (1, 1, 64, 64) of the edges that a detector finds in a picture.
+    """The edge map (1, 1, 64, 64) of the edges that a detector finds in a picture.
 
     Raises Problem if there are none.
     """
-    edges = _centre(detect_edges(_resize(_flatten(*read_image(path)), SIZE)))
+    edges = _centre(detect_edges(_resize(_on_paper(*read_image(path)), SIZE)))
     if edges.sum() < 4:
         raise Problem(f'"{path}" has no edges, it is of one colour; give a picture that shows something')
     return edges
 
 
 def palette_from_picture(path: str | Path) -> Tensor:
-    """The palette (1, 3, 64, 64) of a picture; around one that is not square, its border's median."""
-    image = _resize(_flatten(*read_image(path)), SIZE)
-    ground = border(image).median(-1).values[..., None, None]
-    return palette(_centre(image - ground) + ground)
+    """The palette (1, 3, 64, 64) of a picture. One that is not square is extended in the median colour of its border."""
+    image = _resize(_on_paper(*read_image(path)), SIZE)
+    background = border(image).median(-1).values[..., None, None]
+    return palette(_centre(image - background) + background)
 
 
-def _flatten(colours: Tensor, opacity: Tensor) -> Tensor:
-    """Put a picture on paper: white, or black under a picture that is light itself."""
-    own = (colours * opacity).sum() / (3 * opacity.sum())
-    return colours * opacity + float(own < 0.5) * (1 - opacity)
+def _on_paper(colours: Tensor, opacity: Tensor) -> Tensor:
+    """Put a picture on white paper, or on black paper if the picture itself is light."""
+    mean = (colours * opacity).sum() / (3 * opacity.sum())
+    paper = float(mean < 0.5)
+    return colours * opacity + paper * (1 - opacity)
 
 
 def _resize(image: Tensor, size: int) -> Tensor:
-    """Keep the proportions of (1, c, h, w), but make the longer side ``size``, the other 2 or more."""
+    """Resize (1, c, h, w) so that its longer side has ``size`` pixels. The other side has at least 2."""
     scale = size / max(image.shape[2:])
     return resize(image, [max(2, round(side * scale)) for side in image.shape[2:]], antialias=True)
 
@@ -152,124 +152,179 @@ def _centre(image: Tensor) -> Tensor:
     return center_crop(image, [max(image.shape[2:])] * 2)
 
 
-# %% From strokes to lines; masks are (1, 1, h, w) bool
+# %% Tracing a line drawing; masks are (1, 1, h, w) bool
+
+SHEET = 256  # the longer side of the drawing that we trace, in pixels
+WINDOW = 65  # the paper's tone is averaged over so many pixels
+SPECK = 0.15  # a part of the drawing that is smaller than this share of the largest part is dirt
+# How far the outlines of the toy world reach from their middle (root mean square, in halves of a picture): what the
+# networks follow well. Smaller and larger drawings are scaled.
+REACH = 0.38, 0.58
 
 
-def _tone(image: Tensor) -> Tensor:
-    """A drawing (1, 3, h, w) in one channel (1, 1, h, w), its strokes darker than its paper."""
-    image = _local_mean(_level(image), 3)
-    # Strokes are few and far from the paper's tone, so they give each colour's skew its sign.
-    skew = (image - _local_mean(image, 33)).pow(3).mean((2, 3), keepdim=True)
-    return torch.where(skew > 0, -image, image).mean(1, keepdim=True)
+def trace(colours: Tensor, opacity: Tensor, name: str = "the drawing") -> Drawing:
+    """Trace a line drawing (1, 3, h, w), dark on light or light on dark, by any pen.
 
-
-def _ink(tone: Tensor, window: int) -> Tensor:
-    """Above 0 where a drawing's tone (1, 1, h, w) is that of strokes, narrower than a window."""
-    # Closing (brighten, then darken) wipes out all dark that is narrower than the window.
-    paper = _darken(_brighten(_local_mean(tone, 3), window), window)
-    strength = paper - tone
-    noise = strength.median()
-    strongest = strength.flatten().kthvalue(int(0.998 * strength.numel())).values
-    return strength - (0.6 * noise + 0.4 * strongest).clamp(min=0.008 + 2 * noise)
-
-
-# The outlines of the toy world lie at 0.38 to 0.63 of half a picture from their middle (root mean square).
-NARROW, WIDE = 0.40, 0.56
-
-
-def _fit(ink: Tensor) -> tuple[Tensor, float]:
-    """Scale ink (1, 1, 256, 256), above 0 in strokes, to a size of the toy world's outlines.
-
-    Returns the strokes, true or false, and the scale: 1 if none was needed.
+    We promise this for one closed outline on a plain background whose stroke is at most 6 % of the
+    picture wide. A drawing that is smaller or larger than the shapes of the toy world is scaled to
+    their size. Raises Problem if there is no line, or a filled shape. Its sentence calls the
+    drawing ``name``.
     """
-    thin = _thin(ink > 0)
-    coarse = _largest(F.max_pool2d(thin.float(), 4) > 0)  # parts are found 30 times as fast
-    y, x = (thin & (F.interpolate(coarse.float(), thin.shape[2:]) > 0))[0, 0].nonzero().T
-    points = torch.stack([x, y], 1) + 0.5 - 128  # from the sheet's middle
-    reach = (points - points.mean(0)).square().sum(1).mean().sqrt().item() / 128
-    zoom = min(max(1.0, NARROW / reach), WIDE / reach) if len(points) else 1.0
-    if zoom == 1:
-        return thin, zoom
-    low, high = points.amin(0), points.amax(0)
-    room = (0.95 * 128 - (high - low) * zoom / 2).clamp(min=0)
-    middle = (low + high) / 2
-    move = middle.clamp(-room, room) - middle * zoom  # it stays where it is, but inside the sheet
-    if zoom < 1:  # else thin strokes would fall between the points looked at
-        ink = _brighten(ink, 3)
-    return affine(ink, 0, move.tolist(), zoom, [0.0], InterpolationMode.BILINEAR) > 0, zoom
+    check_images("the colours", colours, channels=[3])
+    check_images("the opacity", opacity, channels=[1])
+    tone = _tone(_resize(_on_paper(colours, opacity), SHEET))
+    strokes = _without_specks(_centre(_strokes(tone)))
+    if _is_filled(_centre(tone), strokes):
+        raise Problem(f'"{name}" shows a filled shape and no line drawing; draw one closed outline with a thin pen,'
+                      " or use --edge-from for a picture")
+    strokes, zoom = _to_known_size(strokes)
+    # A pen of 6 % is 4 pixels wide in an edge map, and the networks would follow one of its two sides.
+    edges = F.max_pool2d(_thin(strokes).float(), SHEET // SIZE)
+    if edges.sum() < 16:
+        raise Problem(f'"{name}" shows no line drawing: there is no thin and unbroken stroke on a plain background;'
+                      " draw one closed outline, half as wide as the sheet, with a dark pen on white, or use"
+                      " --edge-from for a picture")
+    return Drawing(edges, zoom)
 
 
-def _level(image: Tensor) -> Tensor:
-    """Subtract the nearest quadratic surface from (1, c, h, w): a lamp's light, a lens's dark corners."""
-    h, w = image.shape[2:]
-    y, x = torch.meshgrid(torch.linspace(-1, 1, h), torch.linspace(-1, 1, w), indexing="ij")
-    terms = torch.stack([torch.ones(h, w), x, y, x * y, x * x, y * y], -1).flatten(0, 1)
-    pixels = image[0].flatten(1).T
-    return (pixels - terms @ torch.linalg.lstsq(terms, pixels).solution).T.view_as(image)
+def _tone(sheet: Tensor) -> Tensor:
+    """Reduce a drawing (1, 3, h, w) to one channel (1, 1, h, w) in which strokes are lighter than the paper."""
+    # Strokes are few and differ much from the paper, so each channel is skewed towards them. A sign
+    # for each channel, and not one for all, is what red ink on an equally bright green needs.
+    skew = (sheet - _local_mean(sheet)).pow(3).mean((2, 3), keepdim=True)
+    return (sheet * skew.sign()).mean(1, keepdim=True)
 
 
-def _local_mean(image: Tensor, size: int) -> Tensor:
+def _strokes(tone: Tensor) -> Tensor:
+    """Where the tone (1, 1, h, w) of a drawing is that of strokes."""
+    # We compare with the paper near by: a photograph has shadows, a gradient of light, dark corners.
+    contrast = tone - _local_mean(tone)
+    strongest = contrast.flatten().kthvalue(int(0.998 * contrast.numel())).values
+    noise = contrast.abs().median()  # of a noisy photograph, chalk, or paper with squares
+    strokes = contrast > max(0.4 * strongest, 5 * noise, 0.003)
+    # A scanner's dark margin, or the table beside the paper, goes if anything is left without it.
+    frame = F.pad(torch.zeros_like(tone)[..., 1:-1, 1:-1], (1, 1, 1, 1), value=1.0)
+    inner = strokes & ~(spread(frame, strokes) > 0)
+    return inner if inner.sum() > SHEET / 4 else strokes
+
+
+def _local_mean(image: Tensor, size: int = WINDOW) -> Tensor:
+    """The mean of the pixels (1, c, h, w) in a square window around each."""
     rows = F.avg_pool2d(image, (1, size), 1, (0, size // 2), count_include_pad=False)
     return F.avg_pool2d(rows, (size, 1), 1, (size // 2, 0), count_include_pad=False)
 
 
-def _brighten(image: Tensor, size: int) -> Tensor:
-    rows = F.max_pool2d(image, (1, size), 1, (0, size // 2))
-    return F.max_pool2d(rows, (size, 1), 1, (size // 2, 0))
-
-
-def _darken(image: Tensor, size: int) -> Tensor:
-    return -_brighten(-image, size)
-
-
-def _lines(strokes: Tensor) -> Tensor:
-    """Strokes (1, 1, 256, 256) as thin lines (1, 1, 64, 64): no specks, no spurs to 3 pixels."""
-    middle = _thin(strokes).float()
-    line = _thin(F.max_pool2d(middle, 256 // SIZE) > 0)
-    pruned = line
-    for _ in range(3):
-        pruned = pruned & ~_ends(pruned)
-    for _ in range(3):  # what still ends here was a true end, so it grows back
-        pruned = pruned | (line & _grow(pruned & _ends(pruned)))
-    return _largest(pruned)
-
-
-def _largest(mask: Tensor) -> Tensor:
-    """The parts of a mask that are not specks beside the largest one."""
-    label = _label(mask)
-    size = label.flatten().bincount()
+def _without_specks(strokes: Tensor) -> Tensor:
+    """Remove the parts of (1, 1, 256, 256) that are much smaller than the largest one: dirt, and lines of the paper."""
+    coarse = F.max_pool2d(strokes.float(), SHEET // SIZE) > 0
+    part = _label(_grow(coarse)) * coarse  # the dashes of a broken line count as one part
+    size = part.flatten().bincount()
     size[0] = 0
-    return (size >= (0.15 * size.max()).clamp(min=8))[label]
+    large = (size >= SPECK * size.max())[part] & coarse
+    return strokes & (F.interpolate(large.float(), scale_factor=SHEET // SIZE) > 0)
 
 
-def _around(mask: Tensor) -> Tensor:
+def _is_filled(tone: Tensor, strokes: Tensor) -> bool:
+    """Whether the surface that strokes (1, 1, h, w) surround has their own tone, and not that of the paper outside."""
+    surrounded = torch.ones_like(strokes)
+    for side in (2, 3):
+        before = strokes.cummax(side).values
+        after = strokes.flip(side).cummax(side).values.flip(side)
+        surrounded = surrounded & before & after
+    wide = _grow(strokes)
+    inside = surrounded & ~wide
+    outside = _grow(strokes, 31) & ~surrounded & ~wide
+    if not inside.any() or not outside.any():
+        return False
+    line = tone[strokes].median()
+    paper = tone[outside].median()
+    return bool(tone[inside].median() > 0.4 * paper + 0.6 * line)
+
+
+def _to_known_size(strokes: Tensor) -> tuple[Tensor, float]:
+    """Scale strokes (1, 1, 256, 256) to the size of the toy world's outlines. Returns them and the scale."""
+    y, x = strokes[0, 0].nonzero().T
+    if not len(x):
+        return strokes, 1.0
+    points = torch.stack([x, y], 1) + 0.5
+    reach = points.var(0, correction=0).sum().sqrt().item() / (SHEET / 2)
+    zoom = min(max(1.0, REACH[0] / reach), REACH[1] / reach)
+    if zoom == 1:
+        return strokes, zoom
+    # The outline stays where it is, but inside the sheet and 2 % away from its border.
+    low, high = points.amin(0), points.amax(0)
+    middle = (low + high) / 2
+    room = (0.02 * SHEET + zoom * (high - low) / 2).clamp(max=SHEET / 2)
+    target = torch.minimum(torch.maximum(middle, room), SHEET - room)
+    left, top = (middle - target / zoom).round().int().tolist()
+    side = max(1, round(SHEET / zoom))
+    scaled = resized_crop(strokes.float(), top, left, side, side, [SHEET, SHEET], antialias=True)
+    return scaled > 0.3, zoom  # below one half, so that a thin stroke does not break
+
+
+def _thin(strokes: Tensor) -> Tensor:
+    """Thin strokes to their middle lines, one pixel wide (Zhang and Suen 1984)."""
+    while True:
+        before = strokes
+        for first in (True, False):
+            around = _neighbours(strokes)
+            north, _, east, _, south, _, west, _ = around
+            count = around.sum(0)
+            rises = (~around & around.roll(-1, 0)).sum(0)  # 1: to remove the pixel tears nothing apart
+            if first:
+                at_border = ~(north & east & south) & ~(east & south & west)
+            else:
+                at_border = ~(north & east & west) & ~(north & south & west)
+            strokes = strokes & ~((count >= 2) & (count <= 6) & (rises == 1) & at_border)
+        if torch.equal(strokes, before):
+            return strokes
+
+
+def _neighbours(mask: Tensor) -> Tensor:
     """The eight neighbours (8, 1, h, w) of each pixel of (1, 1, h, w), clockwise from the north."""
     steps = [(0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1), (1, 0), (1, 1)]
     return torch.cat([F.pad(mask, (x, -x, y, -y)) for x, y in steps])
 
 
-def _thin(ink: Tensor) -> Tensor:
-    """The strokes' middle lines, one pixel wide (Zhang and Suen 1984)."""
-    while True:
-        before = ink
-        for first in (True, False):
-            ring = _around(ink)
-            n, _, e, _, s, _, w, _ = ring
-            count, rises = ring.sum(0), (~ring & ring.roll(-1, 0)).sum(0)
-            open_side = ~(n & e & s) & ~(e & s & w) if first else ~(n & e & w) & ~(n & s & w)
-            ink = ink & ~((count >= 2) & (count <= 6) & (rises == 1) & open_side)
-        if torch.equal(ink, before):
-            return ink
-
-
-def _ends(line: Tensor) -> Tensor:
-    return _around(line).sum(0) <= 1
-
-
-def _grow(mask: Tensor) -> Tensor:
-    return _brighten(mask.float(), 3) > 0
+def _grow(mask: Tensor, size: int = 3) -> Tensor:
+    """The pixels with one of the mask's pixels in the square window around them."""
+    return F.max_pool2d(mask.float(), size, stride=1, padding=size // 2) > 0
 
 
 def _label(mask: Tensor) -> Tensor:
-    """A number for each part of a mask that hangs together: (1, 1, h, w) integers, 0 outside."""
+    """A number for each connected part of a mask: (1, 1, h, w) integers, 0 outside."""
     return spread(torch.arange(1.0, mask.numel() + 1).view(mask.shape), mask).long()
+
+
+# %% Hints
+
+STRAY = 0.25  # so much of a line may lie away from the enclosed area: the tips of a star do
+
+
+
+def hint_about(edges: Tensor) -> str:
+    """Why an edge map (1, 1, 64, 64) may not be a single closed outline; "" if it is one.
+
+    A gap of up to 2 pixels counts as closed.
+    """
+    check_images("the edge maps", edges, channels=[1])
+    line = F.pad(edges > 0.5, (1, 1, 1, 1))
+    walls = _grow(line)
+    open_places = _grow(~walls, 7)
+    if not open_places.all():
+        return ("the lines lie too close together to be told apart; if the shape is hatched or filled, draw its outline"
+                " alone")
+    area = _label(~walls)
+    enclosed = (area > 0) & (area != area[0, 0, 0, 0])
+    size = area[enclosed].bincount()
+    areas = int((size >= 4).sum())
+    if areas == 0:
+        return ("the lines enclose nothing, so the pictures may not follow them; close the gaps of the outline, and use"
+                " a pen of at most 6 % of the picture")
+    if areas > 1:
+        return (f"the lines enclose {areas} areas, but the networks know one outline; draw the outline alone, and give"
+                " the drawing of a thick pen to --edge and not to --edge-from")
+    stray = line & ~_grow(enclosed, 7)
+    if stray.sum() > STRAY * line.sum():
+        return ("some lines are not part of the closed outline; is there a frame, a shadow or a table in the picture?")
+    return ""
