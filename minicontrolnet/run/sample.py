@@ -83,7 +83,7 @@ def check_output(args: argparse.Namespace) -> None:
 
 def conditions_asked_for(args: argparse.Namespace) -> dict[str, Tensor]:
     """The conditions, each (1, c, 64, 64), that the options of a command name."""
-    from ..draw.drawings import doubt, edges_from_picture, palette_from_picture, read_image, trace
+    from ..draw.drawings import edges_from_picture, hint_about, palette_from_picture, read_image, trace
 
     conditions = {}
     if args.edge:
@@ -94,7 +94,7 @@ def conditions_asked_for(args: argparse.Namespace) -> dict[str, Tensor]:
         conditions["edge"] = edges_from_picture(args.edge_from)
     elif args.edge_map:
         conditions["edge"] = map_from_file(args.edge_map, 1)
-    if "edge" in conditions and not args.edge_map and (hint := doubt(conditions["edge"])):
+    if "edge" in conditions and not args.edge_map and (hint := hint_about(conditions["edge"])):
         print(f"hint: {hint}")
     if args.palette:
         conditions["palette"] = palette_from_picture(args.palette)
