@@ -53,7 +53,7 @@ def read_image(path: str | Path, at_most: int = 512) -> tuple[Tensor, Tensor]:
         raise Problem(f'"{path}" has pixels that are not finite numbers; save it anew as PNG')
     if opacity.max() == 0:
         raise Problem(f'"{path}" is fully transparent; give a picture that shows something')
-    return colours, opacity
+    return colours.clamp(0, 1), opacity
 
 
 def _decode(file: Image.Image, at_most: int) -> tuple[Tensor, Tensor]:
@@ -64,7 +64,7 @@ def _decode(file: Image.Image, at_most: int) -> tuple[Tensor, Tensor]:
         white = _white_of(file)
         grey = picture.convert("F")
         grey.thumbnail((at_most, at_most), Image.Resampling.BOX)
-        values = (pil_to_tensor(grey)[None] / white).clamp(0, 1)
+        values = pil_to_tensor(grey)[None] / white
         if _tag(file, PHOTOMETRIC) == WHITE_IS_ZERO:
             values = 1 - values
         return values.expand(-1, 3, -1, -1), torch.ones_like(values)
@@ -155,8 +155,8 @@ def _centre(image: Tensor) -> Tensor:
 # %% Tracing a line drawing; masks are (1, 1, h, w) bool
 
 SHEET = 256  # the longer side of the drawing that we trace, in pixels
-WINDOW = 65  # the paper's tone is averaged over so many pixels
-SPECK = 0.15  # a part of the drawing that is smaller than this share of the largest part is dirt
+WINDOW = 49  # the paper's tone is averaged over so many pixels
+SPECK = 0.2  # a part of the drawing that is smaller than this share of the largest part is dirt
 # How far the outlines of the toy world reach from their middle (root mean square, in halves of a picture): what the
 # networks follow well. Smaller and larger drawings are scaled.
 REACH = 0.38, 0.58
@@ -198,14 +198,22 @@ def _tone(sheet: Tensor) -> Tensor:
 def _strokes(tone: Tensor) -> Tensor:
     """Where the tone (1, 1, h, w) of a drawing is that of strokes."""
     # We compare with the paper near by: a photograph has shadows, a gradient of light, dark corners.
-    contrast = tone - _local_mean(tone)
-    strongest = contrast.flatten().kthvalue(int(0.998 * contrast.numel())).values
-    noise = contrast.abs().median()  # of a noisy photograph, chalk, or paper with squares
-    strokes = contrast > max(0.4 * strongest, 5 * noise, 0.003)
+    # The mean of 3x3 pixels is for noise, dithering, and the paper of a faint pencil.
+    contrast = _local_mean(tone, 3) - _local_mean(tone)
+    h, w = contrast.shape[2:]
+    rim = min(WINDOW // 4, (min(h, w) - 1) // 2)  # here the window is cut off, so that a gradient looks like a stroke
+    inside = contrast[..., rim : h - rim, rim : w - rim].flatten()
+    strongest = inside.kthvalue(max(1, int(0.998 * len(inside)))).values
+    noise = inside.abs().median()
+    if strongest < max(6 * noise, 0.003):  # the photograph of a blank sheet, or one colour
+        return torch.zeros_like(contrast, dtype=torch.bool)
+    strokes = contrast > 0.4 * strongest
     # A scanner's dark margin, or the table beside the paper, goes if anything is left without it.
     frame = F.pad(torch.zeros_like(tone)[..., 1:-1, 1:-1], (1, 1, 1, 1), value=1.0)
     inner = strokes & ~(spread(frame, strokes) > 0)
-    return inner if inner.sum() > SHEET / 4 else strokes
+    if inner.sum() > SHEET / 4 or noise > 0.001:
+        return inner
+    return strokes  # made on a computer, and its outline touches the border
 
 
 def _local_mean(image: Tensor, size: int = WINDOW) -> Tensor:
@@ -217,10 +225,10 @@ def _local_mean(image: Tensor, size: int = WINDOW) -> Tensor:
 def _without_specks(strokes: Tensor) -> Tensor:
     """Remove the parts of (1, 1, 256, 256) that are much smaller than the largest one: dirt, and lines of the paper."""
     coarse = F.max_pool2d(strokes.float(), SHEET // SIZE) > 0
-    part = _label(_grow(coarse)) * coarse  # the dashes of a broken line count as one part
+    part = _label(coarse)
     size = part.flatten().bincount()
     size[0] = 0
-    large = (size >= SPECK * size.max())[part] & coarse
+    large = (size >= SPECK * size.max())[part]
     return strokes & (F.interpolate(large.float(), scale_factor=SHEET // SIZE) > 0)
 
 
@@ -298,7 +306,7 @@ def _label(mask: Tensor) -> Tensor:
 
 # %% Hints
 
-STRAY = 0.25  # so much of a line may lie away from the enclosed area: the tips of a star do
+STRAY = 0.15  # so much of a line may lie away from the enclosed area: the tips of a star do, and wide strokes
 
 
 
@@ -312,8 +320,8 @@ def hint_about(edges: Tensor) -> str:
     walls = _grow(line)
     open_places = _grow(~walls, 7)
     if not open_places.all():
-        return ("the lines lie too close together to be told apart; if the shape is hatched or filled, draw its outline"
-                " alone")
+        return ("the lines lie too close together to be told apart; draw the outline alone, without hatching, and give"
+                " the drawing of a thick pen to --edge and not to --edge-from")
     area = _label(~walls)
     enclosed = (area > 0) & (area != area[0, 0, 0, 0])
     size = area[enclosed].bincount()
@@ -324,7 +332,7 @@ def hint_about(edges: Tensor) -> str:
     if areas > 1:
         return (f"the lines enclose {areas} areas, but the networks know one outline; draw the outline alone, and give"
                 " the drawing of a thick pen to --edge and not to --edge-from")
-    stray = line & ~_grow(enclosed, 7)
+    stray = line & ~_grow(enclosed, 11)
     if stray.sum() > STRAY * line.sum():
         return ("some lines are not part of the closed outline; is there a frame, a shadow or a table in the picture?")
     return ""

@@ -1,0 +1,586 @@
+"""Files of users as conditions: drawings by many pens, pictures of every mode, and files that are no pictures."""
+
+import math
+import os
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageDraw
+
+from minicontrolnet import edges_from_drawing, edges_from_picture, palette_from_picture
+from minicontrolnet.conditions import detect_edges, palette
+from minicontrolnet.draw.drawings import hint_about, read_image, trace
+from minicontrolnet.errors import Problem
+from minicontrolnet.measure.pictures import mask_iou, mask_of
+from minicontrolnet.sampling import sample, seeded_noise
+from minicontrolnet.shapes import SHAPES, random_batch, random_scenes, render, tokenize
+
+# %% Drawings
+
+
+def disc(radius: float, size: int = 64) -> torch.Tensor:
+    """The distance (size, size) of each pixel's centre from the middle, and a smooth disc's picture."""
+    line = torch.arange(size) + 0.5 - size / 2
+    distance = torch.hypot(line[None], line[:, None])
+    return distance, (radius + 0.5 - distance).clamp(0, 1).expand(1, 3, size, size)
+
+
+def parts(mask: torch.Tensor, diagonal: bool) -> int:
+    """How many parts of a mask (h, w) hang together, over corners or over sides only."""
+    number = (torch.arange(1.0, mask.numel() + 1).view(mask.shape) * mask)[None]
+    while True:  # each pixel takes the largest number near it
+        rows = F.max_pool2d(number, (1, 3), 1, (0, 1))
+        grown = F.max_pool2d(rows if diagonal else number, (3, 1), 1, (1, 0)).maximum(rows) * mask
+        if torch.equal(grown, number):
+            return int((number.unique() > 0).sum())
+        number = grown
+
+
+def scene(shape: str):
+    """One scene with this shape, and its outline's corners (n, 2) in [-1, 1]."""
+    scenes = random_scenes(64, torch.Generator().manual_seed(0))
+    first = (scenes.shape == list(SHAPES).index(shape)).nonzero()[0]
+    one = type(scenes)(*(field[first] for field in scenes))
+    one = one._replace(colour=torch.tensor([0]), background=torch.tensor([4]))
+    outline = SHAPES[shape]
+    turn = torch.arange(2 * outline.points) * math.pi / outline.points
+    reach = one.radius * outline.scale * torch.tensor([1, outline.notch]).repeat(outline.points)
+    turn = torch.polar(reach, turn + one.angle + outline.upright)
+    stretch = one.aspect.sqrt()
+    return one, (one.centre + torch.stack([turn.real * stretch, turn.imag / stretch], 1)).numpy()
+
+
+def pen(shape, size=256, width=4, ink=0, paper=255, mode="L", wobble=0.0, gap=0.0) -> Image.Image:
+    """A shape's outline drawn with a pen; ``wobble`` in picture widths, ``gap`` a share of the outline."""
+    corners = scene(shape)[1]
+    steps = np.linspace(0, len(corners), 240)
+    wrapped = np.vstack([corners, corners[:1]])
+    points = np.stack([np.interp(steps, range(len(wrapped)), axis) for axis in wrapped.T], 1)
+    points[:, 0] += 2 * wobble * np.sin(steps / len(corners) * 2 * math.pi * 7)
+    points = (points[int(gap * 240) :] + 1) * size / 2 - 0.5
+    picture = Image.new(mode, (size, size), paper)
+    closed = [tuple(p) for p in points] + ([tuple(points[1])] if not gap else [])
+    ImageDraw.Draw(picture).line(closed, fill=ink, width=width, joint="curve")
+    return picture
+
+
+def photo(picture: Image.Image, contrast: float = 0.7) -> Image.Image:
+    """As a phone sees it: grey ink, warm paper, a shadow's slope, dark corners and noise."""
+    h, w = picture.height, picture.width
+    y, x = np.mgrid[-1 : 1 : h * 1j, -1 : 1 : w * 1j]
+    light = (0.8 - 0.15 * x - 0.1 * y) * (1 - 0.15 * (x**2 + y**2))
+    paper = (1 - contrast + contrast * np.asarray(picture) / 255) * light * 255
+    noisy = paper[..., None] * [0.95, 0.92, 0.85] + np.random.default_rng(0).normal(0, 5, (h, w, 3))
+    return Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
+
+
+def on_glass(shape, colour) -> Image.Image:
+    """A drawing of one colour on transparent paper."""
+    picture = Image.new("RGBA", (256, 256), colour)
+    picture.putalpha(pen(shape, ink=255, paper=0))
+    return picture
+
+
+def with_specks(shape) -> Image.Image:
+    picture = pen(shape)
+    for x, y in np.random.default_rng(0).integers(0, 256, (40, 2)).tolist():
+        ImageDraw.Draw(picture).ellipse([x - 1, y - 1, x + 1, y + 1], fill=0)
+    ImageDraw.Draw(picture).line([(4, 4), (32, 12)], fill=0, width=3)
+    return picture
+
+
+def with_hairs(shape) -> Image.Image:
+    """Strokes of ink that leave the outline for 12 pixels, which are 3 of an edge map."""
+    picture, corners = pen(shape), (scene(shape)[1] + 1) * 128
+    for (x, y), (x2, y2) in zip(corners, np.roll(corners, -1, 0)):
+        x, y, along = (x + x2) / 2, (y + y2) / 2, np.array([x2 - x, y2 - y]) / math.hypot(x2 - x, y2 - y)
+        ImageDraw.Draw(picture).line([x, y, x + 12 * along[1], y - 12 * along[0]], fill=0, width=3)
+    return picture
+
+
+def with_margin(shape) -> Image.Image:
+    picture = pen(shape)
+    ImageDraw.Draw(picture).rectangle([0, 0, 7, 255], fill=40)
+    return picture
+
+
+RGB = dict(mode="RGB")
+STYLES = {
+    "1 pixel in 64": lambda s: pen(s, 64, 1),
+    "1 pixel in 256": lambda s: pen(s, 256, 1),
+    "1 pixel in 2000": lambda s: pen(s, 2000, 1),
+    "1 pixel in 2000, one bit": lambda s: pen(s, 2000, 1, 1, 0, "1"),
+    "60 pixels in 1000": lambda s: pen(s, 1000, 60),
+    "light on dark": lambda s: pen(s, ink=240, paper=20),
+    "faint pencil": lambda s: pen(s, 512, 2, ink=215, paper=245),
+    "yellow on white": lambda s: pen(s, ink=(250, 230, 60), paper=(255, 255, 255), **RGB),
+    "red on an equally bright green": lambda s: pen(s, ink=(200, 0, 0), paper=(0, 200, 0), **RGB),
+    "palette": lambda s: pen(s, ink=(200, 0, 0), paper=(255, 255, 255), **RGB).convert("P"),
+    "CMYK": lambda s: pen(s).convert("CMYK"),
+    "16 bits": lambda s: Image.fromarray(np.asarray(pen(s)).astype(np.uint16) * 200 + 3000),
+    "floats": lambda s: Image.fromarray(np.asarray(pen(s)).astype(np.float32) / 255),
+    "black on glass": lambda s: on_glass(s, "black"),
+    "white on glass": lambda s: on_glass(s, "white"),
+    "grey on glass": lambda s: on_glass(s, "black").convert("LA"),
+    "wobbly": lambda s: pen(s, wobble=0.005),
+    "slightly open": lambda s: pen(s, gap=0.03),
+    "photo": lambda s: photo(pen(s, 512, 5)),
+    "photo of a pencil drawing": lambda s: photo(pen(s, 512, 5), 0.4),
+    "specks": with_specks,
+    "hairs": with_hairs,
+    "scanner's dark margin": with_margin,
+}
+
+
+def saved(picture: Image.Image, folder, **options):
+    kind = {"CMYK": "jpg", "F": "tiff"}.get(picture.mode, "png")
+    picture.save(folder / f"drawing.{kind}", **options)
+    return folder / f"drawing.{kind}"
+
+
+def f1(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    """F1 of two edge maps at half their size; an edge counts if the other has one within a pixel."""
+
+    def near(e):
+        return F.max_pool2d(e, 3, stride=1, padding=1)
+
+    found, wanted = F.max_pool2d(found, 2), F.max_pool2d(wanted, 2)
+    precision = (found * near(wanted)).sum() / found.sum().clamp(min=1)
+    recall = (wanted * near(found)).sum() / wanted.sum()
+    return (2 * precision * recall / (precision + recall).clamp(min=1e-6)).item()
+
+
+@pytest.mark.parametrize("style, shape", [(style, "star") for style in STYLES]
+                         + [("photo", shape) for shape in SHAPES if shape != "star"])
+def test_a_drawing_becomes_its_shapes_outline(style, shape, tmp_path):
+    edges = edges_from_drawing(saved(STYLES[style](shape), tmp_path))
+    truth = detect_edges(render(scene(shape)[0])[0])
+    assert edges.shape == (1, 1, 64, 64) and set(edges.unique().tolist()) == {0, 1}
+    assert f1(edges, truth) > 0.95
+    assert edges.sum() < 1.6 * truth.sum(), "one thin line, not two"
+    assert hint_about(edges) == "", "one closed outline"
+
+
+@pytest.mark.parametrize("share", [0.15, 0.3, 0.5, 0.9, 0.96])
+def test_a_drawing_of_any_size_is_brought_to_the_size_that_the_networks_know(share, tmp_path):
+    picture = Image.new("L", (500, 500), 255)
+    low, high = 250 - 250 * share, 250 + 250 * share
+    ImageDraw.Draw(picture).ellipse([low, low, high, high], outline=0, width=6)
+    colours, opacity = read_image(saved(picture, tmp_path))
+    edges, zoom = trace(colours, opacity)
+    distance = (edges[0, 0].nonzero() + 0.5 - 32).norm(dim=1)
+    assert (distance - 32 * (share - 0.01) * zoom).abs().max() < 1.3, "round, in the middle, scaled by zoom"
+    assert 11 < distance.mean() < 20, "circles of the toy world have 12 to 18"
+    assert (zoom == 1) == (share == 0.5)
+    assert hint_about(edges) == ""
+
+
+def test_a_scaled_drawing_stays_where_it_is_but_inside_the_sheet(tmp_path):
+    for x in (100, 250, 400):
+        picture = Image.new("L", (500, 500), 255)
+        ImageDraw.Draw(picture).rectangle([x - 60, 190, x + 60, 310], outline=0, width=6)
+        at = edges_from_drawing(saved(picture, tmp_path))[0, 0].nonzero()
+        assert at.min() >= 1 and at.max() <= 62
+        centre = (at.amin(0) + at.amax(0) + 1) / 2
+        assert centre[1] == pytest.approx(min(max(x * 64 / 500, 11.8), 52.2), abs=1.5)
+        assert centre[0] == pytest.approx(32, abs=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("style", ["60 pixels in 1000", "photo", "photo of a pencil drawing", "specks", "wobbly"])
+def test_pictures_follow_a_drawing(style, shipped, tmp_path):
+    """The mask IoU of two pictures of each shape."""
+    for shape in SHAPES:
+        edges = edges_from_drawing(saved(STYLES[style](shape), tmp_path))
+        tokens = tokenize(["red on blue"] * 2)
+        control = (shipped.controls["edge"], edges.expand(2, -1, -1, -1))
+        pictures = sample(shipped.base, tokens, seeded_noise(2, 0), [control], steps=8)
+        truth = render(scene(shape)[0])[1].expand(2, -1, -1, -1)
+        assert mask_iou(mask_of(pictures), truth).mean() > 0.8
+
+
+def test_an_upright_picture_is_what_its_exif_says(tmp_path):
+    upright = pen("triangle").convert("RGB")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # "turn me clockwise to see me upright"
+    upright.rotate(90).save(tmp_path / "turned.jpg", exif=exif)
+    upright.save(tmp_path / "upright.jpg")
+    turned, wanted = (edges_from_drawing(tmp_path / n) for n in ("turned.jpg", "upright.jpg"))
+    assert f1(turned, wanted) > 0.99 > f1(turned.rot90(1, (2, 3)), wanted)
+
+
+def test_an_animation_is_its_first_frame(tmp_path):
+    frames = [pen(s) for s in ("star", "circle")]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    assert torch.equal(edges_from_drawing(tmp_path / "a.gif"), edges_from_drawing(saved(frames[0], tmp_path)))
+
+
+@pytest.mark.parametrize("size", [(400, 256), (256, 300)])
+def test_letterboxing_keeps_proportions(size, tmp_path):
+    picture = Image.new("L", size, 255)
+    x, y = size[0] / 2, size[1] / 2
+    ImageDraw.Draw(picture).ellipse([x - 84, y - 84, x + 84, y + 84], outline=0, width=4)
+    at = edges_from_drawing(saved(picture, tmp_path))[0, 0].nonzero() + 0.5
+    radius = (at - 32).norm(dim=1)
+    assert (radius - 82 * 64 / max(size)).abs().max() < 1
+
+
+# %% Pictures
+
+
+def picture_file(folder, image: torch.Tensor, mode: str = "RGB"):
+    array = (image[0].permute(1, 2, 0) * 255).round().byte().numpy()
+    return saved(Image.fromarray(array).convert(mode), folder)
+
+
+def test_a_toy_picture_gives_its_own_edges_and_palette(tmp_path):
+    image = random_batch(1, torch.Generator().manual_seed(3)).image
+    path = picture_file(tmp_path, image)
+    assert f1(edges_from_picture(path), detect_edges(image)) == 1
+    assert torch.allclose(palette_from_picture(path), palette(image), atol=1 / 255)
+
+
+def test_the_pictures_frame_is_no_edge(tmp_path):
+    _, image = disc(40, 200)
+    wide = torch.lerp(torch.linspace(0.2, 0.8, 200)[:, None], torch.tensor(1.0), image)[:, :, 50:150]
+    edges = edges_from_picture(picture_file(tmp_path, wide))[0, 0]
+    assert edges.sum() > 40 and edges[[*range(18), *range(46, 64)]].sum() == 0
+
+
+def test_the_palette_of_a_narrow_picture_has_its_grounds_colour_around_it(tmp_path):
+    colour = torch.tensor([0.2, 0.6, 1.0]).view(1, 3, 1, 1)
+    path = picture_file(tmp_path, colour.expand(-1, -1, 90, 30))
+    assert torch.allclose(palette_from_picture(path), colour.expand(-1, -1, 64, 64), atol=1e-5)
+
+
+def test_a_grey_picture_and_one_on_glass(tmp_path):
+    _, image = disc(20)
+    grey = edges_from_picture(picture_file(tmp_path, image, "L"))
+    glass = Image.new("RGBA", (64, 64), (20, 90, 160))
+    glass.putalpha(Image.fromarray((image[0, 0] * 255).byte().numpy()))
+    assert f1(grey, detect_edges(image)) == 1 and f1(edges_from_picture(saved(glass, tmp_path)), grey) == 1
+    assert (palette_from_picture(saved(glass, tmp_path))[..., 0, 0] > 0.8).all(), "white paper"
+
+
+# %% Values: 117 of 255 stays 117 of 255, whatever the mode and the depth
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def png(depth: int, colour_type: int, pixel: bytes, per_row: int) -> bytes:
+    """A PNG of 8x8 equal pixels, whose rows are ``pixel`` times ``per_row``."""
+    header = struct.pack(">IIBBBBB", 8, 8, depth, colour_type, 0, 0, 0)
+    rows = (b"\0" + pixel * per_row) * 8
+    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows))
+            + chunk(b"IEND", b""))
+
+
+def pgm(most: int) -> bytes:
+    value = round(117 / 255 * most)
+    return b"P5 8 8 %d\n" % most + (bytes([value]) if most < 256 else struct.pack(">H", value)) * 64
+
+
+def tiff(bits: int, sample_format: int, row: bytes, photometric: int = 1) -> bytes:
+    """A TIFF of 8x8 pixels whose rows are equal."""
+    tags = [(256, 8), (257, 8), (258, bits), (259, 1), (262, photometric), (273, 8 + 2 + 10 * 12 + 4), (277, 1),
+            (278, 8), (279, 8 * len(row)), (339, sample_format)]
+    entries = b"".join(struct.pack("<HHII", number, 4, 1, value) for number, value in tags)
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + struct.pack("<I", 0) + 8 * row
+
+
+def twelve_bits(value: int) -> bytes:
+    """Eight pixels of 12 bits."""
+    return bytes([value >> 4, (value & 15) << 4 | value >> 8, value & 255]) * 4
+
+
+DEEP = 117 * 257  # of 65535
+FILES = {
+    **{f"PGM up to {most}": pgm(most) for most in (100, 255, 511, 1023, 4095, 16383, 65535)},
+    "PNG, grey, 16 bits": png(16, 0, struct.pack(">H", DEEP), 8),
+    "PNG, grey and alpha, 16 bits": png(16, 4, struct.pack(">HH", DEEP, 65535), 8),
+    "PNG, RGB, 16 bits": png(16, 2, struct.pack(">HHH", DEEP, DEEP, DEEP), 8),
+    "PNG, RGBA, 16 bits": png(16, 6, struct.pack(">HHHH", DEEP, DEEP, DEEP, 65535), 8),
+    "TIFF, 12 bits": tiff(12, 1, twelve_bits(round(117 / 255 * 4095))),
+    "TIFF, 16 bits": tiff(16, 1, struct.pack("<H", DEEP) * 8),
+    "TIFF, 16 bits, white is 0": tiff(16, 1, struct.pack("<H", 65535 - DEEP) * 8, photometric=0),
+    "TIFF, 16 bits, signed": tiff(16, 2, struct.pack("<h", round(117 / 255 * 32767)) * 8),
+    "TIFF, 32 bits, of 255": tiff(32, 1, struct.pack("<I", 117) * 8),
+    "TIFF, 32 bits, of 65535": tiff(32, 2, struct.pack("<i", DEEP) * 8),
+    "TIFF, 32 bits, of all": tiff(32, 2, struct.pack("<i", round(117 / 255 * (2**31 - 1))) * 8),
+    "TIFF, floats of 1": tiff(32, 3, struct.pack("<f", 117 / 255) * 8),
+    "TIFF, floats of 255": tiff(32, 3, struct.pack("<f", 117) * 8),
+    "TIFF, floats of 65535": tiff(32, 3, struct.pack("<f", DEEP) * 8),
+    "PFM": b"Pf\n8 8\n-1.0\n" + struct.pack("<f", 117 / 255) * 64,
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_grey_of_117_stays_117_in_files_of_any_depth(name, tmp_path):
+    (tmp_path / "grey").write_bytes(FILES[name])
+    colours, opacity = read_image(tmp_path / "grey")
+    allowed = 0.6 / 100 if "100" in name else 0.6 / 255
+    assert torch.allclose(colours, torch.tensor(117 / 255), atol=allowed) and opacity.min() == 1
+    assert torch.allclose(palette_from_picture(tmp_path / "grey"), torch.tensor(117 / 255), atol=allowed)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "I", "F"])
+def test_a_grey_of_117_stays_117_in_every_mode(mode, tmp_path):
+    grey = Image.new("L", (8, 8), 117)
+    if mode == "CMYK":
+        picture = Image.new("CMYK", (8, 8), (138, 138, 138, 0))
+    elif mode == "I;16":
+        picture = Image.new("I;16", (8, 8), DEEP)
+    elif mode == "PA":
+        picture = grey.convert("P").convert("PA")
+    else:
+        picture = grey.convert(mode)
+    picture.save(tmp_path / "grey.tif")
+    assert torch.allclose(read_image(tmp_path / "grey.tif")[0], torch.tensor(117 / 255), atol=1.1 / 255)
+
+
+def test_one_bit_is_black_and_white(tmp_path):
+    picture = Image.new("1", (8, 8), 1)
+    picture.putpixel((2, 3), 0)
+    colours = read_image(saved(picture, tmp_path))[0]
+    assert colours.sum() == 63 * 3 and colours[0, :, 3, 2].sum() == 0
+
+
+def test_a_faint_drawing_of_9_bits_in_a_file_of_16_is_traced(tmp_path):
+    picture = Image.fromarray(np.asarray(pen("star")).astype(np.uint16) * 2)
+    truth = detect_edges(render(scene("star")[0])[0])
+    assert f1(edges_from_drawing(saved(picture, tmp_path)), truth) > 0.95
+
+
+def test_values_that_are_not_finite_are_refused(tmp_path):
+    for value in (math.nan, math.inf):
+        (tmp_path / "bad.tif").write_bytes(tiff(32, 3, struct.pack("<f", value) * 8))
+        for reader in READERS:
+            assert "not finite" in problem(reader, tmp_path / "bad.tif")
+
+
+# %% What cannot be used: one Problem, in one sentence
+
+READERS = [edges_from_drawing, edges_from_picture, palette_from_picture]
+
+
+def bad_file(kind: str, folder):
+    path = folder / "bad.png"
+    good = saved(pen("star", 400).convert("RGB"), folder).read_bytes()
+    contents = {"empty": b"", "text": b"no picture\n" * 50, "truncated": good[: len(good) // 2],
+                "header only": good[:40], "size 0": b"P5 0 0 255\n", "no": None}
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "truncated jpeg":
+        pen("star").save(folder / "whole.jpg")
+        path.write_bytes((folder / "whole.jpg").read_bytes()[:1500])
+    elif kind == "transparent":
+        Image.new("RGBA", (50, 50), (255, 0, 0, 0)).save(path)
+    elif kind == "bomb":
+        Image.new("1", (9500, 9500)).save(path)
+    elif contents[kind] is not None:
+        path.write_bytes(contents[kind])
+    return path
+
+
+def problem(reader, path) -> str:
+    with pytest.raises(Problem) as caught:
+        reader(path)
+    message = str(caught.value)
+    assert str(path) in message and message.isascii() and "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("kind, says", [
+    ("no", "does not exist"), ("folder", "is a folder"), ("empty", "cannot be read"),
+    ("text", "cannot be read"), ("truncated", "cannot be read"), ("truncated jpeg", "cannot be read"),
+    ("header only", "cannot be read"), ("size 0", "cannot be read"), ("bomb", "million pixels"),
+    ("transparent", "fully transparent")])
+def test_a_file_that_is_no_picture(kind, says, tmp_path):
+    path = bad_file(kind, tmp_path)
+    for reader in READERS:
+        assert says in problem(reader, path)
+        assert says in problem(reader, str(path))
+
+
+@pytest.mark.parametrize("name", ["", "x" * 5000 + ".png"])
+def test_a_name_that_no_file_can_have(name):
+    for reader in READERS:
+        problem(reader, name)
+
+
+def test_a_pipe_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    for reader in READERS:
+        assert "is a pipe" in problem(reader, tmp_path / "pipe.png")
+
+
+def test_paths_may_be_text_or_path_and_nothing_else(tmp_path):
+    path = saved(pen("star"), tmp_path)
+    assert torch.equal(edges_from_drawing(path), edges_from_drawing(str(path)))
+    for reader in READERS:
+        for wrong in (None, 3, 0.5, ["a.png"]):
+            with pytest.raises(Problem, match="give the name of its file"):
+                reader(wrong)
+
+
+@pytest.mark.parametrize("name", [b"star in Latin-1 \xe9.png", "\u661f.png".encode(), b" a b'\"$.png", b"-.png"])
+def test_names_in_any_encoding(name, tmp_path):
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/" + name)
+    pen("star").save(tmp_path / "plain.png")
+    os.rename(tmp_path / "plain.png", path)
+    assert edges_from_drawing(path).sum() > 100
+    with pytest.raises(Problem) as caught:
+        edges_from_drawing(path + "x")
+    assert "does not exist" in str(caught.value)
+
+
+def test_the_package_is_imported_without_pillow_and_torchvision():
+    code = "import sys, minicontrolnet; print([m for m in ('PIL', 'torchvision') if m in sys.modules])"
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("mode, size, colour", [
+    ("L", (200, 200), 255), ("RGB", (70, 50), (0, 0, 0)), ("RGB", (64, 64), (200, 30, 90)),
+    ("RGB", (1, 1), (255, 0, 0)), ("L", (1, 500), 90), ("L", (500, 1), 90), ("I;16", (40, 40), 30000)])
+def test_a_blank_picture_has_a_palette_but_no_edges(mode, size, colour, tmp_path):
+    path = saved(Image.new(mode, size, colour), tmp_path)
+    assert "no line drawing" in problem(edges_from_drawing, path)
+    assert "no edges" in problem(edges_from_picture, path)
+    assert (palette_from_picture(path).amax((2, 3)) - palette_from_picture(path).amin((2, 3))).max() < 1e-5
+
+
+def test_a_blank_photo_is_no_drawing(tmp_path):
+    assert "no line drawing" in problem(edges_from_drawing, saved(photo(Image.new("L", (300, 300), 255)), tmp_path))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_filled_shape_is_no_line_drawing(shape, tmp_path):
+    assert "filled shape" in problem(edges_from_drawing, picture_file(tmp_path, render(scene(shape)[0])[0]))
+
+
+def test_a_huge_picture_of_one_bit(tmp_path):
+    picture = Image.new("1", (9000, 9000), 1)
+    ImageDraw.Draw(picture).ellipse([2000, 2000, 7000, 7000], outline=0, width=90)
+    at = edges_from_drawing(saved(picture, tmp_path))[0, 0].nonzero() + 0.5
+    assert ((at - 32).norm(dim=1) - 2455 * 64 / 9000).abs().max() < 1
+
+
+# %% Hints
+
+
+def blank() -> tuple[Image.Image, ImageDraw.ImageDraw]:
+    picture = Image.new("L", (512, 512), 255)
+    return picture, ImageDraw.Draw(picture)
+
+
+def overlapping_circles() -> Image.Image:
+    picture, draw = blank()
+    draw.ellipse([80, 130, 330, 380], outline=0, width=8)
+    draw.ellipse([200, 130, 450, 380], outline=0, width=8)
+    return picture
+
+
+def pentagram() -> Image.Image:
+    picture, draw = blank()
+    tips = [(256 + 190 * math.sin(k * 0.8 * math.pi), 256 - 190 * math.cos(k * 0.8 * math.pi)) for k in range(6)]
+    draw.line(tips, fill=0, width=8)
+    return picture
+
+
+def hatched(step: int, width: int = 2) -> Image.Image:
+    """A star filled with lines; ``step`` pixels of 512 from one to the next."""
+    picture, draw = blank()
+    for x in range(-512, 512, step):
+        draw.line([(x, 0), (x + 512, 512)], fill=0, width=width)
+    inside = Image.new("L", (512, 512), 0)
+    corners = [tuple(p) for p in (scene("star")[1] + 1) * 256]
+    ImageDraw.Draw(inside).polygon(corners, fill=255)
+    paper = pen("star", 512, 6)
+    return Image.composite(Image.fromarray(np.minimum(picture, paper)), paper, inside)
+
+
+def hatched_outline() -> Image.Image:
+    """A circle whose line is made of short strokes across it."""
+    picture, draw = blank()
+    for k in range(120):
+        x, y = math.cos(k * math.pi / 60), math.sin(k * math.pi / 60)
+        draw.line([256 + 135 * x, 256 + 135 * y, 256 + 165 * x, 256 + 165 * y], fill=0, width=3)
+    return picture
+
+
+def dashed() -> Image.Image:
+    picture, draw = blank()
+    for degrees in range(0, 360, 15):
+        draw.arc([106, 106, 406, 406], degrees, degrees + 8, fill=0, width=6)
+    return picture
+
+
+def framed() -> Image.Image:
+    picture, draw = blank()
+    draw.rectangle([30, 30, 480, 480], outline=0, width=5)
+    draw.ellipse([150, 150, 360, 360], outline=0, width=8)
+    return picture
+
+
+def with_a_long_line() -> Image.Image:
+    picture = pen("circle", 512, 8)
+    ImageDraw.Draw(picture).line([(20, 500), (500, 30)], fill=0, width=6)
+    return picture
+
+
+HINTS = {
+    overlapping_circles: "enclose 3 areas",
+    pentagram: "enclose 6 areas",
+    framed: "enclose 2 areas",
+    with_a_long_line: "not part of the closed outline",
+    lambda: hatched(14, 3): "too close together",
+    hatched_outline: "",
+    dashed: "enclose nothing",
+    lambda: pen("star", 512, 8, gap=0.3): "enclose nothing",
+}
+
+
+@pytest.mark.parametrize("drawn, says", HINTS.items())
+def test_a_hint_names_what_is_wrong_with_a_drawing(drawn, says, tmp_path):
+    said = hint_about(edges_from_drawing(saved(drawn(), tmp_path)))
+    assert says in said and bool(said) == bool(says)
+
+
+def test_of_a_finely_hatched_shape_the_outline_is_traced(tmp_path):
+    truth = detect_edges(render(scene("star")[0])[0])
+    for step in (8, 12):
+        assert f1(edges_from_drawing(saved(hatched(step), tmp_path)), truth) > 0.95
+
+
+def test_a_dashed_outline_is_as_large_as_it_was_drawn(tmp_path):
+    edges, zoom = trace(*read_image(saved(dashed(), tmp_path)))
+    assert zoom == 1
+    distance = (edges[0, 0].nonzero() + 0.5 - 32).norm(dim=1)
+    assert (distance - 147 / 8).abs().max() < 1.3
+
+
+def test_a_thick_pen_given_as_a_picture_is_told_of_edge(tmp_path):
+    path = saved(pen("star", 500, 30), tmp_path)
+    assert "to --edge and not to --edge-from" in hint_about(edges_from_picture(path))
+    assert hint_about(edges_from_drawing(path)) == ""
+
+
+def test_edge_maps_of_the_toy_world_get_no_hint():
+    for edges in detect_edges(random_batch(100, torch.Generator().manual_seed(0)).image):
+        assert hint_about(edges[None]) == ""
+
+
+def test_a_hint_is_about_an_edge_map():
+    with pytest.raises(Problem):
+        hint_about(torch.zeros(1, 3, 64, 64))
