@@ -1,130 +1,211 @@
 # %% [markdown]
-# # Lesson 01: How does a small UNet draw from noise, and what can words not say?
-# DDPM (Ho et al. 2020), DDIM (Song et al. 2021). The paper: Sec. 1, Eq. 5. One minute.
+# # Lesson 01: How does a small network turn noise into a picture?
+#
+# A *diffusion model* learns one simple thing: to look at a noisy picture and guess the
+# noise in it. That is enough to generate pictures from nothing but noise (Ho et al.,
+# "Denoising Diffusion Probabilistic Models", 2020). In this lesson you
+#
+# 1. add noise to a picture and see what the network has to learn (Eq. 5 of the paper),
+# 2. write the sampling loop, in ten lines, and watch a picture appear,
+# 3. find out what a prompt cannot say, which is the reason for ControlNet (Sec. 1).
+#
+# It takes one minute. Then do exercises 01a to 01c, and read diffusion.py.
 
 # %%
 import os
 import sys
-from statistics import fmean
 
-sys.path.insert(0, os.path.dirname(sys.argv[0]))  # this folder, also under python -P
+sys.path.insert(0, os.path.dirname(sys.argv[0]))  # finds the folder of the lessons
 import torch
 from lesson import Lesson, load_pictures, load_results, table
-from lesson.figures_01 import noising_and_sampling, one_prompt_many_poses, targets
+from lesson.figures_01 import noising_and_sampling, one_prompt_many_poses, outputs
 
-from minicontrolnet import (ALPHA_BAR, ddim_times, difference, eps_from_x0, held_out, load_base,
-                            load_classifier, pose_errors, q_sample, sample, sample_steps,
+from minicontrolnet import (ALPHA_BAR, ddim_times, difference, eps_from_x0, held_out,
+                            load_base, load_classifier, pose_errors, q_sample, sample,
                             shapes_right, to_image, x0_from_eps)
 
 lesson = Lesson("01_ddpm", steps=25, quick_steps=3, meaning="DDIM steps")
-base = load_base(device=lesson.device)
-guess = lesson.predict('Many pictures of "red star on blue", each from its own noise. They',
-                       a="are alike: the prompt says it all",
-                       b="agree in colours and shape; place, size and tilt differ",
-                       c="agree in nothing")
+base = load_base(device=lesson.device)  # a network that is trained already
+
+guess = lesson.predict('We generate many pictures for the prompt "red star on blue", each'
+                       " from its own noise. What will they look like?",
+                       a="they are alike, because the prompt says everything",
+                       b="they agree in colours and shape, but not in place, size and tilt",
+                       c="they agree in nothing")
 
 # %% [markdown]
-# ## Noise, and what is learned (Eq. 5)
-# x0 is a picture, its values in [-1, 1]. eps is noise of the same shape: each value is
-# drawn from a Gaussian. The time t, 0 to 999, tells how noisy their mixture xt is:
-# alpha_bar, the share of the picture's variance that is left, falls from 1 to 0. The
-# network sees xt, t and the prompt, and guesses eps; the loss is the mean square of
-# what it misses. Training draws a picture, a time and noise, and lowers that. To guess
-# eps is to guess the picture, too: solve the mixture for x0 (`x0_from_eps`).
+# ## Adding noise
+#
+# Take a picture x0, with values in [-1, 1], and Gaussian noise eps of the same shape.
+# We mix them:
+#
+#     xt = sqrt(alpha_bar[t]) * x0 + sqrt(1 - alpha_bar[t]) * eps
+#
+# The *time* t goes from 0 to 999. As it does, alpha_bar[t] falls from about 1 to about 0,
+# so xt goes from the picture to pure noise. Nothing is learned here: it is a formula.
 
 # %%
-truth, noise = held_out(8 if lesson.quick else 64, lesson.device)
+n = 8 if lesson.quick else 64
+truth, noise = held_out(n, lesson.device)  # pictures that the network has never seen
+x0 = truth.x0
 prompt = truth.prompt
-t = torch.full_like(prompt[:, 0], 500)
-xt = ALPHA_BAR[500].sqrt() * truth.x0 + (1 - ALPHA_BAR[500]).sqrt() * noise
-assert torch.allclose(xt, q_sample(truth.x0, t, noise), atol=1e-6)
+
+t = torch.full((n,), 500, device=lesson.device)
+xt = ALPHA_BAR[500].sqrt() * x0 + (1 - ALPHA_BAR[500]).sqrt() * noise
+assert torch.allclose(xt, q_sample(x0, t, noise), atol=1e-6)
+print(f"at t = 500, {ALPHA_BAR[500]:.0%} of the picture's variance is left")
+
+# %% [markdown]
+# `q_sample` in diffusion.py is this formula. The top row of the first figure shows it at
+# seven times.
+#
+# ## What the network learns
+#
+# The network sees xt, t and the prompt, and predicts the noise. Its loss is the mean
+# squared error (Eq. 5 of the paper):
+#
+#     loss = mean of (eps - network(xt, t, prompt))^2
+#
+# Each training step picks random pictures, times and noise, and takes a gradient step on
+# this loss. Let us see how well our trained network does at t = 500. A network that knows
+# nothing would predict 0, and its error would be the variance of the noise, which is 1.
+
+# %%
 with torch.no_grad():
     eps = base(xt, t, prompt)
-missed = (eps - noise).square().mean()
-print(f"At t = 500 eps is missed by {missed:.3f}; a guess of 0 misses {noise.square().mean():.2f}")
+error = (eps - noise).square().mean()
+print(f"mean squared error of the predicted noise: {error:.3f}")
 
 # %% [markdown]
-# ## Drawing is guessing, again and again (DDIM)
-# Start with noise alone. Guess the picture, mix that with the guessed noise for a
-# smaller t, guess again. At first the mean of all that may come is the best guess.
+# The error is small, so the network knows most of the noise. And if we know the noise, we
+# know the picture, too: we only have to solve the mixture above for x0.
+#
+#     x0 = (xt - sqrt(1 - alpha_bar[t]) * eps) / sqrt(alpha_bar[t])
+#
+# So predicting the noise and predicting the picture are the same task.
+#
+# ## From noise to a picture
+#
+# Now start from pure noise, where there is no picture yet. The network still predicts one.
+# At first its prediction is blurred: it is the average of everything that could come out.
+# So we do not believe it entirely. We mix a little less noise back in and ask again. Now
+# the picture is a little more certain, and the next prediction is sharper. This is the
+# DDIM sampler (Song et al., 2021), and it is the heart of every diffusion model.
 
 # %%
-times = ddim_times(lesson.steps)  # from 999 down to -1, the clean picture
-states = [noise]
-guesses = []
-for xt, x0 in sample_steps(base, prompt, noise, guidance_scale=1, steps=lesson.steps):
-    states.append(xt)
-    guesses.append(x0)
-drawn = to_image(x0)  # sample returns this
-
-# %%
-t, t_next = (torch.full_like(prompt[:, 0], time) for time in times[:2])
-with torch.no_grad():
-    eps = base(noise, t, prompt)
-x0 = x0_from_eps(eps, noise, t).clamp(-1, 1)
-xt = q_sample(x0, t_next, eps_from_x0(x0, noise, t))
-assert torch.allclose(xt, states[1], atol=1e-4)  # the first step, by hand
-lesson.save_figure(noising_and_sampling(
-    truth.x0[3], noise[3], [xt[3] for xt in states], [x0[3] for x0 in guesses], times, prompt[3]),
-    "_noising")
+times = ddim_times(lesson.steps)  # from 999 down to 0, and -1 for the clean picture
+xt = noise
+states = [xt]
+predictions = []
+for now, later in zip(times, times[1:]):
+    t = torch.full((n,), now, device=lesson.device)
+    with torch.no_grad():
+        eps = base(xt, t, prompt)              # 1. predict the noise
+    x0 = x0_from_eps(eps, xt, t).clamp(-1, 1)  # 2. the picture that this implies
+    eps = eps_from_x0(x0, xt, t)               #    (clamping has changed it a little)
+    if later >= 0:
+        xt = q_sample(x0, torch.full_like(t, later), eps)  # 3. mix in less noise
+        states.append(xt)
+    predictions.append(x0)
 
 # %% [markdown]
-# ## Guidance (Ho and Salimans 2022)
-# One prompt in ten was empty in training, so the network can guess without one, too. Go
-# from that guess to the one with the prompt, and beyond: eps_empty + scale (eps_prompt
-# - eps_empty). Shapes get clearer; a few stars have four tips all the same.
+# The last prediction is the picture. `sample` runs the same loop, so it must give the same
+# pictures.
 
 # %%
-classifier = load_classifier()
-sharper = sample(base, prompt, noise, guidance_scale=2.5, steps=lesson.steps)
-for scale, images in {1: drawn, 2.5: sharper}.items():
+pictures = to_image(x0)  # from [-1, 1] to [0, 1]
+same = sample(base, prompt, noise, guidance_scale=1, steps=lesson.steps)
+assert torch.allclose(pictures, same, atol=1e-4)
+lesson.save_figure(noising_and_sampling(truth.x0[3], noise[3], [xt[3] for xt in states],
+                                        [x0[3] for x0 in predictions], times, prompt[3]),
+                   "_noising")
+
+# %% [markdown]
+# Look at the bottom row of the figure from left to right. The colours are decided first,
+# then the place of the shape, and its outline last.
+#
+# ## Guidance: listening to the prompt more closely
+#
+# In training, one prompt in ten was replaced by the empty prompt. So the network can
+# predict the noise with the prompt and without it. The difference between the two is what
+# the prompt contributes, and *classifier-free guidance* (Ho and Salimans, 2022) amplifies it:
+#
+#     eps = eps_empty + guidance_scale * (eps_prompt - eps_empty)
+#
+# A scale of 1 is the plain prediction. How often is the shape right with a scale of 2.5?
+
+# %%
+classifier = load_classifier()  # a small network that names the shape in a picture
+guided = sample(base, prompt, noise, guidance_scale=2.5, steps=lesson.steps)
+for scale, images in {1: pictures, 2.5: guided}.items():
     right = shapes_right(images.cpu(), prompt.cpu(), classifier).float().mean()
-    print(f"guidance {scale}: the prompt's shape in {right:.0%} of {len(noise)}")
+    print(f"guidance scale {scale}: {right:.0%} of {n} pictures show the right shape")
 
 # %% [markdown]
-# ## What words cannot say (Sec. 1)
-# A pose is place, size and tilt. How far are drawn stars from one that is upright and
-# in the middle? Stars of the data are tilted by up to 23 degrees, 11 on average.
+# Guidance makes the shapes clearer. A few stars still have four tips. Lesson 06 looks at
+# what guidance does to control.
+#
+# ## What words cannot say
+#
+# The prompt names two colours and a shape. Nothing in it says where the shape is, how large
+# it is or how it is tilted; we call these three its *pose*. So we generate many pictures for
+# one prompt, and measure how far their stars are from the middle and how far they are tilted.
 
 # %%
 stars = sample(base, "red star on blue", noise, steps=lesson.steps)
-scenes = truth.scenes
-upright = scenes._replace(shape=torch.full_like(scenes.shape, 3),
-                          angle=torch.zeros_like(scenes.angle),
-                          centre=torch.zeros_like(scenes.centre))
-tilt, place = pose_errors(stars, upright)
-print(f"tilted by {tilt.mean():.0f} degrees, {place.mean():.0f} pixels from the middle")
-lesson.reveal(guess, "b", because="the noise chooses what the prompt leaves open.",
-              a="three words leave room for every place, size and tilt: see the figure.",
-              c="the words are obeyed; only what they do not say is free.")
+upright = truth.scenes._replace(shape=torch.full_like(truth.scenes.shape, 3),  # a star
+                                angle=torch.zeros_like(truth.scenes.angle),
+                                centre=torch.zeros_like(truth.scenes.centre))
+tilt, distance = pose_errors(stars, upright)
+print(f"the stars are tilted by {tilt.mean():.0f} degrees on average")
+print(f"and are {distance.mean():.0f} pixels away from the middle")
+
+# %%
+lesson.reveal(guess, "b", because="the noise decides everything that the prompt leaves open.",
+              a="the prompt does not mention place, size or tilt, so these are free.",
+              c="colours and shape are those of the prompt; only the rest is free.")
 lesson.save_figure(one_prompt_many_poses(stars))
 
 # %% [markdown]
-# ## What to put out (a first reader may skip this)
-# This base puts out x0, read as eps by one formula (`to_eps`); v is another way. An
-# error d of x0 is one of d sqrt(alpha_bar / (1 - alpha_bar)) in eps: Eq. 5, all errors
-# of eps alike, counts small t most, where a picture is nearly done. So v and x0 have
-# weights of their own (`loss_weight`). And eps of a patch is 48 numbers of noise, to go
-# through 32 channels. lessons/experiments/01_ddpm.py compares four, after steps that
-# suffice for colours and not for shapes (by chance 0.25 are right).
+# A longer prompt would not help, because no word of the toy world describes a pose. An
+# outline could: it has hundreds of numbers. To make the network follow an outline *without
+# retraining it* is what ControlNet does. Lesson 02 begins with the question why we should
+# not simply retrain it.
+#
+# ## For the curious: what should the network output?
+#
+# You can skip this part at a first reading. We said that predicting the noise and predicting
+# the picture are the same task. For the formula that is true. For training it is not: an
+# error d in x0 is an error
+#
+#     d * sqrt(alpha_bar / (1 - alpha_bar))
+#
+# in eps. At early, noisy times this factor is nearly 0. So the loss above hardly notices what
+# the network predicts at the times when the picture is decided. There are two remedies. The
+# network can output the picture instead of the noise, and the loss can weight early times
+# more (`loss_weight`). Our base does both; `forward` turns its output into eps, so nothing
+# else in this course has to know. A record of four networks, trained for 500 steps each with
+# three seeds, shows the difference.
 
 # %%
 record = load_results("01_ddpm")
 arms = record["numbers"]
-scores = ["error of eps", "colour accuracy", "shape accuracy"]
-rows = [["puts out", *scores]]
-for name, arm in arms.items():
-    rows.append([name, *(f"{fmean(arm[score]):.3f}" for score in scores)])
+rows = [["the network outputs", "loss", "both colours right"]]
+for name, loss in {"eps": "Eq. 5", "v": "weighted", "x0 by Eq. 5": "Eq. 5", "x0": "weighted"}.items():
+    right = torch.tensor(arms[name]["colour accuracy"]).mean()
+    rows.append([name.removesuffix(" by Eq. 5"), loss, f"{right:.0%}"])
 table(rows)
 
+# %% [markdown]
+# (v is a mixture of noise and picture; see `eps_from_v`.) After so few steps, only the network
+# that outputs x0 with the weighted loss has learned the colours. Both changes matter: with
+# Eq. 5 the same output fails.
+
 # %%
-sentences = []
-for one, other in [("x0", "x0 by Eq. 5"), ("x0 by Eq. 5", "eps")]:
-    for score in ["clean pixels", "colour accuracy"]:
-        more = difference(arms[one][score], arms[other][score])
-        sentences.append(f"{one} less {other}, {score}: {more}, {more.verdict}")
-seeds = len(arms["x0"]["clean pixels"])
-lesson.verdict(f"After {record['steps']} steps, {seeds} seeds:", *sentences)
-right_colours = {name: fmean(arm["colour accuracy"]) for name, arm in arms.items()}
-lesson.save_figure(targets(load_pictures("01_ddpm"), right_colours, record["steps"]), "_targets")
+seeds = len(arms["x0"]["colour accuracy"])
+gain = difference(arms["x0"]["colour accuracy"], arms["x0 by Eq. 5"]["colour accuracy"])
+lesson.verdict(f"For a network that outputs x0, weighting the loss raises the share of right"
+               f" colours by {gain.mean:.2f} (95 % interval {gain.low:.2f} to {gain.high:.2f},"
+               f" {seeds} seeds, {record['steps']} steps): {gain.verdict}.")
+lesson.save_figure(outputs(load_pictures("01_ddpm"), arms, record["steps"]), "_targets")
 print("\nEXERCISES  01a, 01b, 01c: python lessons/exercises")

@@ -1,145 +1,238 @@
 # %% [markdown]
-# # Lesson 03: Can weights that are all zero learn?
-# Sec. 3.1, Eq. 2-3 and Fig. 2b; the authors' FAQ answers "is the gradient zero, too?"
-# After 03a read `zero_conv`, `ControlNet` in minicontrolnet/controlnet.py. 40 seconds.
+# # Lesson 03: How can weights that are all zero learn?
+#
+# ControlNet joins its trainable copy to the locked base through *zero convolutions*:
+# 1x1 convolutions whose weights and biases start at zero (Sec. 3.1, Eq. 2 and 3). At
+# first their output is zero, so the base works as if the copy were not there. But if
+# the weights are zero, are their gradients not zero, too? In this lesson you
+#
+# 1. work out the gradients of one zero convolution by hand, and train it,
+# 2. watch gradients reach one part of a ControlNet after another,
+# 3. see what goes wrong when the convolutions start from random weights.
+#
+# It takes about a minute. Then do exercises 03a and 03b, and read `zero_conv` and
+# `ControlNet` in minicontrolnet/controlnet.py.
 
 # %%
 import os
 import sys
 
-sys.path.insert(0, os.path.dirname(sys.argv[0]))  # this folder, also under python -P
+sys.path.insert(0, os.path.dirname(sys.argv[0]))  # finds the folder of the lessons
 import torch
 from lesson import Lesson, table
-from lesson.figures_03 import first_gradients, gradients_and_losses, same_start
+from lesson.figures_03 import first_gradients, from_zero, same_start
 from torch import nn
 from tqdm import tqdm
 
-from minicontrolnet import (Control, ControlNet, Training, control_loss, detect_edges, held_out,
+from minicontrolnet import (ControlNet, Training, control_loss, detect_edges, held_out,
                             load_base, loss_of_condition, sample, seeded, zero_conv,
                             zero_conv_gradients)
 
-lesson = Lesson("03_zero_conv", steps=60, quick_steps=2)
-base = load_base(device=lesson.device)
-guess = lesson.predict("All zero convs have weight 0 and bias 0. At the first backward pass",
-                       a="every gradient is 0: nothing can learn",
-                       b="only the zero convs at the outputs have a gradient other than 0",
-                       c="the whole copy has one, and so has the base")
+lesson = Lesson("03_zero_conv", steps=80, quick_steps=2)
+generator = torch.Generator().manual_seed(lesson.seed)
+base = load_base(device=lesson.device)  # locked: no weight of it asks for a gradient
+
+guess = lesson.predict("Every zero convolution has weight 0 and bias 0. In the first backward"
+                       " pass, which parameters get a gradient that is not zero?",
+                       a="none, so nothing can ever learn",
+                       b="only the zero convolutions at the copy's outputs",
+                       c="all of the copy, and the base as well")
 
 # %% [markdown]
-# ## One zero conv by hand, and two in a row
-# y = W x + b with W = b = 0, and g = dL/dy. Then dL/dW = g x^T holds the input, which
-# is not 0, and not the weight. dL/db is the sum of g. But dL/dx = W^T g = 0: nothing
-# gets through. Of two in a row the outer one's input is 0, so its weight stays 0, and
-# so the inner one learns nothing. Only the outer bias moves.
+# ## One zero convolution, by hand
+#
+# At each pixel a 1x1 convolution computes y = W x + b. Write g for dL/dy, the gradient
+# that arrives from above. The chain rule gives
+#
+#     dL/dW = g x^T        dL/db = g        dL/dx = W^T g
+#
+# (for dL/dW and dL/db we add up all pixels). The gradient of W contains the *input* x, not
+# W itself. So it is not zero, even though W is. The gradient of x does contain W, so it is
+# zero: for now the layer passes nothing on to the layers below it. Let us check that
+# autograd agrees.
 
 # %%
-generator = torch.Generator().manual_seed(lesson.seed)
-x, g = torch.randn(2, 2, 3, 4, 4, dtype=torch.float64, generator=generator)
+x = torch.randn(2, 3, 4, 4, dtype=torch.float64, generator=generator)
+g = torch.randn(2, 3, 4, 4, dtype=torch.float64, generator=generator)
+
 conv = zero_conv(3).double()
-y = conv(x.requires_grad_())
+x.requires_grad_()
+y = conv(x)
 y.backward(g)
-dw, db, dx = zero_conv_gradients(x.detach(), conv.weight.detach()[:, :, 0, 0], g)
-assert torch.allclose(conv.weight.grad[:, :, 0, 0], dw, atol=1e-12) and dw.all()
-assert torch.allclose(conv.bias.grad, db, atol=1e-12) and db.all()
-assert not x.grad.any() and not dx.any()
+
+weight = conv.weight.detach()[:, :, 0, 0]
+dw, db, dx = zero_conv_gradients(x.detach(), weight, g)  # the three formulas above
+assert torch.allclose(conv.weight.grad[:, :, 0, 0], dw)
+assert torch.allclose(conv.bias.grad, db)
+assert torch.equal(x.grad, dx)
+for name, gradient in (("dL/dW", dw), ("dL/db", db), ("dL/dx", dx)):
+    print(f"largest entry of {name}: {gradient.abs().max():.1f}")
+
+# %% [markdown]
+# Two of the three gradients are not zero. So a zero convolution can learn, and we can watch
+# it. Let it learn to exchange the first two channels of its input.
+
+# %%
+conv = zero_conv(3).double()
+x = x.detach()
+target = x[:, [1, 0, 2]]
+optimiser = torch.optim.SGD(conv.parameters(), lr=0.3)
+for step in range(41):
+    loss = (conv(x) - target).square().mean()
+    if step % 10 == 0:
+        print(f"step {step:2}: loss {loss.item():.3f}")
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+
+# %% [markdown]
+# After one step the weights are no longer zero, and from then on it is an ordinary layer.
+#
+# ## Why ControlNet never puts two in a row
+#
+# Stack two zero convolutions, and training is stuck. The input of the outer one is zero, so
+# its weight gets no gradient. The inner one gets no gradient because the outer weight is
+# zero. Only the outer bias can move.
 
 # %%
 pair = nn.Sequential(zero_conv(3), zero_conv(3)).double()
-optimiser = torch.optim.SGD(pair.parameters(), lr=0.01)
-for _ in range(5):
+optimiser = torch.optim.SGD(pair.parameters(), lr=0.3)
+for _ in range(40):
     optimiser.zero_grad()
-    loss = (pair(x.detach()) - 1).square().sum()
+    loss = (pair(x) - target).square().mean()
     loss.backward()
     optimiser.step()
-assert [name for name, p in pair.named_parameters() if p.any()] == ["1.bias"]
+
+moved = [name for name, parameter in pair.named_parameters() if parameter.any()]
+print("after 40 steps these parameters have moved:", moved)
+assert moved == ["1.bias"]
 
 # %% [markdown]
-# ## The whole network: who wakes when
-# A ControlNet has zero convs at its outputs and one behind the condition encoder; the
-# copy stands between. A gradient of None is not one of 0: the locked base's weights ask
-# for none, so none is computed. An exact 0 was computed, and will not stay.
+# ## Gradients spread through a ControlNet, one part per step
+#
+# A ControlNet has zero convolutions at its 13 outputs, and one more behind the condition
+# encoder. The copy of the base's encoder lies between them, and its outputs are not zero. So
+# it is not the bad case above. In the first backward pass only the output convolutions get a
+# gradient. Once they have moved, the copy gets one, and so on down. We take four training
+# steps and write down the size of each part's gradient.
 
 # %%
 control = seeded(lesson.seed, ControlNet, base)
-parts = {"locked base": base,
-         "condition encoder": control.condition_encoder.layers[:-1],
-         "zero conv at the input": control.condition_encoder.layers[-1],
-         "copy": nn.ModuleList([control.embedding, control.encoder]),
-         "zero convs at the outputs": control.zero_convs}
+parts = {
+    "locked base": base,
+    "condition encoder": control.condition_encoder.layers[:-1],
+    "zero conv at the input": control.condition_encoder.layers[-1],
+    "copy": nn.ModuleList([control.embedding, control.encoder]),
+    "zero convs at the outputs": control.zero_convs,
+}
 
 
-def gradient_norm(part):
+def gradient_norm(part: nn.Module) -> float | None:
     gradients = [p.grad for p in part.parameters() if p.grad is not None]
-    return nn.utils.get_total_norm(gradients).item() if gradients else None
+    if not gradients:
+        return None
+    return float(f"{nn.utils.get_total_norm(gradients):.0e}")  # one digit says enough
 
 
-optimiser = torch.optim.AdamW(control.parameters())
+# %%
 loss_of = control_loss(base, "edge", drop=0.0)
+optimiser = torch.optim.AdamW(control.parameters())
 norms = {name: [] for name in parts}
-for _ in range(4):
+for step in range(4):
     optimiser.zero_grad()
     loss_of(control, generator).backward()
     for name, part in parts.items():
         norms[name].append(gradient_norm(part))
     optimiser.step()
 
-# %%
-def text(norm):
-    if norm is None:
-        return "None"
-    return f"{norm:.0e}" if norm else "0"
-
-
-texts = {name: [text(norm) for norm in row] for name, row in norms.items()}
-rows = [["gradient at backward pass", 0, 1, 2, 3]]
-rows += [[name, *row] for name, row in texts.items()]
+rows = [["size of the gradient at step", 0, 1, 2, 3]]
+for name, row in norms.items():
+    rows.append([name, *row])
 table(rows)
+
+# %% [markdown]
+# Read the table from the bottom up. Note that `None` and 0 are different. The locked
+# base has `None`: its weights ask for no gradient, so none was computed. The copy's first
+# gradient was computed, and it came out as exactly zero.
+
+# %%
+assert norms["locked base"] == [None] * 4
 first = {}
 for name, row in norms.items():
-    first[name] = next((i for i, norm in enumerate(row) if norm), None)
-assert list(first.values()) == [None, 2, 1, 1, 0]
-lesson.reveal(guess, "b", because="dL/dW holds the input, not the weight.",
-              a="the derivative of y = W x by W is x, and x is not 0.",
-              c="dL/dx = W^T g is 0 as long as W is; and the base asks for no gradient.")
+    first[name] = next((step for step, norm in enumerate(row) if norm), None)
+assert first == {"locked base": None, "zero convs at the outputs": 0, "copy": 1,
+                 "zero conv at the input": 1, "condition encoder": 2}
+lesson.reveal(guess, "b", because="the gradient of W contains the input of the layer, not W.",
+              a="the derivative of W x with respect to W is x, and x is not zero.",
+              c="nothing gets past a zero weight, and the base is locked.")
 lesson.save_figure(first_gradients(base, control, first), "_architecture")
 
 # %% [markdown]
-# ## What another start does (Eq. 3)
-# With zero convs y_c = y: the first pictures are the base's own, in every bit. Output
-# convs that start Gaussian put noise on 13 maps. All starts train on the same batches,
-# too few to follow an outline yet (lesson 05): a loss that stays says nothing of zeros.
+# ## What if the convolutions do not start at zero?
+#
+# With zero convolutions the first picture is exactly the one that the base would have
+# generated (Eq. 3). Now we start the 13 output convolutions from Gaussian weights instead, once
+# with a small and once with a large standard deviation. What do the first pictures look like?
 
 # %%
 truth, noise = held_out(4, lesson.device)
 edges = detect_edges(truth.image)
 ddim_steps = 3 if lesson.quick else 20
-n = 32  # pictures for the held-out loss
-losses = {}
-curves = {}
-drawn = {"base": sample(base, truth.prompt, noise, (), 1, ddim_steps)}
-
-# %%
-for name, std in {"zero": 0.0, "std 0.02": 0.02, "std 0.25": 0.25}.items():
+starts = {"zero": 0.0, "std 0.02": 0.02, "std 0.25": 0.25}
+controls = {}
+pictures = {"base alone": sample(base, truth.prompt, noise, guidance_scale=1, steps=ddim_steps)}
+for name, std in starts.items():
     control = seeded(lesson.seed, ControlNet, base)
     for conv in control.zero_convs:
         nn.init.normal_(conv.weight, std=std, generator=generator)
-    drawn[name] = sample(base, truth.prompt, noise, [Control(control, edges)], 1, ddim_steps)
-    loss_with, condition = loss_of_condition(base, control, "edge", n)
-    before = loss_with(condition).item()
-    training = Training(control, control_loss(base, "edge"), lesson.steps, lr=1e-3, seed=lesson.seed)
-    curves[name] = [loss for step, loss in tqdm(training, name)]
-    losses[name] = [before, loss_with(condition).item()]
+    controls[name] = control
+    pictures[name] = sample(base, truth.prompt, noise, [(control, edges)], 1, ddim_steps)
+
+assert torch.equal(pictures["zero"], pictures["base alone"])  # Eq. 3, bit for bit
+lesson.save_figure(same_start(pictures, truth.prompt), "_step0")
+
+# %% [markdown]
+# The zero start changes nothing, and the small one changes little. The large one destroys the
+# pictures before training has begun. Now we train all three on the same batches, and look at
+# two things: the loss on held-out pictures, and the size of the output convolutions' weights.
 
 # %%
-assert torch.equal(drawn["zero"], drawn["base"])  # Eq. 3, for whole samples
-rows = [["output convs start", "held-out loss at first", f"after {lesson.steps} steps"]]
-for name, (before, after) in losses.items():
-    rows.append([name, f"{before:.4f}", f"{after:.4f}"])
+n_pictures = 32  # for the held-out loss
+losses = {}
+sizes = {}
+for name, control in controls.items():
+    loss_with, outlines = loss_of_condition(base, control, "edge", n_pictures)
+    losses[name] = [loss_with(outlines).item()]
+    sizes[name] = []
+    training = Training(control, control_loss(base, "edge"), steps=lesson.steps, lr=2e-3,
+                        seed=lesson.seed)
+    for step, loss in tqdm(training, name):
+        sizes[name].append(nn.utils.get_total_norm(control.zero_convs.parameters()).item())
+        if step % 10 == 0 or step == lesson.steps:
+            losses[name].append(loss_with(outlines).item())
+
+# %%
+rows = [["the output convs start at", "held-out loss before", f"after {lesson.steps} steps"]]
+for name, curve in losses.items():
+    rows.append([name, f"{curve[0]:.4f}", f"{curve[-1]:.4f}"])
 table(rows)
-at_first, at_last = (a / b for a, b in zip(losses["std 0.25"], losses["zero"]))
-lesson.verdict(f"A start of std 0.25 multiplies the held-out loss by {at_first:.2f} at first, by"
-               f" {at_last:.2f} at last; n = {n}, one seed.")
-lesson.save_figure(same_start(drawn, truth.prompt), "_step0")
-lesson.save_figure(gradients_and_losses(norms, texts, curves))
-lesson.save_results({"gradient norms": norms, "held-out loss, first and last": losses})
+at_first = losses["std 0.25"][0] / losses["zero"][0]
+at_last = losses["std 0.25"][-1] / losses["zero"][-1]
+lesson.verdict(f"Starting at std 0.25 makes the held-out loss {at_first:.1f} times as large at"
+               f" first, and it is still {at_last:.1f} times as large after {lesson.steps} steps"
+               f" ({n_pictures} pictures, one seed).")
+
+# %% [markdown]
+# The second figure answers the question of this lesson for the whole network. The weights of
+# the zero convolutions start at exactly 0 and grow from the first step on.
+#
+# A zero start costs nothing: the first picture is the base's own, and the loss is never
+# worse than the base's. A large random start adds noise at all 13 connections, and training
+# has to remove that noise before it can learn anything. A small one is harmless here. So what
+# matters is that the start is *small*, and exactly zero is the value that needs no tuning.
+
+# %%
+lesson.save_figure(from_zero(sizes, losses, lesson.steps))
+lesson.save_results({"gradient norms": norms, "held-out loss": losses,
+                     "size of the output convolutions": sizes})
 print("\nEXERCISES  03a, 03b: python lessons/exercises")

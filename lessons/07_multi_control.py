@@ -1,134 +1,168 @@
 # %% [markdown]
-# # Lesson 07: How are several ControlNets used at once?
-# Sec. 3.4 and Fig. 6. No prompt here. One minute. After its exercises read `compose`
-# and `predictor` in minicontrolnet/sampling.py.
+# # Lesson 07: How do we use several ControlNets at once?
+#
+# An outline says where a shape is, but not which colours it has. A *palette* is a very coarse map of
+# colours: the means of a 4x4 grid. It says which colours are where, but not whether the shape
+# is a star. For each of them there is a ControlNet that was trained alone. Can we use both for
+# the same picture? The paper says that we only have to *add their outputs*, without any weights
+# (Sec. 3.4, Fig. 6). In this lesson you
+#
+# 1. write this down and check three things that follow from it,
+# 2. try it where two conditions agree, and where they disagree,
+# 3. add a third condition, a pose.
+#
+# No prompt is used anywhere: every picture is the work of the conditions. It takes about a minute. Then
+# do exercises 07a and 07b, and read `compose` and `predictor` in sampling.py.
 
 # %%
 import os
 import sys
 
-sys.path.insert(0, os.path.dirname(sys.argv[0]))  # this folder, also under python -P
+sys.path.insert(0, os.path.dirname(sys.argv[0]))  # finds the folder of the lessons
 import torch
 from lesson import Lesson, table
-from lesson.figures_07 import cases
+from lesson.figures_07 import three_cases
 
-from minicontrolnet import (CHANNELS, Control, ControlNet, compose, condition_of, detect_edges,
-                            held_out, load_base, load_control, mask_iou, mask_of, paired, palette,
+from minicontrolnet import (CHANNELS, ControlNet, compose, condition_of, detect_edges, held_out,
+                            load_base, load_control, mask_iou, mask_of, paired, palette,
                             palette_error, pose_errors, render, sample, weigh)
 
 lesson = Lesson("07_multi_control", steps=15, quick_steps=2, meaning="DDIM steps")
-guess = lesson.predict("Two ControlNets were trained apart. Can both steer one picture?",
-                       a="yes: their outputs are added, as they are",
-                       b="only the mean of their outputs works: a sum is too strong",
-                       c="no: a third one must be trained on pairs of conditions")
 base = load_base(device=lesson.device)
-
-# %% [markdown]
-# ## Two conditions
-# An edge map says where the outline is, and nothing of colours. A palette, the means of
-# a 4x4 grid, says colours and roughly where the light is, not whether it is a star.
-
-# %%
 edge_net = load_control("edge", base)
 palette_net = load_control("palette", base)
+
 n = 4 if lesson.quick else 24
 truth, noise = held_out(n, lesson.device, seed=10_000 + lesson.seed)
 edges = detect_edges(truth.image)
 colours = palette(truth.image)
 
+guess = lesson.predict("Two ControlNets were trained separately. Can both steer the same picture?",
+                       a="yes, if we add their outputs",
+                       b="yes, if we average their outputs; the sum would be too strong",
+                       c="no, a third network must be trained on pairs of conditions")
+
 # %% [markdown]
 # ## Composing is adding
-# Thirteen sums with "no extra weighting" (Sec. 3.4), in any order. What is added twice
-# counts twice; what was never trained changes nothing: its zero convs give 0.
+#
+# Every ControlNet returns 13 controls. `compose` adds the first to the first, the second to the
+# second, and so on:
+#
+#     base(xt, t, prompt, controls = edge_controls + palette_controls)
+#
+# Three things follow. The order does not matter. A condition that is added twice counts twice. And a
+# ControlNet that has not been trained changes nothing, because its zero convolutions return 0.
 
 # %%
-t = torch.full_like(truth.prompt[:, 0], 700)
+t = torch.full((n,), 700, device=lesson.device)
 empty = torch.zeros_like(truth.prompt)
+new_net = ControlNet(base, CHANNELS["edge"])
 with torch.no_grad():
     a = edge_net(noise, t, empty, edges)
     b = palette_net(noise, t, empty, colours)
-    new = ControlNet(base, CHANNELS["edge"])(noise, t, empty, edges)
+    untrained = new_net(noise, t, empty, edges)
+
 assert all(map(torch.equal, compose(a, b), compose(b, a)))
 assert all(map(torch.equal, compose(a, a), weigh(a, 2)))
-assert all(map(torch.equal, compose(a, b, new), compose(a, b)))
+assert all(map(torch.equal, compose(a, b, untrained), compose(a, b)))
 
 # %% [markdown]
-# ## Three cases
-# Agreeing: the palette of the same picture. Recoloured: another shape in other colours,
-# at the same place, so that each has its own say. Conflicting: the palette of another
-# picture. A mean of five would leave each a fifth: the edge alone at strength 0.2 tells
-# what that costs. An edge map without a line is not "no control": it says "no edge".
+# All three hold exactly.
+#
+# ## Conditions that agree, and conditions that do not
+#
+# We try the sum in three cases, and for comparison also the mean.
+#
+# - *same picture*: the outline and the palette come from the same picture, so they agree.
+# - *other colours*: the palette comes from a picture with another shape in other colours, at the same
+#   place. The outline decides the shape, and the palette decides the colours.
+# - *other picture*: the palette comes from an unrelated picture. The two cannot both be followed.
 
 # %%
-def draw(*controls):
+scenes = truth.scenes
+other = scenes._replace(shape=scenes.shape.roll(1), colour=scenes.colour.roll(1),
+                        background=scenes.background.roll(1))
+other_colours, _ = render(other)
+palettes = {"same picture": colours,
+            "other colours": palette(other_colours),
+            "other picture": colours.roll(1, 0)}
+
+
+def generate(*controls):
     return sample(base, "", noise, controls, steps=lesson.steps)
 
 
-s = truth.scenes
-other = s._replace(shape=s.shape.roll(1), colour=s.colour.roll(1),
-                   background=s.background.roll(1))
-recoloured, _ = render(other)
-asked = {"agreeing": colours, "recoloured": palette(recoloured),
-         "conflicting": colours.roll(1, 0)}
-pictures = {"no control": draw(), "edge alone": draw(Control(edge_net, edges)),
-            "edge at strength 0.2": draw(Control(edge_net, edges, 0.2))}
-for case, wanted in asked.items():
-    pictures[f"{case}: palette alone"] = draw(Control(palette_net, wanted))
-    pictures[f"{case}: sum"] = draw(Control(edge_net, edges), Control(palette_net, wanted))
-    pictures[f"{case}: mean"] = draw(Control(edge_net, edges, 0.5),
-                                     Control(palette_net, wanted, 0.5))
-moved = (draw(Control(edge_net, 0 * edges)) - pictures["no control"]).abs().mean()
-print(f"\nan edge map without a line moves each value by {moved:.3f}")
+# %%
+pictures = {"no control": generate(), "edges alone": generate((edge_net, edges))}
+for case, wanted in palettes.items():
+    pictures[f"{case}, palette alone"] = generate((palette_net, wanted))
+    pictures[f"{case}, sum"] = generate((edge_net, edges), (palette_net, wanted))
+    pictures[f"{case}, mean"] = generate((edge_net, edges, 0.5), (palette_net, wanted, 0.5))
 
 # %% [markdown]
-# ## Followed?
-# Mask IoU tells of the outline, the mean difference of 16 colours of the palette. Each
-# must be better than with the other condition alone.
+# ## Are both conditions followed?
+#
+# The IoU measures the outline. The *palette error* measures the colours: it is the mean difference
+# between the palette of a picture and the one it should have, so 0 is perfect.
 
 # %%
 iou = {}
 error = {}
-rows = [[f"no prompt, n = {n}", "IoU with the outline", "palette error"]]
+rows = [["generated with", "IoU with the outline", "palette error"]]
 for name, images in pictures.items():
-    wanted = asked.get(name.split(":")[0], colours)
+    case = name.split(",")[0]
     iou[name] = mask_iou(mask_of(images), truth.mask)
-    error[name] = palette_error(images, wanted)
+    error[name] = palette_error(images, palettes.get(case, colours))
     rows.append([name, f"{iou[name].mean():.2f}", f"{error[name].mean():.3f}"])
 table(rows)
 
 # %%
-both = []
-taken = {}
-for way in ("sum", "mean"):
-    taken[way] = paired(error["edge alone"] - error[f"agreeing: {way}"])
-    kept = paired(iou[f"agreeing: {way}"] - iou["agreeing: palette alone"])
-    if taken[way].low > 0 and kept.low > 0:
-        both.append(way)
-answer = "a" if "sum" in both else "b" if "mean" in both else "c"
-lesson.reveal(guess, answer,
-              f"both conditions are followed by: {' and '.join(both) or 'neither'}.",
-              a="the sum does not follow both here.",
-              b="the sum does, too; a mean is strength 0.5 for each.",
-              c="these two never met before this lesson.")
-less = paired(iou["agreeing: sum"] - iou["edge alone"])
-lesson.verdict(f"The sum takes the palette: {taken['sum'].verdict}, error {taken['sum']} less"
-               f" than with the edge alone (n = {n}, the networks that ship).",
-               f"IoU, the sum less the edge alone: {less}. In conflict both give way:"
-               f" IoU {iou['conflicting: sum'].mean():.2f}, palette error"
-               f" {error['conflicting: sum'].mean():.3f}.")
+takes_colours = paired(error["edges alone"] - error["same picture, sum"])
+takes_outline = paired(iou["same picture, sum"] - iou["same picture, palette alone"])
+sum_follows_both = takes_colours.low > 0 and takes_outline.low > 0
+lesson.reveal(guess, "a" if sum_follows_both else "c",
+              "the sum follows the outline better than the palette alone does, and the palette better"
+              " than the outline alone does.",
+              a="the sum does not follow both conditions here.",
+              b="the sum is not too strong, and where the conditions disagree it is better than the mean.",
+              c="these two networks had never met before this lesson.")
 
 # %% [markdown]
-# ## The pose itself
-# A stick from a shape's centre to its tip. How far off are tilt and place, wordless?
+# ## The sum or the mean?
+#
+# Where the conditions agree, the mean works nearly as well as the sum. One might conclude that it makes
+# no difference. Look at the cases in which they do not agree.
 
 # %%
-stick = Control(load_control("pose", base), condition_of("pose", truth))
-three = draw(Control(edge_net, edges), Control(palette_net, colours), stick)
-posed = {"no control": pictures["no control"], "pose": draw(stick), "all three": three}
-for name, images in posed.items():
+sentences = []
+for case in palettes:
+    more = paired(iou[f"{case}, sum"] - iou[f"{case}, mean"])
+    sentences.append(f"{case}: {more.mean:+.3f} ({more.low:+.3f} to {more.high:+.3f}), {more.verdict}")
+lesson.verdict(f"IoU of the sum minus IoU of the mean ({n} pictures, 95 % intervals):", *sentences)
+
+# %% [markdown]
+# Where the palette contradicts the outline, the mean gives up more of the outline. A mean gives each condition
+# half of its strength. With five conditions, each would be left with a fifth.
+#
+# ## A third condition: the pose
+#
+# A pose is a stick figure from the centre of the shape to its tip. Its ControlNet was trained alone,
+# too. We measure the tilt in degrees and the place in pixels.
+
+# %%
+pose = (load_control("pose", base), condition_of("pose", truth))
+with_pose = {"no control": pictures["no control"],
+             "the pose": generate(pose),
+             "edges, palette and pose": generate((edge_net, edges), (palette_net, colours), pose)}
+rows = [["generated with", "error of the tilt (degrees)", "error of the place (pixels)"]]
+for name, images in with_pose.items():
     degrees, pixels = pose_errors(images, truth.scenes)
-    print(f"{name}: {degrees.nanmean():.1f} degrees, {pixels.mean():.1f} pixels")
-lesson.save_results({"IoU": iou, "palette error": error, "black map moves values by": moved})
-lesson.save_figure(cases(edges, asked, pictures, iou["agreeing: sum"].mean().item(),
-                         error["agreeing: sum"].mean().item()))
+    rows.append([name, f"{degrees.nanmean():.1f}", f"{pixels.mean():.1f}"])
+table(rows)
+lesson.save_results({"IoU": iou, "palette error": error})
+lesson.save_figure(three_cases(edges, palettes, pictures))
 print("\nEXERCISES  07a, 07b: python lessons/exercises")
+
+# %% [markdown]
+# Three networks that were trained separately steer one picture. This is the strength of ControlNet's
+# design: the base is locked, so all of them speak to exactly the same network.

@@ -1,4 +1,4 @@
-"""The figure of lesson 02."""
+"""The figures of lesson 02."""
 
 import torch
 from matplotlib.figure import Figure
@@ -6,21 +6,33 @@ from torch import Tensor
 
 from minicontrolnet.draw.figures import captions, grid, styled
 
+Tests = dict[int, tuple[Tensor, Tensor, Tensor]]  # step -> pictures, IoU and right colours, of each test picture
+
 
 @styled
-def forgetting(edges: Tensor, pictures: dict[str, Tensor], change: Tensor, prompt: Tensor,
-               share: dict[str, dict[str, float]], n: int) -> Figure:
-    """A row for each network: what it generates for new colours and shapes.
+def paths(results: dict[str, Tests]) -> Figure:
+    """Each training as a path: how well outlines are followed, and how many colours are still right."""
+    figure = Figure()
+    axes = figure.subplots()
+    for name, by_step in results.items():
+        x = [iou.mean().item() for _, iou, _ in by_step.values()]
+        y = [100 * right.mean().item() for _, _, right in by_step.values()]
+        axes.plot(x, y, "o-", markersize=10, label=name)
+        axes.annotate(f"step {max(by_step)}", (x[-1], y[-1]), xytext=(8, 8), textcoords="offset points", size=16)
+    axes.set(xlabel="follows the outline (IoU)", ylabel="pictures with both colours right, in %", ylim=(-5, 108),
+             title="Fine-tuning pays for every outline with colours; the locked base does not")
+    axes.legend()
+    return figure
 
-    change: what the locked base generates without its copy, minus what it did before.
-    share: the scores of each network; n: the number of pictures that they were measured on.
-    """
-    rows = [edges, *pictures.values(), change]
-    tiles = [images[:8].expand(-1, 3, -1, -1) for images in rows]
-    names = []
-    for name, own in share.items():
-        names.append(f"{name}\n{own['right colours']:.0%}, {own['IoU with the outline']:.2f}")
-    return grid(torch.cat(tiles), len(tiles[0]),
-                "New colours and shapes, asked for with an outline:"
-                f" share of right colours, IoU (n = {n})",
-                captions(prompt[:8], lines=3), ["outline", *names, "copy off\n- before"])
+
+@styled
+def forgetting(edges: Tensor, results: dict[str, Tests], prompt: Tensor, steps: int) -> Figure:
+    """What each network generates for new colours and shapes at the end."""
+    n = min(6, len(edges))
+    rows = {"outline": edges.expand(-1, 3, -1, -1)}
+    for name, by_step in results.items():
+        rows.setdefault("base, before\ntraining", by_step[0][0])
+        rows[name.replace(", ", ",\n")] = by_step[steps][0]
+    tiles = [images[:n].cpu() for images in rows.values()]
+    return grid(torch.cat(tiles), n, "Fine-tuned, the base has forgotten colours; locked, it has not",
+                captions(prompt[:n].cpu()), list(rows))

@@ -5,36 +5,43 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from lesson.diagram import architecture
-from minicontrolnet.draw.figures import captions, grid, heat, styled
+from minicontrolnet.draw.figures import captions, grid, styled
 
 LOCKED = "lightgrey"
-BY_PASS = ["gold", "orange", "tomato"]  # the backward pass in which a part first gets a gradient
+BY_STEP = ["gold", "orange", "tomato"]  # the step in which a part first gets a gradient
 
 
 def first_gradients(base: nn.Module, control: nn.Module, first: dict[str, int | None]) -> Figure:
-    """The architecture. The colour of a part is the backward pass in which it first gets a gradient."""
-    colours = {name: LOCKED if step is None else BY_PASS[step] for name, step in first.items()}
+    """The architecture. The colour of a part says in which step it first gets a gradient."""
+    colours = {name: LOCKED if step is None else BY_STEP[step] for name, step in first.items()}
     return architecture(base, control, colours,
-                        "First gradient: yellow at pass 0, orange at 1, red at 2, grey never")
+                        "The first gradient arrives at step 0 (yellow), 1 (orange) or 2 (red), or never (grey)")
 
 
 @styled
 def same_start(pictures: dict[str, Tensor], prompt: Tensor) -> Figure:
     """A row of pictures for each start of the output convolutions, before any training."""
     return grid(torch.cat(list(pictures.values())), len(prompt),
-                "Before any training zero convs change nothing", captions(prompt), list(pictures))
+                "Before training, zero convolutions leave the base's pictures unchanged",
+                captions(prompt), list(pictures))
 
 
 @styled
-def gradients_and_losses(norms: dict[str, list[float | None]], texts: dict[str, list[str]],
-                         curves: dict[str, list[float]]) -> Figure:
-    """The gradient norm of each part at each pass, and the training loss of each start."""
+def from_zero(sizes: dict[str, list[float]], losses: dict[str, list[float]], steps: int) -> Figure:
+    """The size of the output convolutions' weights, and the held-out loss, for each start.
+
+    sizes: the norm after each training step. losses: the held-out loss before training and after
+    every tenth step.
+    """
     figure = Figure()
     left, right = figure.subplots(1, 2)
-    heat(left, norms, texts)
-    left.set(xlabel="backward pass", title="Output zero convs wake first (norms)")
-    for width, (name, losses) in zip((8, 5, 2), curves.items()):  # the first two lie on each other
-        right.plot(losses, label=name, linewidth=width)
-    right.set(xlabel="training step", ylim=(0, None), title="Loss, by the convs' start")
-    right.legend()
+    looks = [*range(0, steps, 10), steps]
+    for name, width in zip(sizes, (7, 4, 2)):  # where two lines agree, both stay visible
+        left.plot(range(1, len(sizes[name]) + 1), sizes[name], label=name, linewidth=width)
+        right.plot(looks[:len(losses[name])], losses[name], "o-", label=name, linewidth=width)
+    left.set(xlabel="training step", yscale="log", title="Zero convolutions\ngrow from the first step on",
+             ylabel="norm of the output convs' weights")
+    right.set(xlabel="training step", yscale="log", title="A large random start\nis expensive",
+              ylabel="held-out loss")
+    left.legend(title="output convs start at")
     return figure

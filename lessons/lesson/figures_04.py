@@ -1,31 +1,31 @@
-"""The figure of lesson 04."""
-
-from statistics import fmean
+"""The figures of lesson 04."""
 
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from minicontrolnet.draw.figures import enlarge, show, styled
+from minicontrolnet.draw.figures import enlarge, grid, styled
 
 
 @styled
-def read_back_and_followed(edges: Tensor, maps: dict[str, Tensor], read: dict[str, Tensor],
-                           exact: dict[str, float], pictures: Tensor, arms: dict[str, dict],
-                           steps: int) -> Figure:
-    """At the left an outline on the grid and what was read back; at the right what ControlNets drew.
+def recovered(edges: Tensor, maps: dict[str, Tensor], found: dict[str, Tensor], scores: dict[str, float]) -> Figure:
+    """For one edge map: the map on the 16x16 grid, where it can be shown, and what was recovered from it."""
+    names = ["stacked", "average", "every fourth", "learned"]
+    hidden = torch.full_like(edges[:1], 0.5)  # the 32 channels of the learned map are no picture
+    shown = [edges[:1], maps["average"][:1], maps["every fourth"][:1], hidden]
+    tiles = [enlarge(tile, 64 // tile.shape[-1]) for tile in shown + [found[name][:1] for name in names]]
+    return grid(torch.cat(tiles), 4, "Averaging and dropping pixels lose where the line is",
+                [f"{name}\nF1 {scores[name]:.2f}" for name in names], ["map", "recovered\nfrom it"])
 
-    maps, read: for each encoder, outlines on the grid and read back; exact: their F1.
-    pictures (n, 3, 256, 256): four of each arm of the record.
-    """
-    figure = Figure()
-    left, right = figure.subplots(1, 2, width_ratios=[3, 4])
-    names = ["learned", "average", "every fourth"]
-    tiles = [edges, maps["average"], maps["every fourth"]] + [read[name] for name in names]
-    tiles = [enlarge(tile[:1], 64 // tile.shape[-1]) for tile in tiles]
-    show(left, torch.cat(tiles), 3, "One outline, on the grid and read back",
-         [f"{name}\nF1 {exact[name]:.2f}" for name in names], ["map", "read\nback"])
-    below = [f"{name.split()[-1]}\n{fmean(arm['F1']):.2f}" for name, arm in arms.items()]
-    columns = pictures.unflatten(0, (len(arms), -1)).transpose(0, 1).flatten(0, 1)
-    show(right, columns, len(arms), f"Drawn by ControlNets after {steps} steps (edge F1)", below)
-    return figure
+
+@styled
+def followed(pictures: Tensor, arms: dict[str, dict], steps: int) -> Figure:
+    """Pictures of the ControlNets of the record, with their outlines, a column for each encoder."""
+    columns = pictures.unflatten(0, (len(arms), -1))[:, :3]
+    below = []
+    for how, arm in arms.items():
+        name = how.replace(" ", "\n")
+        below.append(f"{name}\nF1 {torch.tensor(arm['F1']).mean():.2f}")
+    return grid(columns.transpose(0, 1).flatten(0, 1), len(arms),
+                f"After {steps} steps, ControlNets follow the outline\nonly if their encoder keeps its position",
+                below, [])

@@ -1,38 +1,39 @@
-"""The figure of lesson 05."""
+"""The figures of lesson 05."""
 
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from minicontrolnet.draw.figures import captions, enlarge, outlined, show, styled
+from minicontrolnet.draw.figures import captions, enlarge, grid, outlined, styled
 
 
 @styled
-def convergence(outline: Tensor, strip: dict[int, Tensor], prompt: Tensor, losses: list[float],
-                gaps: dict[int, float], wait: int, n: int) -> Figure:
-    """Pictures during training, and below them the loss and the gap.
+def while_training(outline: Tensor, strip: dict[int, Tensor], prompt: Tensor) -> Figure:
+    """Pictures during training.
 
-    outline (1, 1, 64, 64); strip: step -> two pictures, with the prompt (1, 3) and without words.
-    gaps: step -> condition-shuffle gap on n pictures; wait: the step of its first tenth.
+    outline (1, 1, 64, 64); strip: step -> two pictures, one with the prompt (1, 3) and one without words.
     """
-    figure = Figure()
-    axes = figure.subplot_mosaic("aa;bc", height_ratios=[5, 4])
     outlines = outline.expand(2, -1, -1, -1)
-    columns = [enlarge(outlines, 4), *(outlined(images, outlines, 4) for images in strip.values())]
-    show(axes["a"], torch.stack(columns, 1).flatten(0, 1), len(columns),
-         f"Outlines begin to be followed at step {wait}: the gap tells",
-         ["outline", *(f"step {step}" for step in strip)], [*captions(prompt), "no words"])
-    show_loss(axes["b"], losses)
-    axes["b"].plot(list(gaps), list(gaps.values()), "o-", color="C3", label=f"gap, n = {n}")
-    axes["b"].legend(frameon=False, loc="upper right")
-    above_0 = {step: gap for step, gap in gaps.items() if step > 0}  # a log scale has no 0
-    axes["c"].plot(list(above_0), list(above_0.values()), "o-", color="C3")
-    axes["c"].set(yscale="log", xlabel="training step", title="the gap's powers of ten")
+    columns = [enlarge(outlines, 4)]
+    for images in strip.values():
+        columns.append(outlined(images.cpu(), outlines.cpu(), 4))
+    return grid(torch.stack([column.cpu() for column in columns], 1).flatten(0, 1), len(columns),
+                "For a long time nothing happens, and then the picture follows the outline",
+                ["the outline", *(f"step {step}" for step in strip)], [*captions(prompt), "no words"])
+
+
+@styled
+def loss_and_gap(losses: list[float], held_out_loss: dict[int, float], gaps: dict[int, float]) -> Figure:
+    """The loss of each batch and on held-out pictures, and the condition-shuffle gap."""
+    figure = Figure()
+    left, right = figure.subplots(1, 2, sharex=True)
+    left.plot(range(1, len(losses) + 1), losses, color="0.7", lw=1.5, label="loss of each batch")
+    left.plot(list(held_out_loss), list(held_out_loss.values()), color="C0", label="loss on held-out pictures")
+    left.set(ylim=(0, None), xlabel="training step", title="The loss hides what is learned")
+    left.legend(frameon=False)
+    right.plot(list(gaps), list(gaps.values()), "o-", color="C3")
+    steps = max(gaps)
+    right.plot([0, steps], [0, gaps[steps]], "--", color="0.6", lw=2, label="a straight line")
+    right.set(ylim=(0, None), xlabel="training step", title="The condition-shuffle gap shows it")
+    right.legend(frameon=False)
     return figure
-
-
-def show_loss(ax: Axes, losses: list[float]) -> None:
-    """The loss of each training step, in grey."""
-    ax.plot(range(1, len(losses) + 1), losses, color="0.65", lw=1.5, label="loss of each batch")
-    ax.set(ylim=(0, 1.3 * max(losses)), xlabel="training step")

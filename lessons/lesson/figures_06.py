@@ -1,32 +1,44 @@
-"""The figure of lesson 06."""
+"""The figures of lesson 06."""
 
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from minicontrolnet.draw.figures import enlarge, outlined, show, styled
+from minicontrolnet.draw.figures import captions, enlarge, grid, outlined, styled
 
 
 @styled
-def guidance(edges: Tensor, pictures: dict[str, Tensor], off: dict[str, dict[float, float]],
-             real: float, n: int) -> Figure:
-    """At the left pictures at guidance 30; at the right the share of burnt pixels at each scale.
+def one_branch_or_both(edges: Tensor, both: Tensor, one: dict[float, Tensor]) -> Figure:
+    """Three pictures with control in both branches, and in one branch at several guidance scales."""
+    columns = [enlarge(edges[:3].cpu(), 4), outlined(both[:3].cpu(), edges[:3].cpu(), 4)]
+    columns += [outlined(images[:3].cpu(), edges[:3].cpu(), 4) for images in one.values()]
+    below = ["the outline", "both branches,\nany scale", *(f"one branch,\nscale {scale}" for scale in one)]
+    return grid(torch.stack(columns, 1).flatten(0, 1), len(columns),
+                "In one branch, guidance amplifies the control itself", below, [])
 
-    pictures: arm -> pictures at guidance 30. off: arm -> guidance scale -> share of pixels off the
-    palette, a mean over n pictures; real: that share in real pictures.
+
+@styled
+def harm_by_scale(harm: dict[str, dict[float, float]], both: float) -> Figure:
+    """The share of oversaturated pixels at each guidance scale, for several weights of the connections.
+
+    both: that share with control in both branches.
     """
     figure = Figure()
-    left, right = figure.subplots(1, 2, width_ratios=[3, 2])
-    columns = [enlarge(edges[:4], 4), *(outlined(images[:4], edges[:4], 4) for images in pictures.values())]
-    burnt = [f"{off[arm][30]:.0%}" for arm in ("one branch", "paper, 1 to 8", "paper / 8")]
-    show(left, torch.stack(columns, 1).flatten(0, 1), len(columns),
-         f"Guidance 30 burns {burnt[0]} of the pixels, the paper's\nweights {burnt[1]}, and divided"
-         f" by 8 {burnt[2]} (n = {n})", ["outline", *(arm.replace(" ", "\n", 1) for arm in pictures)])
-    for arm, shares in off.items():
-        right.plot(list(shares.values()), "o-", label=arm)
-    right.axhline(real, color="0.6", ls=":", label="real pictures")
-    scales = list(off["one branch"])
-    right.set_xticks(range(len(scales)), scales)
-    right.set(xlabel="guidance scale", ylabel="share of burnt pixels", ylim=(0, None))
-    right.legend(loc="upper left")
+    axes = figure.subplots()
+    for name, shares in harm.items():
+        axes.plot(list(shares), [100 * share for share in shares.values()], "o-", label=name)
+    axes.axhline(100 * both, color="0.6", ls="--", label="both branches")
+    axes.set(xlabel="guidance scale", ylabel="oversaturated pixels in %", ylim=(0, None),
+             title="The paper's weights do harm as printed, and help when divided by 8")
+    axes.legend()
     return figure
+
+
+@styled
+def who_wins(edges: Tensor, words: Tensor, pictures: dict[str, Tensor]) -> Figure:
+    """For each set of grids, what is generated when the prompt (n, 3) names another shape than the outline shows."""
+    n = min(6, len(edges))
+    rows = [enlarge(edges[:n].cpu(), 4)]
+    rows += [outlined(images[:n].cpu(), edges[:n].cpu(), 4) for images in pictures.values()]
+    return grid(torch.cat(rows), n, "The outline wins on the larger grids, and the words win on the smaller ones",
+                captions(words[:n].cpu()), ["the outline", *pictures])

@@ -8,18 +8,14 @@ from minicontrolnet.draw.figures import enlarge, grid, outlined, styled
 
 
 @styled
-def cases(edges: Tensor, palettes: dict[str, Tensor], pictures: dict[str, Tensor], iou: float,
-          error: float) -> Figure:
-    """A row for each case: its two conditions, each alone, their sum and their mean.
-
-    iou, error: the mask IoU and the palette error of the sum, where both conditions agree.
-    """
-    names = ["agreeing", "recoloured", "recoloured", "conflicting"]
+def three_cases(edges: Tensor, palettes: dict[str, Tensor], pictures: dict[str, Tensor]) -> Figure:
+    """A row for each case: its two conditions, each of them alone, their sum and their mean."""
     tiles = []
-    for i, case in enumerate(names):
-        arms = ["edge alone", f"{case}: palette alone", f"{case}: sum", f"{case}: mean"]
-        tiles += [enlarge(edges[[i]], 4), enlarge(palettes[case][[i]], 4)]
-        tiles += [outlined(pictures[arm][[i]], edges[[i]], 4) for arm in arms]
-    return grid(torch.cat(tiles), 6,
-                f"Sum, where both agree: IoU {iou:.2f}, palette error {error:.3f}, n = {len(edges)}",
-                ["edges", "palette", "edge alone", "palette alone", "sum", "mean"], names)
+    for i, (case, wanted) in enumerate(palettes.items()):
+        edge = edges[[i]].cpu()
+        tiles += [enlarge(edge, 4), enlarge(wanted[[i]].cpu(), 4)]
+        for name in ("edges alone", f"{case}, palette alone", f"{case}, sum", f"{case}, mean"):
+            tiles.append(outlined(pictures[name][[i]].cpu(), edge, 4))
+    return grid(torch.cat(tiles), 6, "The sum follows both conditions, as far as they allow it",
+                ["edges", "palette", "edges\nalone", "palette\nalone", "sum", "mean"],
+                [case.replace(" ", "\n") for case in palettes])
