@@ -14,8 +14,8 @@ from minicontrolnet.shapes import SHAPES, Scenes, random_batch, render, tip_of
 
 @pytest.fixture(scope="module")
 def real():
-    """256 real pictures."""
-    return random_batch(256, torch.Generator().manual_seed(0))
+    """96 real pictures."""
+    return random_batch(96, torch.Generator().manual_seed(0))
 
 
 def one(shape="star", centre=(0.1, -0.2), radius=0.6, angle=0.2, aspect=1.0) -> Scenes:
@@ -55,7 +55,7 @@ def test_a_stick_figure_by_hand():
 def test_a_pose_does_not_tell_the_shape_or_its_colours(real):
     other = real.scenes._replace(shape=real.scenes.shape.flip(0), colour=real.scenes.colour.flip(0))
     poses = condition_of("pose", real)
-    assert poses.shape == (256, CHANNELS["pose"], 64, 64)
+    assert poses.shape == (96, CHANNELS["pose"], 64, 64)
     assert torch.equal(poses, condition_of("pose", real._replace(scenes=other)))
 
 
@@ -69,7 +69,7 @@ def test_real_pictures_have_their_own_pose(real):
     noise = 0.03 * torch.randn(real.image.shape, generator=torch.Generator().manual_seed(1))
     degrees, pixels = pose_errors((real.image + noise).clamp(0, 1), real.scenes)
     assert degrees.nanmean() < 0.2 and pixels.mean() < 0.1
-    wobbly = wobble(real.image, torch.full((256,), 1.2), torch.Generator().manual_seed(2))
+    wobbly = wobble(real.image, torch.full((96,), 1.2), torch.Generator().manual_seed(2))
     degrees, pixels = pose_errors(wobbly, real.scenes)
     assert degrees.nanmean() < 1 and pixels.mean() < 0.4
 
