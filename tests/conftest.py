@@ -27,7 +27,7 @@ collect_ignore = ["draw/test_board.py",
 
 
 def pytest_addoption(parser):
-    parser.addoption("--slow", action="store_true", help="run the slow tests as well: processes, kills, notebooks ...")
+    parser.addoption("--slow", action="store_true", help="run the slow tests, too")
 
 
 def pytest_configure(config):

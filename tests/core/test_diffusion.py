@@ -7,10 +7,10 @@ import torch
 
 from torch.nn.functional import avg_pool2d
 
-from minicontrolnet.errors import Problem
-from minicontrolnet.diffusion import (ALPHA_BAR, SHIFT, TIMESTEPS, cfg, ddim, ddim_step, ddim_steps, ddim_times, ddpm, ddpm_step,
-                                      eps_from_v, eps_from_x0, loss_weight, noise_loss, q_sample,
+from minicontrolnet.diffusion import (ALPHA_BAR, SHIFT, TIMESTEPS, cfg, ddim, ddim_step, ddim_steps, ddim_times,
+                                      ddpm, ddpm_step, eps_from_v, eps_from_x0, loss_weight, noise_loss, q_sample,
                                       shift, to_eps, x0_from_eps)
+from minicontrolnet.errors import Problem
 
 ALL = torch.arange(TIMESTEPS)
 

@@ -226,7 +226,8 @@ def test_base_and_controlnet_are_given_the_same():
     assert prompt.any(), "some prompts are complete"
 
 
-@pytest.mark.parametrize("options, empty", [({}, 0.5), ({"drop": 0.0}, 0.0), ({"drop": 1.0}, 1.0), ({"drop": 0.2}, 0.2)])
+@pytest.mark.parametrize("options, empty", [({}, 0.5), ({"drop": 0.0}, 0.0), ({"drop": 1.0}, 1.0),
+                                            ({"drop": 0.2}, 0.2)])
 def test_a_controlnet_learns_with_the_share_of_empty_prompts_that_was_asked_for(options, empty):
     """Prompts are complete or empty; by default one half is empty (Sec. 3.3)."""
     control = Spy()

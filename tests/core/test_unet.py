@@ -45,7 +45,7 @@ def test_encoder_and_decoder_use_patches_so(make_base, inputs):
     In between are the true layers of encoder and decoder, as far as the first conv's map and
     from the last norm on.
     """
-    net, (xt, t, prompt) = make_base((48, 48, 48, 64)), inputs
+    net, xt = make_base((48, 48, 48, 64)), inputs[0]
     for conv in (net.encoder.conv_in, net.decoder.conv_out):
         nn.init.dirac_(conv.weight)
         nn.init.zeros_(conv.bias)
@@ -196,8 +196,8 @@ def test_a_residual_block_written_out():
     h = nn.functional.conv2d(silu(h), block.conv1.weight, block.conv1.bias, padding=1)
     h = normed(h) * (1 + scale[:, :, None, None]) + shift[:, :, None, None]
     h = nn.functional.conv2d(silu(h), block.conv2.weight, block.conv2.bias, padding=1)
-    shortcut = torch.einsum("oi, bihw -> bohw", block.shortcut.weight[:, :, 0, 0], x) + block.shortcut.bias.view(1, -1, 1, 1)
-    torch.testing.assert_close(block(x, emb), shortcut + h)
+    shortcut = torch.einsum("oi, bihw -> bohw", block.shortcut.weight[:, :, 0, 0], x)
+    torch.testing.assert_close(block(x, emb), shortcut + block.shortcut.bias.view(1, -1, 1, 1) + h)
 
 
 def test_the_embedding_written_out():

@@ -267,7 +267,8 @@ def test_a_process_whose_other_is_gone_does_not_wait(two):
 @pytest.mark.slow
 def test_torchrun_stops_on_ctrl_c_and_one_process_goes_on(tmp_path):
     """The command as a person types it: all stop after the same step, one reports it, and one state is left."""
-    words = ["-m", "minicontrolnet", "train", "base", "--batch", "2", "--out", str(tmp_path / "base.pt"), "--steps", "20000"]
+    words = ["-m", "minicontrolnet", "train", "base", "--batch", "2", "--out", str(tmp_path / "base.pt"),
+             "--steps", "20000"]
     both = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *words]
     error, step = interrupted(both)
     assert error.count("--resume") == 1, error
