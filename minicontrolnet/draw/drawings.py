@@ -1,8 +1,8 @@
 """Your own files as conditions: line drawings by any pen, photographs and palettes.
 
-You can understand ControlNet without this file. ``trace`` turns a line drawing into an edge map:
-it finds the strokes, removes what does not belong to the outline, brings the outline to a size that
-the networks know, and thins it. A comment at each step says which drawings need it.
+You can understand ControlNet without this file. ``trace`` turns a line drawing into an edge map in
+four steps. It finds the strokes, removes what does not belong to the outline, brings the outline to
+a size that the networks know, and thins it. A comment at each step says which drawings need it.
 """
 
 import os
@@ -43,6 +43,8 @@ def read_image(path: str | Path, at_most: int = 512) -> tuple[Tensor, Tensor]:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as file:
                 colours, opacity = _decode(file, at_most)
+    except PermissionError:
+        raise Problem(f'"{path}" may not be read by you; change its permissions, or copy it') from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise Problem(f'"{path}" has more than {Image.MAX_IMAGE_PIXELS // 10**6} million pixels;'
                       " make it smaller, 1000 pixels a side are plenty") from None
@@ -73,7 +75,7 @@ def _decode(file: Image.Image, at_most: int) -> tuple[Tensor, Tensor]:
     if picture.mode != "L" or "transparency" in picture.info:
         picture = picture.convert("RGBA")
     picture.thumbnail((at_most, at_most), Image.Resampling.BOX)
-    rgba = pil_to_tensor(picture.convert("RGBA"))[None] / 255
+    rgba = pil_to_tensor(picture.convert("RGBA"))[None].float() / 255
     return rgba[:, :3], rgba[:, 3:]
 
 
@@ -128,7 +130,7 @@ def edges_from_picture(path: str | Path) -> Tensor:
 
 
 def palette_from_picture(path: str | Path) -> Tensor:
-    """The palette (1, 3, 64, 64) of a picture. One that is not square is extended in the median colour of its border."""
+    """The palette (1, 3, 64, 64) of a picture. It is made square in the median colour of its border."""
     image = _resize(_on_paper(*read_image(path)), SIZE)
     background = border(image).median(-1).values[..., None, None]
     return palette(_centre(image - background) + background)
@@ -233,7 +235,7 @@ def _without_specks(strokes: Tensor) -> Tensor:
 
 
 def _is_filled(tone: Tensor, strokes: Tensor) -> bool:
-    """Whether the surface that strokes (1, 1, h, w) surround has their own tone, and not that of the paper outside."""
+    """Whether strokes (1, 1, h, w) are the border of a filled shape, so that what they surround has their tone."""
     surrounded = torch.ones_like(strokes)
     for side in (2, 3):
         before = strokes.cummax(side).values

@@ -432,6 +432,19 @@ def test_paths_may_be_text_or_path_and_nothing_else(tmp_path):
                 reader(wrong)
 
 
+def test_conditions_are_float32_whatever_the_default_type(tmp_path):
+    path = saved(pen("star"), tmp_path)
+    usual = [reader(path) for reader in READERS]
+    torch.set_default_dtype(torch.float64)
+    try:
+        for reader, wanted in zip(READERS, usual):
+            found = reader(path)
+            assert found.dtype == torch.float32
+            assert torch.equal(found, wanted)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 @pytest.mark.parametrize("name", [b"star in Latin-1 \xe9.png", "\u661f.png".encode(), b" a b'\"$.png", b"-.png"])
 def test_names_in_any_encoding(name, tmp_path):
     path = os.fsdecode(os.fsencode(tmp_path) + b"/" + name)
