@@ -1,138 +1,154 @@
-"""Every lesson runs from a plain clone in quick mode, and leaves what it must."""
+"""Every lesson runs in quick mode and leaves what it must, and what lessons share does what it says."""
 
+import contextlib
 import importlib
+import io
+import json
 import os
+import re
+import runpy
 import socket
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from matplotlib.figure import Figure
 
-from minicontrolnet import (ControlNet, Problem, detect_edges, figures, held_out,
-                            tokenize)
+from conftest import LESSONS
+from minicontrolnet import ControlNet, Problem
 
-ROOT = Path(__file__).parents[1]
-LESSONS = sorted(path.stem for path in (ROOT / "lessons").glob("[0-9][0-9]_*.py"))
+NAMES = sorted(path.stem for path in LESSONS.glob("[0-9][0-9]_*.py"))
+SLOW = [pytest.param(name, marks=() if name.startswith("03") else pytest.mark.slow) for name in NAMES]
 
 
-@pytest.mark.parametrize("script", LESSONS)
-def test_lesson_runs_in_quick_mode(script, lesson_run):
-    """It asks, answers, gives no verdict, and leaves a figure marked as quick."""
-    done, folder = lesson_run(script)
+def run_lessons(folder, names):
+    """Run lessons one after another in this process, as scripts, and write what each of them printed to JSON.
+
+    One process is enough for all of them: most of the time of a script goes into importing torch.
+    """
+    told = {}
+    for name in names:
+        place = Path(folder) / name
+        place.mkdir()
+        os.chdir(place)
+        sys.argv = [str(LESSONS / f"{name}.py"), "--quick"]
+        output, error = io.StringIO(), ""
+        with contextlib.redirect_stdout(output):
+            try:
+                runpy.run_path(sys.argv[0], run_name="__main__")
+            except BaseException:
+                error = traceback.format_exc()
+        told[name] = {"output": output.getvalue(), "error": error}
+        for module in [m for m in sys.modules if m.split(".")[0] in ("lesson", "experiments", "exercises")]:
+            del sys.modules[module]
+    (Path(folder) / "told.json").write_text(json.dumps(told))
+
+
+@pytest.fixture(scope="session")
+def quick_runs(request, tmp_path_factory):
+    """Name -> what a lesson printed in quick mode, its error, and its folder: of all that are tested now."""
+    items = [item for item in request.session.items if "quick_runs" in getattr(item, "fixturenames", ())]
+    names = sorted({item.callspec.params["name"] for item in items
+                    if not any(mark.name == "skip" for mark in item.iter_markers())})
+    folder = tmp_path_factory.mktemp("lessons")
+    code = f"import sys; sys.path[:0] = {sys.path!r}; import test_lessons; test_lessons.run_lessons({str(folder)!r}, {names!r})"
+    done = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, stdin=subprocess.DEVNULL)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.isascii() and "Traceback" not in done.stderr
-    assert done.stdout.index("\nPREDICT  ") < done.stdout.index("\nANSWER   ")
-    assert "\nVERDICT  none: --quick is a smoke run" in done.stdout
-    assert done.stdout.count("VERDICT") == done.stdout.count("VERDICT  none: --quick")
+    told = json.loads((folder / "told.json").read_text())
+    return {name: (run["output"], run["error"], folder / name) for name, run in told.items()}
+
+
+@pytest.mark.parametrize("name", SLOW)
+def test_a_lesson_runs_in_quick_mode(name, quick_runs):
+    """It asks, answers, gives no verdict, and leaves a figure that is marked as quick."""
+    output, error, folder = quick_runs[name]
+    assert not error
+    assert "PREDICT  " in output and output.index("PREDICT  ") < output.index("ANSWER   ")
+    assert "VERDICT  none" in output and output.count("VERDICT") == 1
     assert [path.name for path in folder.iterdir()] == ["outputs"]
     left = {path.name for path in (folder / "outputs").iterdir()}
-    assert f"{script}_quick.png" in left and all("_quick" in name for name in left)
-    with Image.open(folder / "outputs" / f"{script}_quick.png") as figure:
-        assert figure.width >= 1280 and figure.height >= 500
+    assert f"{name}_quick.png" in left and all("_quick" in name for name in left)
+    with Image.open(folder / "outputs" / f"{name}_quick.png") as figure:
+        assert figure.width > 500
 
 
-@pytest.mark.parametrize("script", LESSONS)
-def test_a_lesson_names_its_own_file(script):
-    """Its results and figures bear the name that it gives to options()."""
-    source = (ROOT / "lessons" / f"{script}.py").read_text(encoding="utf-8")
-    assert f'options("{script}"' in source
+@pytest.mark.slow
+def test_a_problem_ends_a_lesson_with_its_sentence(tmp_path):
+    """In the process of its own that a lesson is."""
+    (tmp_path / "file").write_text("mine")
+    done = subprocess.run([sys.executable, str(LESSONS / f"{NAMES[0]}.py"), "--out", "file/below"],
+                          cwd=tmp_path, text=True, capture_output=True)
+    assert done.returncode != 0 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("words, said", [
-    (["--steps", "0"], "whole number from 1"), (["--device", "tpu"], "is not a device"),
-    (["--full"], "unrecognized arguments"), (["--answer", "maybe"], "invalid choice"),
-    (["--out", "file/below"], "cannot write")])
-def test_bad_options_get_one_sentence(words, said, tools, tmp_path, capsys):
-    """No traceback, and nothing is written."""
+# %% Options, predictions and answers
+
+
+@pytest.fixture
+def begin(tmp_path, monkeypatch):
+    """A function that begins a lesson with some options."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(LESSONS))
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+
+    def begin(*words, **options):
+        monkeypatch.setattr(sys, "argv", ["05_edge_control.py", *words])
+        return importlib.import_module("lesson").Lesson("05_edge_control", steps=200, quick_steps=4, **options)
+
+    return begin
+
+
+@pytest.mark.parametrize("words, names", [
+    (["--steps", "0"], "--steps"), (["--device", "tpu"], "tpu"), (["--full"], "--full"),
+    (["--answer", "maybe"], "maybe"), (["--out", "file/below"], "file/below")])
+def test_bad_options_get_one_sentence(words, names, begin, tmp_path, capsys):
+    """It names what was given, and nothing is written."""
     (tmp_path / "file").write_text("mine")
     with pytest.raises((SystemExit, Problem)) as end:
-        tools(*words)
+        begin(*words)
     by_argparse = isinstance(end.value, SystemExit)
-    told = capsys.readouterr().err if by_argparse else str(end.value)
-    assert said in told
+    assert names in (capsys.readouterr().err if by_argparse else str(end.value))
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_a_problem_ends_a_lesson_with_its_sentence(tmp_path):
-    """In the process of its own that a lesson is."""
-    (tmp_path / "file").write_text("mine")
-    script = ROOT / "lessons" / f"{LESSONS[0]}.py"
-    done = subprocess.run([sys.executable, str(script), "--out", "file/below"],
-                          cwd=tmp_path, text=True, capture_output=True, timeout=120)
-    assert done.returncode != 0 and "Traceback" not in done.stderr
-    assert done.stderr.startswith("error: cannot write")
-    assert done.stderr.count("\n") == 1
-
-
-# %% What the lessons share
-
-
-def test_steps_are_the_lessons_own_or_those_asked_for(tools):
-    """200, in quick mode 4, and 7 if somebody says so."""
-    steps = lambda *words: tools(*words).args.steps
-    assert steps() == 200 and steps("--quick") == 4
-    assert steps("--steps", "7") == steps("--quick", "--steps", "7") == 7
+def test_steps_are_the_lessons_own_or_those_asked_for(begin):
+    assert begin().steps == 200 and begin("--quick").steps == 4
+    assert begin("--steps", "7").steps == begin("--quick", "--steps", "7").steps == 7
 
 
 @pytest.mark.parametrize("typed, letter", [("b", "b"), (" C) it fails", "c"), ("", ""), ("x", "")])
-def test_a_prediction_waits_in_a_terminal(typed, letter, tools, monkeypatch, capsys):
+def test_a_prediction_waits_in_a_terminal(typed, letter, begin, monkeypatch, capsys):
     """The first letter counts; Enter skips."""
-    lesson = tools()
+    lesson = begin()
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
     monkeypatch.setattr("builtins.input", lambda question: typed)
-    guess = lesson.predict("What falls?", a="the apple", b="the loss", c="the mask")
-    assert guess == letter
-    told = capsys.readouterr().out
-    assert "PREDICT  What falls?\n   a) the apple\n" in told
-    assert ("there is no choice x)" in told) == (typed == "x")
+    assert lesson.predict("What falls?", a="the apple", b="the loss", c="the mask") == letter
+    printed = capsys.readouterr().out
+    assert all(text in printed for text in ("What falls?", "a) the apple", "b) the loss", "c) the mask"))
 
 
-def test_a_prediction_may_be_an_option_or_missing(tools, monkeypatch, capsys):
-    """--answer is told again; without a terminal, or any input, nobody waits."""
+def test_a_prediction_may_be_an_option_or_missing(begin, monkeypatch, capsys):
+    """--answer is printed; without a terminal, or without any input, nobody waits."""
     monkeypatch.setattr("builtins.input", lambda question: pytest.fail("it waited"))
-    assert tools("--answer", "a").predict("Why?", a="so", b="thus") == "a"
+    assert begin("--answer", "a").predict("Why?", a="so", b="thus") == "a"
     assert "your answer: a" in capsys.readouterr().out
     monkeypatch.setattr(sys, "stdin", None)
-    assert tools().predict("Why?", a="so", b="thus") == ""
+    assert begin().predict("Why?", a="so", b="thus") == ""
 
 
-PREDICTS = f"""import sys
-sys.path.insert(0, {str(ROOT / "lessons")!r})
-import _lesson
-_lesson.options("05_edge_control", steps=200, quick_steps=4)
-for question in "Why?", "How?":
-    print("guess:", repr(_lesson.predict(question, a="so", b="thus")))
-"""
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="select knows no pipes there")
-def test_a_pipe_answers_and_nobody_waits_for_more(tmp_path):
-    """In processes of their own: the pipe's other end stays open; there is no input at all."""
-    begin = lambda stdin, **more: subprocess.Popen(
-        [sys.executable, "-c", PREDICTS], cwd=tmp_path, stdin=stdin, stdout=subprocess.PIPE, text=True, **more)
-    pipe, end = os.pipe()
-    os.write(end, b"b\n")
-    runs = begin(pipe), begin(None, preexec_fn=lambda: os.close(0))
-    told = [process.communicate(timeout=240)[0] for process in runs]
-    os.close(pipe), os.close(end)
-    assert [process.returncode for process in runs] == [0, 0]
-    guesses = [[line for line in text.splitlines() if line.startswith("guess:")] for text in told]
-    assert guesses == [["guess: 'b'", "guess: ''"], ["guess: ''"] * 2]
-    assert told[0].count("   your answer: b\n") == 1 and "your answer" not in told[1]
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="select knows no pipes there")
+@pytest.mark.skipif(sys.platform == "win32", reason="select does not work with pipes there")
 @pytest.mark.parametrize("sent, guesses", [
     (b"b\na\n", ["b", "a"]), (b"b\n", ["b", ""]), (b"\nB", ["", "b"]), (b"", ["", ""]),
     (b"\xff\n" + 500 * b"a", ["", "a"])])
 @pytest.mark.parametrize("closed", [True, False])
-def test_a_line_for_each_question(sent, guesses, closed, tools, monkeypatch):
+def test_a_line_for_each_question(sent, guesses, closed, begin, monkeypatch):
     """From a socket whose other end is closed, or stays open and may never say more."""
-    lesson, (ours, theirs) = tools(), socket.socketpair()
+    lesson, (ours, theirs) = begin(), socket.socketpair()
     with ours, theirs, ours.makefile() as stdin:
         monkeypatch.setattr(sys, "stdin", stdin)
         theirs.sendall(sent)
@@ -142,9 +158,9 @@ def test_a_line_for_each_question(sent, guesses, closed, tools, monkeypatch):
 
 
 @pytest.mark.parametrize("place", [os.devnull, "."])
-def test_input_that_says_nothing_is_passed_by(place, tools, monkeypatch):
+def test_input_that_says_nothing_is_passed_by(place, begin, monkeypatch):
     """An empty device; a folder in a file's place."""
-    lesson, descriptor = tools(), os.open(place, os.O_RDONLY)
+    lesson, descriptor = begin(), os.open(place, os.O_RDONLY)
     with os.fdopen(os.dup(0)) as stdin:
         os.dup2(descriptor, stdin.fileno())
         monkeypatch.setattr(sys, "stdin", stdin)
@@ -152,21 +168,22 @@ def test_input_that_says_nothing_is_passed_by(place, tools, monkeypatch):
     os.close(descriptor)
 
 
-def test_in_a_notebook_options_are_those_of_the_lesson_alone(tools, monkeypatch):
-    """The kernel's own words are none; a cell that runs again begins anew."""
-    lesson = tools("--quick", "--seed", "3")
-    assert (lesson.args.quick, lesson.args.seed, lesson.args.steps) == (True, 3, 4)
+def test_in_a_notebook_options_are_those_of_the_lesson_alone(begin, monkeypatch):
+    """The kernel's own words are none; those of the cell before are."""
+    lesson = begin("--quick", "--seed", "3")
+    assert (lesson.quick, lesson.seed, lesson.steps) == (True, 3, 4)
     monkeypatch.setitem(sys.modules, "ipykernel", sys)
+    again = type(lesson)
     monkeypatch.setattr(sys, "argv", ["ipykernel_launcher.py", "-f", "kernel.json"])
-    again = lesson.options("05_edge_control", steps=200, quick_steps=4)
-    assert (again.quick, again.seed, again.steps) == (False, 0, 200) and again is lesson.args
+    lesson = again("05_edge_control", steps=200, quick_steps=4)
+    assert (lesson.quick, lesson.seed, lesson.steps) == (False, 0, 200)
     monkeypatch.setattr(sys, "argv", ["lessons/05_edge_control.py", "--steps", "7"])
-    assert lesson.options("05_edge_control", steps=200, quick_steps=4).steps == 7
+    assert again("05_edge_control", steps=200, quick_steps=4).steps == 7
 
 
-def test_a_notebook_without_an_input_box_goes_on(tools, monkeypatch):
+def test_a_notebook_without_an_input_box_goes_on(begin, monkeypatch):
     """Such as one that a program runs: it refuses input()."""
-    lesson = tools()
+    lesson = begin()
     monkeypatch.setitem(sys.modules, "ipykernel", sys)
 
     def refuse(question):
@@ -176,144 +193,95 @@ def test_a_notebook_without_an_input_box_goes_on(tools, monkeypatch):
     assert lesson.predict("Why?", a="so", b="thus") == ""
 
 
-def test_a_wrong_guess_is_answered_on_its_own(tools, capsys):
-    """The right answer is told to all, the mistake to those who made it."""
-    lesson = tools()
+def test_a_wrong_guess_is_answered_on_its_own(begin, capsys):
+    """Everybody reads the right answer, and who was wrong reads why, before it."""
+    lesson = begin()
+    printed = []
     for guess in ("a", "b", ""):
         lesson.reveal(guess, "b", because="it is so.", a="not so, since ...")
-    said = capsys.readouterr().out
-    mistaken, right, skipped = said.split("ANSWER   b) it is so.\n")[:3]
-    assert "You said a): not so, since ..." in mistaken and right == skipped == ""
+        printed.append(capsys.readouterr().out)
+    assert all("b) it is so." in text for text in printed)
+    assert ["not so" in text for text in printed] == [True, False, False]
+    assert printed[0].index("not so") < printed[0].index("it is so")
 
 
 @pytest.mark.parametrize("right", ["a", "b"])
-def test_where_numbers_decide_each_choice_has_its_sentence(right, tools, capsys):
-    """The sentence of the right one is never told."""
-    tools().reveal("a", right, "see the table.", a="the apple is red.", b="the loss is not.")
-    said = capsys.readouterr().out
-    assert said.endswith(f"ANSWER   {right}) see the table.\n")
-    assert ("apple" in said) == (right == "b") and "the loss" not in said
+def test_where_numbers_decide_each_choice_has_its_sentence(right, begin, capsys):
+    """The sentence of the right one is never printed."""
+    begin().reveal("a", right, "see the table.", a="the apple is red.", b="the loss is not.")
+    printed = capsys.readouterr().out
+    assert f"{right}) see the table." in printed
+    assert ("apple" in printed) == (right == "b") and "the loss" not in printed
 
 
-def test_an_answer_of_a_smoke_run_says_so(tools, capsys):
-    """Since its numbers may have chosen it."""
-    tools("--quick").reveal("", "a", "see the table.")
-    tools().reveal("", "a", "see the table.")
-    said = "ANSWER   a) see the table."
-    assert capsys.readouterr().out == f"{said} (Of a smoke run.)\n{said}\n"
+def test_a_smoke_run_has_no_verdict_and_says_so(begin, capsys):
+    """Its numbers may have chosen the answer, too."""
+    begin().verdict("confirmed: it helps;", "n = 3.")
+    assert "confirmed: it helps;" in capsys.readouterr().out
+    quick = begin("--quick")
+    quick.verdict("confirmed: it helps")
+    quick.reveal("", "a", "see the table.")
+    printed = capsys.readouterr().out
+    assert "confirmed" not in printed and "smoke run" in printed.split("ANSWER")[1]
 
 
-def test_long_sentences_are_wrapped(tools, capsys):
-    """At 88 characters, below their own beginning."""
-    lesson = tools("--answer", "a")
-    lesson.verdict("It is confirmed, " * 20)
-    lesson.reveal(lesson.predict("Why? " * 40, a="so " * 60, b="thus"), "b", "it is. " * 30, a="no. " * 40)
-    lines = capsys.readouterr().out.splitlines()
-    assert 60 < max(map(len, lines)) <= 88
-    assert all(line.startswith(("   ", "VERDICT  ", "PREDICT  ", "ANSWER   ")) for line in lines if line)
+def test_a_table_has_columns(begin, capsys):
+    begin()
+    importlib.import_module("lesson").table([["what", "IoU"], ["ControlNet", 0.9], ["no", ""]])
+    lines = [line for line in capsys.readouterr().out.splitlines() if line]
+    assert [line.split() for line in lines] == [["what", "IoU"], ["ControlNet", "0.9"], ["no"]]
+    assert lines[0].index("IoU") == lines[1].index("0.9")
 
 
-def test_a_smoke_run_has_no_verdict(tools, capsys):
-    """Whatever the sentences say."""
-    tools().verdict("confirmed: it helps;", "n = 3.")
-    said = capsys.readouterr().out
-    assert said == "\nVERDICT  confirmed: it helps;\n         n = 3.\n"
-    tools("--quick").verdict("confirmed: it helps")
-    assert "confirmed" not in capsys.readouterr().out
+# %% Results and figures
 
 
-def test_a_table_has_columns(tools, capsys):
-    """Each as wide as its widest cell; no blanks at the end of a line."""
-    tools().table([["what", "IoU"], ["ControlNet", 0.9], ["no", ""]])
-    said = capsys.readouterr().out
-    assert said == "\n   what        IoU\n   ControlNet  0.9\n   no\n"
-
-
-def test_results_and_pictures_are_saved_and_read_again(tools, monkeypatch):
-    """Numbers as they were, tensors as lists, pictures to 1/255; how they were made."""
-    lesson = tools("--seed", "3")
+def test_results_and_pictures_are_saved_and_read_again(begin, monkeypatch):
+    """Numbers as they were, tensors as lists, pictures to 1/255; and how they were made."""
+    lesson = begin("--seed", "3")
+    results = importlib.import_module("lesson.results")
     pictures = torch.rand(6, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    numbers = {"IoU": 0.5, "steps": torch.tensor([1, 2])}
-    lesson.save_results(numbers, pictures, columns=3)
-    monkeypatch.setattr(lesson, "RESULTS", lesson.args.out)
-    content = lesson.load_results("05_edge_control")
+    lesson.save_results({"IoU": 0.5, "steps": torch.tensor([1, 2])}, pictures, columns=3)
+    monkeypatch.setattr(results, "RESULTS", lesson.out)
+    content = results.load_results("05_edge_control")
     assert content["numbers"] == {"IoU": 0.5, "steps": [1, 2]}
     assert (content["seed"], content["steps"]) == (3, 200)
     assert content["command"] == "python 05_edge_control.py --seed 3"
-    assert (lesson.load_pictures("05_edge_control") - pictures).abs().max() < 1 / 255
+    assert (results.load_pictures("05_edge_control") - pictures).abs().max() < 1 / 255
 
 
 @pytest.mark.parametrize("damaged", [
     None, b"", b"{", b"[]", b"null", b"7", b"\xff\xfe", b"{}",
-    b'{"numbers": [], "command": "", "steps": 1}', b'{"numbers": {}, "command": ""}'])
-def test_a_damaged_result_file_is_a_problem(damaged, tools, monkeypatch, tmp_path):
-    """Missing, cut off, or something else: one sentence says how to get it back."""
-    lesson = tools()
-    monkeypatch.setattr(lesson, "RESULTS", tmp_path)
+    b'{"numbers": [], "command": "", "steps": 1, "seed": 0}', b'{"numbers": {}, "command": ""}'])
+def test_a_damaged_result_file_is_a_problem(damaged, begin, monkeypatch, tmp_path):
+    """Missing, cut off, or something else: one sentence names it."""
+    begin()
+    results = importlib.import_module("lesson.results")
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
     if damaged is not None:
         (tmp_path / "04.json").write_bytes(damaged)
-    with pytest.raises(Problem, match="04.json is missing or damaged; restore it"):
-        lesson.load_results("04")
+        (tmp_path / "04_pictures.png").write_bytes(damaged)
+    with pytest.raises(Problem, match="04.json"):
+        results.load_results("04")
+    with pytest.raises(Problem, match="04"):
+        results.load_pictures("04")
 
 
-def test_numbers_that_a_record_lacks_are_a_problem(tools, monkeypatch, tmp_path):
-    """At any depth, as in a record of another version."""
-    lesson = tools()
-    monkeypatch.setattr(lesson, "RESULTS", tmp_path)
-    (tmp_path / "04.json").write_text(
-        '{"numbers": {"learned": {"F1": [0.5]}}, "command": "", "steps": 1}')
-    numbers = lesson.load_results("04")["numbers"]
-    assert numbers == {"learned": {"F1": [0.5]}}
-    for part in (numbers, numbers["learned"]):
-        with pytest.raises(Problem, match="04.json is missing or damaged; restore it"):
-            part["gap"]
-
-
-@pytest.mark.parametrize("words, name", [([], "05_edge_control.png"),
-                                         (["--quick"], "05_edge_control_quick.png")])
-def test_a_figure_of_a_smoke_run_is_marked(words, name, tools):
-    """By its name and by words across it; a true one has neither."""
-    lesson, figure = tools(*words), figures.plt.figure()
+@pytest.mark.parametrize("words, name", [([], "05_edge_control.png"), (["--quick"], "05_edge_control_quick.png")])
+def test_a_figure_of_a_smoke_run_is_marked(words, name, begin):
+    """By its name, and by words across it; a real one has neither."""
+    lesson, figure = begin(*words), Figure()
     lesson.save_figure(figure)
-    assert (lesson.args.out / name).is_file()
-    marks = [text.get_text() for text in figure.texts]
-    assert marks == ["--quick: no evidence"] * len(words)
+    assert (lesson.out / name).is_file() and len(figure.texts) == len(words)
 
 
-# %% Figures
-
-
-def test_outlined_draws_unbroken_lines_and_leaves_the_rest():
-    """Magenta over every edge pixel's middle, and nowhere a pixel or more away from an edge."""
-    batch, _ = held_out(4)
-    edges = detect_edges(batch.image)
-    drawn, plain = figures.outlined(batch.image, edges, 4), figures.enlarge(batch.image, 4)
-    magenta = (drawn == torch.tensor([1.0, 0.0, 1.0]).view(3, 1, 1)).all(1, keepdim=True)
-    middle = magenta[..., 1::4, 1::4] & magenta[..., 2::4, 2::4]
-    assert middle[edges > 0].all()
-    far = torch.nn.functional.max_pool2d(edges, 3, stride=1, padding=1) == 0
-    far = figures.enlarge(far.float(), 4)[:, :1] > 0
-    assert not magenta[far].any() and far.float().mean() > 0.5
-    assert torch.equal(drawn[~magenta.expand_as(drawn)], plain[~magenta.expand_as(drawn)])
-
-
-def test_the_diagram_is_the_networks(make_base, tools):
-    """Another network, another diagram: its channels, grids, and all its sums."""
-    tools()
-    architecture = importlib.import_module("_figures").architecture
+def test_the_diagram_is_the_networks(make_base, begin):
+    """Another network, another diagram: its channels, its grids, and all its sums."""
+    begin()
+    diagram = importlib.import_module("lesson.diagram")
     base = make_base((8, 16, 24, 32), dtype=torch.float32)
-    figure = architecture(base, ControlNet(base, 3))
+    figure = diagram.architecture(base, ControlNet(base, 3))
     texts = [text.get_text() for text in figure.axes[0].texts]
-    figures.plt.close(figure)
     assert texts.count("+") == 14  # 13 for the controls, one for the condition
-    grids = [text for text in texts if text.startswith("grid")]
-    assert grids == [f"grid {n} x {n}" for n in (16, 8, 4, 2)]
-    channels = [int(text) for text in texts if text.isdigit()]
-    assert channels == base.encoder.channels  # the 13 zero convs
-    assert texts.count("mid\n32") == 2 and "condition\n3x64x64" in texts
-
-
-def test_captions_are_prompts_in_two_lines():
-    """Of which any word may be missing."""
-    prompt = tokenize(["red star on blue", "circle", ""])
-    assert figures.captions(prompt) == ["red star\non blue", "circle", ""]
+    assert [int(n) for text in texts for n in re.findall(r"^grid (\d+)", text)] == [16, 8, 4, 2]
+    assert [int(text) for text in texts if text.isdigit()] == base.encoder.channels  # the 13 zero convs
