@@ -12,6 +12,7 @@ import secrets
 import socketserver
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
@@ -91,7 +92,9 @@ class Board(ThreadingHTTPServer):
         """Stop after the present step."""
         self.ended = True
         self.worker.shutdown(wait=True, cancel_futures=True)
+        self.turns.wait_for_all(seconds=2)
         self.server_close()
+        time.sleep(0.1)  # torch's own clean-up of these threads would crash a Python that has already begun to end
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A page that goes away is no error."""
@@ -121,13 +124,14 @@ class Board(ThreadingHTTPServer):
         ticket = self.turns.begin(page)
         if ticket is None:
             return
+        steps = messages(asked, self.base, self.nets)
         try:
-            steps = messages(asked, self.base, self.nets)
             while (message := self.compute(next, steps, None)) is not None:
                 yield message
                 if not self.turns.is_newest(page, ticket):
                     return
         finally:
+            steps.close()  # frees its tensors here and now
             self.turns.end(page, ticket)
 
 

@@ -38,3 +38,8 @@ class Turns:
             if self.newest.get(page) is ticket:
                 del self.newest[page]
             self.changed.notify_all()
+
+    def wait_for_all(self, seconds: float) -> None:
+        """Wait until no request is at work."""
+        with self.changed:
+            self.changed.wait_for(lambda: not self.at_work, seconds)
