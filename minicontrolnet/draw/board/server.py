@@ -121,10 +121,10 @@ class Board(ThreadingHTTPServer):
 
     def pictures(self, asked: Asked, page: str) -> Iterator[dict]:
         """The messages for a page, until they are complete or the page has drawn something newer."""
+        steps = messages(asked, self.base, self.nets)  # a generator: nothing is computed before its first step
         ticket = self.turns.begin(page)
         if ticket is None:
             return
-        steps = messages(asked, self.base, self.nets)
         try:
             while (message := self.compute(next, steps, None)) is not None:
                 yield message
