@@ -1,10 +1,12 @@
 """Conditions: the detectors on pictures whose edges are known."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 
-from minicontrolnet.conditions import (CHANNELS, CONDITIONS, _blur, _gradient, condition_of, detect_edges, palette,
+from minicontrolnet.conditions import (CHANNELS, CONDITIONS, _blur, _gradient, _is_ridge, condition_of, detect_edges, palette,
                                        roughen, spread, stick_figure)
 from minicontrolnet.errors import Problem
 from minicontrolnet.shapes import COLOURS, random_batch, tip_of
@@ -120,17 +122,33 @@ def test_the_gradient_is_sobels():
     torch.testing.assert_close(gy.flatten(0, 1)[:, None], F.conv2d(padded, kernel.mT))
 
 
+def test_ridges_are_maxima_along_one_of_eight_directions():
+    """Pixel by pixel: the gradient's angle, rounded to 45 degrees, leads to two neighbours."""
+    generator = torch.Generator().manual_seed(0)
+    strength = torch.rand(1, 1, 12, 14, generator=generator)
+    gx, gy = torch.randn(2, 1, 1, 12, 14, generator=generator)
+    found = _is_ridge(strength, gx, gy)[0, 0]
+    padded = F.pad(strength, (1, 1, 1, 1))[0, 0]
+    for y in range(12):
+        for x in range(14):
+            angle = 45 * round(math.degrees(math.atan2(gy[0, 0, y, x], gx[0, 0, y, x])) / 45)
+            dx, dy = round(math.cos(math.radians(angle))), round(math.sin(math.radians(angle)))
+            here = padded[y + 1, x + 1]
+            wanted = here > padded[y + 1 + dy, x + 1 + dx] and here > padded[y + 1 - dy, x + 1 - dx]
+            assert found[y, x] == wanted, (y, x, angle)
+
+
 def grey(pixels):
     """A grey picture (1, 3, h, w) of values (h, w)."""
     return pixels.expand(1, 3, *pixels.shape)
 
 
 def test_noise_of_single_pixels_is_blurred():
-    """A pixel of 1 becomes 0.32, so it is no edge beside a step of 1 with the blur, and it is one without."""
+    """A pixel of 0.8 has 0.4 times the gradient of a step of 1 without the blur, and 0.23 times with it."""
     picture = torch.zeros(40, 40)
     picture[:, 20:] = 1
-    picture[10, 6] = 0.6
-    edges = detect_edges(grey(picture), low=0.29, high=0.3)[0, 0]
+    picture[10, 6] = 0.8
+    edges = detect_edges(grey(picture))[0, 0]
     assert edges[:, 20].sum() + edges[:, 19].sum() == 40 and edges[:, :15].sum() == 0
 
 

@@ -148,6 +148,9 @@ def test_all_prompts_occur_and_shapes_tilt_no_farther_than_they_may():
     assert len(scenes.prompt.unique(dim=0)) == 8 * 4 * 8
     assert TILT <= 0.4 and 0.99 * TILT < scenes.angle.abs().max() <= TILT
     assert abs(scenes.angle.mean()) < 0.02
+    log_aspect = scenes.aspect.log()
+    assert 0.198 < log_aspect.max() < 0.2001 and -0.2001 < log_aspect.min() < -0.198
+    assert abs(log_aspect.mean()) < 0.007, "as many wide shapes as tall ones"
     assert SMALLEST <= scenes.radius.min() < 1.01 * SMALLEST
     assert 0.99 * LARGEST < scenes.radius.max() <= LARGEST
 
