@@ -6,10 +6,11 @@ import pytest
 import torch
 from matplotlib.path import Path as Polygon
 
+from minicontrolnet.conditions import stick_figure
 from minicontrolnet.errors import Problem
 from minicontrolnet.shapes import (COLOURS, DARK, LARGEST, SHAPES, SMALLEST, TILT, Outline, Scenes,
                                    describe, random_batch, random_scenes, render, to_image,
-                                   tokenize)
+                                   tip_of, tokenize)
 
 LIT = torch.tensor(list(COLOURS.values()), dtype=torch.float64)
 REC_601 = torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64)  # what luma weighs RGB by
@@ -293,3 +294,14 @@ def test_one_bad_prompt_in_a_list_is_named():
     with pytest.raises(Problem, match="squirrel") as caught:
         tokenize(["cyan circle", "red squirrel"])
     assert "cyan circle" not in str(caught.value)
+
+
+def test_scenes_on_another_device_are_painted_there():
+    """No tensor of the CPU is mixed in: the meta device refuses that, as CUDA does."""
+    scenes = Scenes(*(field.to("meta") for field in random_scenes(3, seeded())))
+    image, mask = render(scenes)
+    assert image.device.type == mask.device.type == "meta" and image.shape == (3, 3, 64, 64)
+    pose = stick_figure(scenes.centre, tip_of(scenes))
+    assert pose.device.type == "meta" and pose.shape == (3, 1, 64, 64)
+    batch = random_batch(3, seeded()).map(lambda tensor: tensor.to("meta"))
+    assert batch.scenes.radius.device.type == "meta" and batch.prompt.device.type == "meta"
