@@ -23,15 +23,14 @@ from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-# ruff: noqa: E402
 import torch
-from _lesson import args, options
+from lesson import Lesson
 from torch import Tensor
+from tqdm import tqdm
 
 from experiments.record import Record, Scores
-from minicontrolnet import (Batch, UNet, base_loss, held_out, load_classifier,
-                            off_palette, prompt_scores, q_sample,
-                            random_times_and_noise, sample, seeded, train, x0_from_eps)
+from minicontrolnet import (Batch, Training, UNet, base_loss, held_out, load_classifier, off_palette,
+                            prompt_scores, q_sample, random_times_and_noise, sample, seeded, x0_from_eps)
 
 ARMS = {"eps": ("eps", "eps"), "v": ("v", "v"), "x0 by Eq. 5": ("x0", "eps"),
         "x0": ("x0", "x0")}  # what is put out, and whose weight its errors have
@@ -41,7 +40,8 @@ SEEDS = 3
 def errors_of(network: UNet, truth: Batch) -> Scores:
     """The error of eps, all alike as in Eq. 5, and that of x0 where noise prevails."""
     t, eps = random_times_and_noise(truth.x0.cpu(), torch.Generator().manual_seed(0))
-    t, eps = t.to(args.device), eps.to(args.device)
+    t = t.to(truth.x0.device)
+    eps = eps.to(truth.x0.device)
     xt = q_sample(truth.x0, t, eps)
     with torch.no_grad():
         found = network(xt, t, truth.prompt)
@@ -50,27 +50,30 @@ def errors_of(network: UNet, truth: Batch) -> Scores:
             "error of x0 at t >= 500": x0_error.square().mean().item()}
 
 
-def run(arm: str, seed: int, truth: Batch, noise: Tensor) -> tuple[Scores, Tensor]:
+def run(lesson: Lesson, arm: str, seed: int, truth: Batch, noise: Tensor) -> tuple[Scores, Tensor]:
     """Train an arm with one seed: its scores, and what it draws."""
-    begin, (kind, weight) = time.process_time(), ARMS[arm]
-    network = seeded(seed, UNet, prediction_type=kind).to(args.device)
-    network = train(network, partial(base_loss, weighted_as=weight), args.steps,
-                    lr=1e-3, seed=seed, progress=f"{arm}, seed {seed}")
-    images = sample(network, truth.prompt, noise, steps=2 if args.quick else 25)
-    scores = prompt_scores(images, truth.prompt, load_classifier().to(args.device))
+    begin = time.process_time()
+    kind, weight = ARMS[arm]
+    network = seeded(seed, UNet, prediction_type=kind).to(lesson.device)
+    training = Training(network, partial(base_loss, weighted_as=weight), lesson.steps, lr=1e-3, seed=seed)
+    for step, loss in tqdm(training, f"{arm}, seed {seed}"):
+        pass
+    network = training.averaged
+    images = sample(network, truth.prompt, noise, steps=2 if lesson.quick else 25)
+    scores = prompt_scores(images, truth.prompt, load_classifier().to(lesson.device))
     return {**errors_of(network, truth), **scores,
             "clean pixels": 1 - off_palette(images).mean().item(),
             "seconds of one core": time.process_time() - begin}, images[:6]
 
 
 def main() -> None:
-    options("01_ddpm", steps=500, quick_steps=2)
-    record, (truth, noise) = Record(columns=6), held_out(8 if args.quick else 128,
-                                                          args.device)
-    seeds = range(args.seed, args.seed + (2 if args.quick else SEEDS))
+    lesson = Lesson("01_ddpm", steps=500, quick_steps=2)
+    record = Record(lesson, columns=6)
+    truth, noise = held_out(8 if lesson.quick else 128, lesson.device)
+    seeds = range(lesson.seed, lesson.seed + (2 if lesson.quick else SEEDS))
     for arm in ARMS:
         if arm not in record.numbers:
-            scores, rows = zip(*(run(arm, seed, truth, noise) for seed in seeds))
+            scores, rows = zip(*(run(lesson, arm, seed, truth, noise) for seed in seeds))
             record.add(arm, list(scores), rows[0])
 
 

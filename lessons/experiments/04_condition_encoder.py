@@ -21,58 +21,58 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-# ruff: noqa: E402
-from _lesson import args, figures, options
-from torch import Tensor, nn
+from lesson import Lesson
+from lesson.curves import look
+from lesson.networks import encoder
+from torch import Tensor
+from tqdm import tqdm
 
-from experiments.networks import encoder
-from experiments.onset import look
 from experiments.record import Record, Scores
-from minicontrolnet import (Batch, ControlNet, UNet, control_loss, detect_edges,
-                            edge_f1, held_out, load_base, mask_iou, mask_of, sample,
-                            seeded, train)
+from minicontrolnet import (Batch, Control, ControlNet, Training, UNet, control_loss, detect_edges,
+                            edge_f1, held_out, load_base, mask_iou, mask_of, sample, seeded)
+from minicontrolnet.draw.figures import outlined
 
 ARMS = ("learned", "stacked", "average", "every fourth", "shifted")
-SEEDS, EVERY = 3, 30  # training seeds, and steps between two looks
+SEEDS = 3  # training seeds
+EVERY = 30  # steps between two looks
 
 
 def with_encoder(base: UNet, how: str, seed: int) -> ControlNet:
     """A new ControlNet with one of the encoders; in a seed all else starts the same."""
     control = seeded(seed, ControlNet, base)
     control.condition_encoder = seeded(seed, encoder, how, base.encoder.channels[0])
-    return control.to(args.device)
+    return control
 
 
-def run(base: UNet, how: str, seed: int, truth: Batch,
+def run(lesson: Lesson, base: UNet, how: str, seed: int, truth: Batch,
         noise: Tensor) -> tuple[Scores, Tensor]:
     """Train an arm with one seed: its scores, and four pictures with their outlines."""
-    begin, curves = time.process_time(), {}
-
-    def on_step(step: int, _: float, control: nn.Module) -> None:
-        if step % EVERY == 0 or step == args.steps:
-            look(curves, step, base, control, n=len(noise) // 2)
-
-    control = with_encoder(base, how, seed)
-    on_step(0, 0.0, control)
-    control = train(control, control_loss(base, "edge"), args.steps, lr=2e-3, seed=seed,
-                    on_step=on_step, progress=f"{how}, seed {seed}")
+    begin = time.process_time()
+    control = with_encoder(base, how, seed).to(lesson.device)
+    training = Training(control, control_loss(base, "edge"), lesson.steps, lr=2e-3, seed=seed)
+    curves = {}
+    look(curves, 0, base, control, n=len(noise) // 2)
+    for step, loss in tqdm(training, f"{how}, seed {seed}"):
+        if step % EVERY == 0 or step == lesson.steps:
+            look(curves, step, base, training.averaged, n=len(noise) // 2)
     edges = detect_edges(truth.image)
-    images = sample(base, truth.prompt, noise, [(control, edges)],
-                    steps=2 if args.quick else 12).cpu()
+    images = sample(base, truth.prompt, noise, [Control(training.averaged, edges)],
+                    steps=2 if lesson.quick else 12).cpu()
     scores = {"F1": edge_f1(images, edges).mean().item(),
               "IoU": mask_iou(mask_of(images), truth.mask).mean().item(),
               "seconds of one core": time.process_time() - begin}
-    return scores | curves, figures.outlined(images[:4], edges[:4], 4)
+    return scores | curves, outlined(images[:4], edges[:4], 4)
 
 
 def main() -> None:
-    options("04_condition_encoder", steps=180, quick_steps=2)
-    base, record = load_base(device=args.device), Record(columns=4)
-    truth, noise = held_out(4 if args.quick else 32)
-    seeds = range(args.seed, args.seed + (2 if args.quick else SEEDS))
+    lesson = Lesson("04_condition_encoder", steps=180, quick_steps=2)
+    base = load_base(device=lesson.device)
+    record = Record(lesson, columns=4)
+    truth, noise = held_out(4 if lesson.quick else 32)
+    seeds = range(lesson.seed, lesson.seed + (2 if lesson.quick else SEEDS))
     for how in ARMS:
         if how not in record.numbers:
-            runs = [run(base, how, seed, truth, noise) for seed in seeds]
+            runs = [run(lesson, base, how, seed, truth, noise) for seed in seeds]
             scores, rows = zip(*runs)
             record.add(how, list(scores), rows[0])
 

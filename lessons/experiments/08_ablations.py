@@ -39,28 +39,29 @@ from pathlib import Path
 from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-# ruff: noqa: E402
 import torch
-from _lesson import args, figures, options
+from lesson import Lesson
+from lesson.curves import look
 from torch import Tensor, nn
+from tqdm import tqdm
 
-from experiments.networks import Lite, gaussian
-from experiments.onset import look
+from experiments.networks import ConditionedUNet, Lite, gaussian
 from experiments.record import Record, Scores
-from minicontrolnet import (COLOURS, SHAPES, Batch, ConditionedUNet, ControlNet,
-                            ShapeClassifier, UNet, condition_loss, conflicting, ddim,
-                            detect_edges, edge_f1, frechet_distance, fresh_batch,
-                            held_out, load_base, load_classifier, mask_iou, mask_of,
-                            off_palette, predictor, prompt_scores, random_scenes,
-                            render, sample, seeded, to_image, tokenize, train)
+from minicontrolnet import (COLOURS, SHAPES, Batch, Control, ControlNet, ShapeClassifier, Training, UNet,
+                            condition_loss, conflicting, ddim, detect_edges, edge_f1, frechet_distance,
+                            fresh_batch, held_out, load_base, load_classifier, mask_iou, mask_of,
+                            off_palette, predictor, prompt_scores, random_scenes, render, sample, seeded,
+                            to_image, tokenize)
 from minicontrolnet.diffusion import Model
-from minicontrolnet.evaluation import HELD_OUT
+from minicontrolnet.draw.figures import outlined
+from minicontrolnet.measure.scores import HELD_OUT
 from minicontrolnet.shapes import Scenes
 from minicontrolnet.training import BATCH_SIZE, NextBatch
 
 SEEDS = {"whole": 10, "pairs": 3, "few": 3}  # training seeds of an arm, by its data
 LENGTH = {"whole": 2, "pairs": 10, "few": 1}  # its steps, in units of --steps
-EVERY, FEW = 20, 100  # steps between two looks, pictures
+EVERY = 20  # steps between two looks
+FEW = 100  # pictures
 
 
 class Arm(NamedTuple):
@@ -150,37 +151,40 @@ def score(images: Tensor, truth: Batch, classifier: ShapeClassifier) -> Scores:
 
 
 def with_prompts(base: UNet, control: nn.Module, truth: Batch, noise: Tensor,
-                 classifier: ShapeClassifier) -> tuple[Scores, Tensor]:
+                 classifier: ShapeClassifier, ddim_steps: int) -> tuple[Scores, Tensor]:
     """Scores for each kind of prompt, and a picture of each with its outline."""
-    edges, drawn = detect_edges(truth.image), {}
+    edges = detect_edges(truth.image)
+    drawn = {}
     for kind, words in prompts(truth.prompt).items():
-        drawn[kind] = sample(base, words, noise, [(control, edges)],
-                             steps=ddim_steps()).cpu()
+        drawn[kind] = sample(base, words, noise, [Control(control, edges)],
+                             steps=ddim_steps).cpu()
     scores = {kind: score(images, truth, classifier) for kind, images in drawn.items()}
     others, _ = held_out(4 * len(noise), seed=HELD_OUT + 1)
     real = classifier.features(mask_of(others.image))
     features = classifier.features(mask_of(torch.cat(list(drawn.values()))))
     scores["all prompts"] = {"Frechet": frechet_distance(features, real)}
     row = torch.cat([images[:1] for images in drawn.values()])
-    return scores, figures.outlined(row, edges[:1].expand(4, -1, -1, -1), 4)
+    return scores, outlined(row, edges[:1].expand(4, -1, -1, -1), 4)
 
 
-def on_parts(base: UNet, network: nn.Module, n: int,
-             classifier: ShapeClassifier) -> tuple[Scores, Tensor]:
+def on_parts(base: UNet, network: nn.Module, n: int, classifier: ShapeClassifier,
+             ddim_steps: int) -> tuple[Scores, Tensor]:
     """Scores on what was seen and what was not, and a picture of each, two of the last.
 
     No guidance, so that nothing but the networks differs.
     """
-    scores, row = {}, []
+    device = next(base.parameters()).device
+    scores = {}
+    row = []
     for i, (test, of) in enumerate(TESTS.items()):
         generator = torch.Generator().manual_seed(HELD_OUT + i)
         truth = part(n, generator, *of)
-        noise = torch.randn(truth.x0.shape, generator=generator).to(args.device)
-        edges, prompt = detect_edges(truth.image), truth.prompt.to(args.device)
-        model = model_of(base, network, prompt, edges.to(args.device))
-        images = to_image(ddim(model, noise, ddim_steps())).cpu()
+        noise = torch.randn(truth.x0.shape, generator=generator).to(device)
+        edges = detect_edges(truth.image)
+        model = model_of(base, network, truth.prompt.to(device), edges.to(device))
+        images = to_image(ddim(model, noise, ddim_steps)).cpu()
         scores[test] = score(images, truth, classifier)
-        row.append(figures.outlined(images, edges, 4)[: 1 + (i == 2)])
+        row.append(outlined(images, edges, 4)[: 1 + (i == 2)])
     return scores, torch.cat(row)
 
 
@@ -189,24 +193,23 @@ def model_of(base: UNet, network: nn.Module, prompt: Tensor,
     """A UNet that takes the condition itself, or the base with a control."""
     if isinstance(network, ConditionedUNet):
         return lambda xt, t: network(xt, t, prompt, condition)
-    return predictor(base, prompt, [(network, condition)])
-
-
-def ddim_steps() -> int:
-    return 2 if args.quick else 12
+    return predictor(base, prompt, [Control(network, condition)])
 
 
 # %% One training
 
 
-def run(base: UNet, name: str, seed: int,
+def run(lesson: Lesson, base: UNet, name: str, seed: int,
         classifier: ShapeClassifier) -> tuple[Scores, Tensor]:
     """Train an arm with one seed: its scores, and a row of four pictures."""
-    begin, arm = time.process_time(), ARMS[name]
-    steps, n = LENGTH[arm.data] * args.steps, 24 if arm.data == "few" else 64
-    n = 2 if args.quick else n
-    network = seeded(seed, arm.build, base).to(args.device)
-    next_batch, curves = data(arm.data, seed), {}
+    begin = time.process_time()
+    arm = ARMS[name]
+    steps = LENGTH[arm.data] * lesson.steps
+    n = 2 if lesson.quick else 24 if arm.data == "few" else 64
+    ddim_steps = 2 if lesson.quick else 12
+    network = seeded(seed, arm.build, base).to(lesson.device)
+    next_batch = data(arm.data, seed)
+    curves = {}
 
     def loss(network: nn.Module, generator: torch.Generator) -> Tensor:
         def model(xt: Tensor, t: Tensor, prompt: Tensor, condition: Tensor) -> Tensor:
@@ -214,32 +217,34 @@ def run(base: UNet, name: str, seed: int,
 
         return condition_loss(model, base, "edge", generator, arm.drop, next_batch)
 
-    def on_step(step: int, _: float, network: nn.Module) -> None:
-        if arm.data == "whole" and (step % EVERY == 0 or step == steps):
-            look(curves, step, base, network, n=2 if args.quick else 16)
-
-    on_step(0, 0.0, network)
-    network = train(network, loss, steps, lr=2e-3, seed=seed, on_step=on_step,
-                    progress=f"{name}, seed {seed}")
+    training = Training(network, loss, steps, lr=2e-3, seed=seed)
+    looks = {*range(0, steps, EVERY), steps} if arm.data == "whole" else set()
+    if 0 in looks:
+        look(curves, 0, base, network, n=2 if lesson.quick else 16)
+    for step, _ in tqdm(training, f"{name}, seed {seed}"):
+        if step in looks:
+            look(curves, step, base, training.averaged, n=2 if lesson.quick else 16)
+    network = training.averaged
     if arm.data == "few":
-        scores, row = on_parts(base, network, n, classifier)
+        scores, row = on_parts(base, network, n, classifier, ddim_steps)
     else:
         truth, noise = held_out(n)
         truth = truth if arm.data == "whole" else in_pairs(truth.scenes)
-        scores, row = with_prompts(base, network, truth, noise, classifier)
+        scores, row = with_prompts(base, network, truth, noise, classifier, ddim_steps)
     seconds = {"seconds of one core": time.process_time() - begin}
     return scores | curves | seconds, row
 
 
 def main() -> None:
-    options("08_ablations", steps=200, quick_steps=2)
-    base, classifier = load_base(device=args.device), load_classifier()
-    record = Record(columns=4)
+    lesson = Lesson("08_ablations", steps=200, quick_steps=2)
+    base = load_base(device=lesson.device)
+    classifier = load_classifier()
+    record = Record(lesson, columns=4)
     for name, arm in ARMS.items():
         if name not in record.numbers:
-            count = 2 if args.quick else SEEDS[arm.data]
-            seeds = range(args.seed, args.seed + count)
-            runs = [run(base, name, seed, classifier) for seed in seeds]
+            count = 2 if lesson.quick else SEEDS[arm.data]
+            seeds = range(lesson.seed, lesson.seed + count)
+            runs = [run(lesson, base, name, seed, classifier) for seed in seeds]
             scores, rows = zip(*runs)
             record.add(name, list(scores), rows[0])
 

@@ -32,19 +32,22 @@ from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-import torch  # noqa: E402
-from _lesson import args, options  # noqa: E402
-from torch import Tensor, nn  # noqa: E402
+import torch
+from lesson import Lesson
+from lesson.curves import look, reached, suddenness
+from torch import Tensor
+from tqdm import tqdm
 
-from experiments.measured import Arm, Test, reached, suddenness  # noqa: E402
-from experiments.onset import look  # noqa: E402
-from experiments.record import Record, Scores  # noqa: E402
-from minicontrolnet import (GUIDANCE, Batch, ConditionedUNet, ControlNet,  # noqa: E402
-                            UNet, cfg, condition_loss, control_loss, ddim, fresh_batch,
-                            load_base, random_batch, sample, seeded, to_image, train)
-from minicontrolnet.training import BATCH_SIZE, NextBatch  # noqa: E402
+from experiments.measured import Arm, Test
+from experiments.networks import ConditionedUNet
+from experiments.record import Record, Scores
+from minicontrolnet import (GUIDANCE, Batch, Control, ControlNet, Training, UNet, cfg, condition_loss,
+                            control_loss, ddim, fresh_batch, load_base, random_batch, sample, seeded,
+                            to_image)
+from minicontrolnet.training import BATCH_SIZE, NextBatch
 
-SEEDS, EVERY = 3, 20  # training seeds; steps between two looks
+SEEDS = 3  # training seeds
+EVERY = 20  # steps between two looks
 LONGER = 4  # the long run of 3., in units of --steps
 
 
@@ -64,27 +67,27 @@ def only(n: int) -> NextBatch:
 
 def draw(base: UNet, control: ControlNet | None, test: Test, prompt: Tensor,
          in_both: bool = False) -> Tensor:
-    controls = [] if control is None else [(control, test.edges)]
+    controls = [] if control is None else [Control(control, test.edges)]
     return sample(base, prompt, test.noise, controls, steps=test.steps, in_both=in_both)
 
 
-def train_control(base: UNet, pictures: NextBatch, seed: int, test: Test,
+def train_control(lesson: Lesson, base: UNet, pictures: NextBatch, seed: int, test: Test,
                   small: Test | None, name: str) -> Arm:
     """With ``small``, pictures are drawn on the way, too: are they good throughout?"""
-    begin, curves, on_the_way = time.process_time(), {}, {}
-
-    def on_step(step: int, loss: float, control: nn.Module) -> None:
-        if step == 1 or step % EVERY == 0 or step == args.steps:
-            look(curves, step, base, control, n=4 if args.quick else 48)
+    begin = time.process_time()
+    curves = {}
+    on_the_way = {}
+    loss = control_loss(base, "edge", next_batch=pictures)
+    training = Training(seeded(seed, ControlNet, base), loss, lesson.steps, lr=1e-3, seed=seed)
+    control = training.averaged
+    for step, _ in tqdm(training, f"{name}, seed {seed}"):
+        if step == 1 or step % EVERY == 0 or step == lesson.steps:
+            look(curves, step, base, control, n=4 if lesson.quick else 48)
             if small:
                 images = draw(base, control, small, small.truth.prompt)
                 scores = small.follows(images) | small.obeys(images)
                 for what, value in scores.items():
                     on_the_way.setdefault(what, {})[str(step)] = value
-
-    loss = control_loss(base, "edge", next_batch=pictures)
-    control = train(seeded(seed, ControlNet, base), loss, args.steps, lr=1e-3,
-                    seed=seed, on_step=on_step, progress=f"{name}, seed {seed}")
     scores, row = test.scores(partial(draw, base, control, test))
     if small:  # this arm is also compared with a UNet from scratch
         both, _ = test.scores(partial(draw, base, control, test, in_both=True))
@@ -105,17 +108,25 @@ def scratch_loss(network: ConditionedUNet, generator: torch.Generator) -> Tensor
 
 
 def draw_from_scratch(network: ConditionedUNet, test: Test, prompt: Tensor) -> Tensor:
-    said = lambda xt, t: network(xt, t, prompt, test.edges)
-    unsaid = lambda xt, t: network(xt, t, torch.zeros_like(prompt), test.edges)
-    model = cfg(unsaid, said, GUIDANCE) if prompt.any() else said
+    empty = torch.zeros_like(prompt)
+
+    def cond(xt: Tensor, t: Tensor) -> Tensor:
+        return network(xt, t, prompt, test.edges)
+
+    def uncond(xt: Tensor, t: Tensor) -> Tensor:
+        return network(xt, t, empty, test.edges)
+
+    model = cfg(uncond, cond, GUIDANCE) if prompt.any() else cond
     return to_image(ddim(model, test.noise, test.steps))
 
 
-def train_from_scratch(steps: int, seed: int, test: Test, name: str) -> Arm:
+def train_from_scratch(lesson: Lesson, steps: int, seed: int, test: Test, name: str) -> Arm:
     begin = time.process_time()
-    network = seeded(seed, lambda: ConditionedUNet(UNet())).to(args.device)
-    network = train(network, scratch_loss, steps, lr=2e-3, seed=seed,
-                    progress=f"{name}, seed {seed}")
+    network = seeded(seed, lambda: ConditionedUNet(UNet())).to(lesson.device)
+    training = Training(network, scratch_loss, steps, lr=2e-3, seed=seed)
+    for step, loss in tqdm(training, f"{name}, seed {seed}"):
+        pass
+    network = training.averaged
     scores, row = test.scores(partial(draw_from_scratch, network, test))
     return {**scores, "seconds of one core": time.process_time() - begin}, row
 
@@ -124,11 +135,12 @@ def train_from_scratch(steps: int, seed: int, test: Test, name: str) -> Arm:
 
 
 def main() -> None:
-    options("09_evaluation", steps=360, quick_steps=2)
-    base, record = load_base(device=args.device), Record(columns=4)
-    sizes = ((4, 2), (4, 2)) if args.quick else ((48, 12), (16, 10))
-    test, small = (Test(n, ddim_steps) for n, ddim_steps in sizes)
-    seeds = range(args.seed, args.seed + (2 if args.quick else SEEDS))
+    lesson = Lesson("09_evaluation", steps=360, quick_steps=2)
+    base = load_base(device=lesson.device)
+    record = Record(lesson, columns=4)
+    sizes = ((4, 2), (4, 2)) if lesson.quick else ((48, 12), (16, 10))
+    test, small = (Test(lesson, n, ddim_steps) for n, ddim_steps in sizes)
+    seeds = range(lesson.seed, lesson.seed + (2 if lesson.quick else SEEDS))
 
     def add(name: str, runs: list[Arm]) -> None:
         record.add(name, [scores for scores, _ in runs], runs[0][1])
@@ -142,12 +154,12 @@ def main() -> None:
     for name, pictures in sources.items():
         if name not in record.numbers:
             way = small if name == "endless" else None
-            add(name, [train_control(base, pictures, seed, test, way, name)
+            add(name, [train_control(lesson, base, pictures, seed, test, way, name)
                        for seed in seeds])
-    for name, steps in (("scratch", args.steps),
-                        ("scratch, longer", LONGER * args.steps)):
+    for name, steps in (("scratch", lesson.steps),
+                        ("scratch, longer", LONGER * lesson.steps)):
         if name not in record.numbers:
-            add(name, [train_from_scratch(steps, seed, test, name) for seed in seeds])
+            add(name, [train_from_scratch(lesson, steps, seed, test, name) for seed in seeds])
 
 
 if __name__ == "__main__":

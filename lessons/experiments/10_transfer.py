@@ -34,44 +34,53 @@ from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from _lesson import args, figures, options  # noqa: E402
-from torch import Tensor  # noqa: E402
+from lesson import Lesson
+from lesson.styles import erase, pale, pale_batch, unpale
+from torch import Tensor, nn
+from tqdm import tqdm
 
-from experiments.measured import Arm, Test  # noqa: E402
-from experiments.record import Record, Scores  # noqa: E402
-from experiments.transfer import (between, erase, moved, pale, pale_batch,  # noqa: E402
-                                  unpale)
-from minicontrolnet import (SHAPES, ControlNet, UNet, base_loss,  # noqa: E402
-                            colours_right, conflicting, control_loss, fresh_batch,
-                            held_out, load_base, load_control, lock, mask_iou, mask_of,
-                            sample, seeded, shapes_right, train)
+from experiments.measured import Arm, Test
+from experiments.record import Record, Scores
+from experiments.transfer import between, moved
+from minicontrolnet import (SHAPES, Control, ControlNet, Training, UNet, base_loss, colours_right,
+                            conflicting, control_loss, fresh_batch, held_out, load_base, load_control,
+                            lock, mask_iou, mask_of, sample, seeded, shapes_right)
+from minicontrolnet.draw.figures import outlined
+from minicontrolnet.training import Loss
 
-SEEDS, STEPS_OF_B = 3, 1500
+SEEDS = 3
+STEPS_OF_B = 1500
 ERASED = (0.0, 0.25, 0.4, 0.6)  # shares of the outline
 
 
 # %% Transfer
 
 
-def sibling(base: UNet, seed: int) -> UNet:
+def train(network: nn.Module, loss: Loss, steps: int, lr: float, seed: int, name: str) -> nn.Module:
+    """Train a network and return the average of its weights."""
+    training = Training(network, loss, steps, lr=lr, seed=seed)
+    for step, _ in tqdm(training, name):
+        pass
+    return training.averaged
+
+
+def sibling(base: UNet, steps: int, seed: int) -> UNet:
     """A': the base, trained on in the new style, at a quarter of the rate."""
     network = copy.deepcopy(base).requires_grad_(True)
     loss = partial(base_loss, next_batch=pale_batch)
-    return lock(train(network, loss, args.steps, lr=5e-4, seed=seed,
-                      progress=f"A', seed {seed}"))
+    return lock(train(network, loss, steps, 5e-4, seed, f"A', seed {seed}"))
 
 
-def stranger(seed: int) -> UNet:
+def stranger(lesson: Lesson, seed: int) -> UNet:
     """B: the same architecture, from another start and on other pictures."""
-    network, steps = seeded(seed, UNet).to(args.device), 2 if args.quick else STEPS_OF_B
-    return lock(train(network, base_loss, steps, lr=2e-3, seed=seed, progress="B"))
+    network = seeded(seed, UNet).to(lesson.device)
+    return lock(train(network, base_loss, 2 if lesson.quick else STEPS_OF_B, 2e-3, seed, "B"))
 
 
-def own_control(base: UNet, batches: Callable, seed: int) -> ControlNet:
+def own_control(base: UNet, batches: Callable, steps: int, seed: int) -> ControlNet:
     """A ceiling: a ControlNet trained on this very base."""
     loss = control_loss(base, "edge", next_batch=batches)
-    return train(seeded(seed, ControlNet, base), loss, args.steps, lr=1e-3, seed=seed,
-                 progress=f"its own ControlNet, seed {seed}")
+    return train(seeded(seed, ControlNet, base), loss, steps, 1e-3, seed, f"its own ControlNet, seed {seed}")
 
 
 def scores_of(images: Tensor, test: Test) -> Scores:
@@ -84,7 +93,7 @@ def scores_of(images: Tensor, test: Test) -> Scores:
 
 def fidelity(base: UNet, control: ControlNet | None, test: Test) -> Arm:
     """What is drawn with right prompts."""
-    controls = [(control, test.edges)] if control else []
+    controls = [Control(control, test.edges)] if control else []
     images = sample(base, test.truth.prompt, test.noise, controls, steps=test.steps)
     return scores_of(images, test), test.row(images)
 
@@ -97,7 +106,7 @@ def record_bases(record: Record, name: str, a: UNet, control: ControlNet,
     for seed, base in bases:
         ways = {"no control": None, "as it is": control,
                 "difference added": moved(control, a, base),
-                "its own": own_control(base, batches, seed)}
+                "its own": own_control(base, batches, record.lesson.steps, seed)}
         for way, network in ways.items():
             arms.setdefault(way, []).append(fidelity(base, network, test))
     for way, runs in arms.items():
@@ -114,7 +123,7 @@ def erased(base: UNet, control: ControlNet, share: float,
     right, wrong = test.truth.prompt, conflicting(test.truth.prompt)
     for name, prompt in (("right word", right), ("no words", 0 * right),
                          ("wrong word", wrong)):
-        images = sample(base, prompt, test.noise, [(control, edges)], steps=test.steps)
+        images = sample(base, prompt, test.noise, [Control(control, edges)], steps=test.steps)
         own = shapes_right(images, right, test.classifier).float()
         other = shapes_right(images, wrong, test.classifier).float()
         scores = {"outline's shape": own.mean().item(),
@@ -122,7 +131,7 @@ def erased(base: UNet, control: ControlNet, share: float,
                   "IoU": mask_iou(mask_of(images), test.truth.mask).mean().item(),
                   "outline's shape of each": own.tolist(),
                   "other shape of each": other.tolist()}
-        row = figures.outlined(images[:4], edges[:4])
+        row = outlined(images[:4], edges[:4])
         yield f"{share:.0%} erased, {name}", (scores, row)
 
 
@@ -130,15 +139,16 @@ def eight_corners(base: UNet, control: ControlNet,
                   test: Test) -> Iterator[tuple[str, Arm]]:
     """As which shapes the classifier sees pictures of one outline, for each prompt."""
     edges, mask = between(held_out(1)[0].scenes)
-    edges, mask = edges.to(args.device), mask.to(args.device)
+    edges = edges.to(test.noise.device)
+    mask = mask.to(test.noise.device)
     for prompt in ("", "red on blue", *(f"red {shape} on blue" for shape in SHAPES)):
-        images = sample(base, prompt, test.noise, [(control, edges)], steps=test.steps)
+        images = sample(base, prompt, test.noise, [Control(control, edges)], steps=test.steps)
         seen = test.classifier(mask_of(images)).argmax(1)
         scores = {shape: (seen == i).float().mean().item()
                   for i, shape in enumerate(SHAPES)}
         iou = mask_iou(mask_of(images), mask.expand_as(images[:, :1]))
         scores["IoU"] = iou.mean().item()
-        row = figures.outlined(images[:4], edges.expand(4, -1, -1, -1))
+        row = outlined(images[:4], edges.expand(4, -1, -1, -1))
         yield f"eight corners, {prompt or 'no words'}", (scores, row)
 
 
@@ -146,9 +156,11 @@ def eight_corners(base: UNet, control: ControlNet,
 
 
 def main() -> None:
-    options("10_transfer", steps=300, quick_steps=2)
-    a, record = load_base(device=args.device), Record(columns=4)
-    control, test = load_control("edge", a), Test(4, 2) if args.quick else Test(48, 12)
+    lesson = Lesson("10_transfer", steps=300, quick_steps=2)
+    a = load_base(device=lesson.device)
+    record = Record(lesson, columns=4)
+    control = load_control("edge", a)
+    test = Test(lesson, 4, 2) if lesson.quick else Test(lesson, 48, 12)
     if "A, as it is" not in record.numbers:
         real = pale(test.truth.image)
         arms = {"real, pale": (scores_of(real, test), test.row(real)),
@@ -163,12 +175,12 @@ def main() -> None:
     if f"eight corners, red {[*SHAPES][-1]} on blue" not in record.numbers:
         for name, (scores, row) in eight_corners(a, control, test):
             record.add(name, [scores], row)
-    seeds = range(args.seed, args.seed + (2 if args.quick else SEEDS))
+    seeds = range(lesson.seed, lesson.seed + (2 if lesson.quick else SEEDS))
     if "A', its own" not in record.numbers:
-        siblings = ((seed, sibling(a, seed)) for seed in seeds)
+        siblings = ((seed, sibling(a, lesson.steps, seed)) for seed in seeds)
         record_bases(record, "A'", a, control, pale_batch, siblings, test)
     if "B, its own" not in record.numbers:
-        strangers = ((seed, stranger(seed)) for seed in [args.seed + 1])
+        strangers = ((seed, stranger(lesson, seed)) for seed in [lesson.seed + 1])
         record_bases(record, "B", a, control, fresh_batch, strangers, test)
 
 

@@ -31,22 +31,25 @@ import copy
 import sys
 import time
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-import torch  # noqa: E402
-from _lesson import args, options  # noqa: E402
-from torch import Tensor, nn  # noqa: E402
+import torch
+from lesson import Lesson
+from lesson.curves import look, reached
+from torch import Tensor, nn
+from tqdm import tqdm
 
-from experiments.measured import Arm, Test, reached  # noqa: E402
-from experiments.onset import look  # noqa: E402
-from experiments.record import Record, Scores  # noqa: E402
-from minicontrolnet import (ControlNet, UNet, condition_loss, load_base,  # noqa: E402
-                            lock, random_batch, sample, seeded, train, weigh)
-from minicontrolnet.controlnet import Controls  # noqa: E402
-from minicontrolnet.training import BATCH_SIZE, Loss  # noqa: E402
+from experiments.measured import Arm, Test
+from experiments.record import Record, Scores
+from minicontrolnet import (Control, ControlNet, Training, UNet, condition_loss, load_base, lock,
+                            random_batch, sample, seeded, weigh)
+from minicontrolnet.controlnet import Controls
+from minicontrolnet.training import BATCH_SIZE, Loss
 
-SEEDS, SMALL = 3, 4  # training seeds; pictures in a small batch
+SEEDS = 3  # training seeds
+SMALL = 4  # pictures in a small batch
 CONSTANT = 100  # a plan this much longer, cut short: the rate stays above .999
 
 
@@ -59,7 +62,8 @@ class Pair(nn.Module):
     def __init__(self, base: UNet, kind: type[ControlNet] = ControlNet,
                  unlock: bool = False):
         super().__init__()
-        self.base, self.control = lock(copy.deepcopy(base)), kind(base)
+        self.base = lock(copy.deepcopy(base))
+        self.control = kind(base)
         self.base.decoder.requires_grad_(unlock)
 
 
@@ -103,26 +107,26 @@ def loss_in_batches(size: int) -> Loss:
 
 
 def draw(base: UNet, control: ControlNet | None, test: Test, prompt: Tensor) -> Tensor:
-    controls = [] if control is None else [(control, test.edges)]
+    controls = [] if control is None else [Control(control, test.edges)]
     return sample(base, prompt, test.noise, controls, steps=test.steps)
 
 
-def run(base: UNet, arm: str, seed: int, test: Test) -> Arm:
+def run(lesson: Lesson, base: UNet, arm: str, seed: int, test: Test) -> Arm:
     """Train an arm with one seed; the small batch is measured on its way, too."""
-    begin, curves, after = time.process_time(), {}, {}
+    begin = time.process_time()
+    curves = {}
+    after = {}
     longer = BATCH_SIZE // SMALL if arm == "small batch" else 1
-    steps = longer * args.steps
-
-    def on_step(step: int, loss: float, pair: Pair) -> None:
+    steps = longer * lesson.steps
+    training = Training(seeded(seed, ARMS[arm], base), loss_in_batches(BATCH_SIZE // longer),
+                        CONSTANT * steps, lr=1e-3, seed=seed)
+    pair = training.averaged
+    for step, _ in tqdm(islice(training, steps), f"{arm}, seed {seed}", steps):
         if step == 1 or step % (20 * longer) == 0 or step == steps:
-            look(curves, step, pair.base, pair.control, n=4 if args.quick else 32)
-        if step < steps and step in (args.steps, 2 * args.steps):
-            way = partial(draw, pair.base, pair.control, test)
-            after[f"after {step // args.steps}"], _ = test.scores(way)
-
-    pair = train(seeded(seed, ARMS[arm], base), loss_in_batches(BATCH_SIZE // longer),
-                 CONSTANT * steps, stop_at=steps, lr=1e-3, seed=seed, on_step=on_step,
-                 progress=f"{arm}, seed {seed}")
+            look(curves, step, pair.base, pair.control, n=4 if lesson.quick else 32)
+        if step < steps and step in (lesson.steps, 2 * lesson.steps):
+            on_the_way = partial(draw, pair.base, pair.control, test)
+            after[f"after {step // lesson.steps}"], _ = test.scores(on_the_way)
     scores, row = test.scores(partial(draw, pair.base, pair.control, test))
     if arm == "decoder unlocked":
         after["without control"], _ = test.scores(partial(draw, pair.base, None, test))
@@ -132,16 +136,17 @@ def run(base: UNet, arm: str, seed: int, test: Test) -> Arm:
 
 
 def main() -> None:
-    options("11_users_ask", steps=300, quick_steps=2)
-    base, record = load_base(device=args.device), Record(columns=4)
-    test = Test(4, 2) if args.quick else Test(32, 12)
-    seeds = range(args.seed, args.seed + (2 if args.quick else SEEDS))
+    lesson = Lesson("11_users_ask", steps=300, quick_steps=2)
+    base = load_base(device=lesson.device)
+    record = Record(lesson, columns=4)
+    test = Test(lesson, 4, 2) if lesson.quick else Test(lesson, 32, 12)
+    seeds = range(lesson.seed, lesson.seed + (2 if lesson.quick else SEEDS))
     if "no control" not in record.numbers:
         scores, row = test.scores(partial(draw, base, None, test))
         record.add("no control", [scores], row)
     for arm in ARMS:
         if arm not in record.numbers:
-            runs = [run(base, arm, seed, test) for seed in seeds]
+            runs = [run(lesson, base, arm, seed, test) for seed in seeds]
             record.add(arm, [scores for scores, _ in runs], runs[0][1])
 
 

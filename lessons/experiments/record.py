@@ -1,47 +1,53 @@
-"""How an experiment is kept: a mean for each training seed, saved after each arm."""
+"""How an experiment is recorded: a list over the training seeds for each score, saved after each arm."""
 
 import json
 
 import torch
-from _lesson import args, figures, file_name, save_results
 from einops import rearrange
 from torch import Tensor
+
+from lesson import Lesson
+from lesson.results import read_pictures
 
 Scores = dict[str, "float | Scores"]
 
 
 class Record:
-    """The finished arms, on their way to and from outputs/NAME.json and its pictures.
+    """The finished arms, kept in outputs/NAME.json and NAME_pictures.png.
 
-    numbers[arm] holds for each score a list over the training seeds; pictures[arm] is a
-    row of square pictures, of the first seed. A run that was cut off goes on after its
-    last finished arm if seed and steps agree.
+    numbers[arm] holds for each score a list over the training seeds. pictures[arm] is a row of
+    ``columns`` square pictures, those of the first seed. A run that was interrupted goes on after
+    its last finished arm, if seed and steps are the same.
     """
 
-    def __init__(self, columns: int):
-        self.columns, self.numbers, self.pictures = columns, {}, {}
-        path = args.out / f"{file_name()}.json"
-        drawn = path.with_name(f"{path.stem}_pictures.png")
-        if not (path.exists() and drawn.exists()):
-            return
-        made = json.loads(path.read_text(encoding="utf-8"))
-        if (made["seed"], made["steps"]) != (args.seed, args.steps):
-            return
-        grid = torch.tensor(figures.plt.imread(drawn))
-        side = grid.shape[1] // columns
-        rows = rearrange(grid, "(y h) (x w) c -> y x c h w", h=side, w=side)
-        self.pictures = dict(zip(made["numbers"], rows))  # one row less if cut off here
-        self.numbers = {arm: made["numbers"][arm] for arm in self.pictures}
+    def __init__(self, lesson: Lesson, columns: int):
+        self.lesson = lesson
+        self.columns = columns
+        self.numbers: dict[str, dict] = {}
+        self.pictures: dict[str, Tensor] = {}
+        path = lesson.path(".json")
+        beside = lesson.path("_pictures.png")
+        if path.exists() and beside.exists():
+            found = json.loads(path.read_text(encoding="utf-8"))
+            if (found["seed"], found["steps"]) == (lesson.seed, lesson.steps):
+                self._load(found["numbers"], read_pictures(beside, columns=columns))
+
+    def _load(self, numbers: dict[str, dict], pictures: Tensor) -> None:
+        rows = rearrange(pictures, "(y x) c h w -> y x c h w", x=self.columns)
+        self.pictures = dict(zip(numbers, rows))  # the last arm's row may be missing
+        self.numbers = {arm: numbers[arm] for arm in self.pictures}
         print(f"   already recorded: {', '.join(self.numbers)}")
 
     def add(self, arm: str, runs: list[Scores], row: Tensor) -> None:
-        self.numbers[arm], self.pictures[arm] = by_seed(runs), row.cpu()
+        """Add an arm: the scores of each training seed, and the pictures of the first one."""
+        self.numbers[arm] = by_seed(runs)
+        self.pictures[arm] = row.cpu()
         rows = torch.cat(list(self.pictures.values()))
-        save_results(self.numbers, rows, self.columns)
+        self.lesson.save_results(self.numbers, rows, self.columns)
 
 
 def by_seed(runs: list) -> dict | list:
-    """Turn a list of equal, nested dicts into one whose numbers are lists over it."""
+    """Turn a list of equal, nested dicts into one dict whose values are lists."""
     if not isinstance(runs[0], dict):
         return runs
     return {key: by_seed([run[key] for run in runs]) for key in runs[0]}

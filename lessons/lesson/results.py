@@ -42,10 +42,11 @@ def load_pictures(name: str, side: int = 64) -> Tensor:
         raise damaged(path) from None
 
 
-def read_pictures(path: Path, side: int) -> Tensor:
-    """Cut a PNG into square pictures (n, 3, side, side) in [0, 1], row by row."""
+def read_pictures(path: Path, side: int | None = None, columns: int | None = None) -> Tensor:
+    """Cut a PNG into square pictures (n, 3, side, side) in [0, 1], row by row. Give the side or the columns."""
     with Image.open(path) as image:
         pixels = torch.from_numpy(np.array(image.convert("RGB"))) / 255
+    side = side or pixels.shape[1] // columns
     return rearrange(pixels, "(y h) (x w) c -> (y x) c h w", h=side, w=side)
 
 
