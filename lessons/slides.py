@@ -103,7 +103,8 @@ def problem(live: Live) -> Figure:
     words, edges = "red star on blue", live.edges[[star]].expand_as(live.edges)
     rows = [sample(live.base, words, live.noise, controls, steps=live.steps)
             for controls in ([], [Control(live.edge, edges)])]
-    iou = [mask_iou(mask_of(images), live.masks[[star]]).mean() for images in rows]
+    mask = live.masks[[star]].expand_as(live.masks)
+    iou = [mask_iou(mask_of(images), mask).mean() for images in rows]
     figure, body = page(
         f'"{words}": eight noises, eight poses. With one outline, one pose',
         "No word fixes place, size and tilt: the noise chooses them.",

@@ -1,5 +1,6 @@
 """Networks that experiments compare. Those that lessons use as well come from lesson.networks."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
