@@ -25,7 +25,8 @@ from minicontrolnet import Control, Problem, load_base, load_control, mask_iou, 
 from minicontrolnet.conditions import CHANNELS
 from minicontrolnet.draw.board import Asked, Board, Stroke, follow, saved, see, server
 from minicontrolnet.draw.board.asked import READERS, read_asked
-from minicontrolnet.draw.board.sheet import advice, drawing, edge_map, paper_bits, palette_map, place_of, region_map
+from minicontrolnet.draw.board.sheet import (advice, drawing, edge_map, is_closed, outside_of, paper_bits, palette_map, place_of,
+                                            region_map)
 from minicontrolnet.draw.board.turns import Turns
 from minicontrolnet.run import board as command
 from minicontrolnet.run.cli import main
@@ -139,6 +140,33 @@ def test_an_open_outline_gets_advice_and_a_closed_one_does_not():
         asked = Asked((stroke(points),))
         assert ("open" in advice(asked, see(asked))) == expected
     assert advice(Asked(), see(Asked())) == ""
+
+
+HOUSE = ([[0.2, 0.5], [0.2, 0.8], [0.8, 0.8], [0.8, 0.5]], [[0.15, 0.5], [0.5, 0.2], [0.85, 0.5], [0.15, 0.5]],
+         [[0.45, 0.8], [0.45, 0.62], [0.57, 0.62], [0.57, 0.8]], [[0.28, 0.57], [0.36, 0.57], [0.36, 0.65], [0.28, 0.57]])
+
+
+def test_doors_and_windows_are_left_out():
+    """But not while the outline is open, and not if somebody wants them."""
+    house = Asked(tuple(map(stroke, HOUSE)))
+    edges = edge_map(house, place_of(house))
+    outer = see(house).conditions["edge"]
+    assert (outer <= edges).all() and outer.sum() < 0.75 * edges.sum()
+    middle = outer[..., 28:52, 24:40]
+    assert middle[..., :-6, :].sum() < 4, "no line between wall and roof, no door, no window"
+    assert is_closed(outer) and torch.equal(outside_of(outer) > 0, outside_of(edges) > 0), "the same silhouette"
+    assert "a window or a door is left out" in advice(house, see(house))
+    everything = replace(house, outer=False)
+    assert torch.equal(see(everything).conditions["edge"], edge_map(everything, place_of(everything)))
+    still_open = Asked((stroke(HOUSE[0]), stroke(HOUSE[2])))
+    assert torch.equal(see(still_open).conditions["edge"], edge_map(still_open))
+
+
+@pytest.mark.parametrize("gap", [0, 1, 2, 4])
+def test_small_gaps_count_as_closed(gap):
+    end = 0.3 + (gap + 0.1) / 64
+    asked = Asked((stroke([[0.3, 0.3], [0.7, 0.3], [0.7, 0.7], [0.3, 0.7], [0.3, end + 1 / 64]]),))
+    assert is_closed(edge_map(asked)) == (gap <= 2)
 
 
 def test_a_dot_is_no_drawing():

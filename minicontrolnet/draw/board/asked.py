@@ -42,6 +42,7 @@ class Asked:
     cells: tuple[int | None, ...] = (None,) * 16  # of the palette: an index into COLOURS, or the background
     background: int | None = None  # the colour of the palette's other cells
     pose: tuple[Point, Point] | None = None  # the centre and the tip, in pixels of the picture
+    outer: bool = True  # the ControlNet sees the outer outline of the drawing only
     kinds: tuple[str, ...] = tuple(CHANNELS)  # the ControlNets that are switched on
     connections: tuple[float, ...] = (1.0,) * CONNECTIONS  # a factor for each of the 13 controls
     look_at: int = 0  # the picture whose steps and controls are shown
@@ -166,6 +167,7 @@ READERS: dict[str, Callable[[str, Any], Any]] = {
     "cells": _list_of(16, _hue),
     "background": _hue,
     "pose": _or_none(_list_of(2, _list_of(2, _number(0.0, float(SIZE))))),
+    "outer": _switch,
     "kinds": _kinds,
     "connections": _list_of(CONNECTIONS, _number(0.0, 10.0)),
     "look_at": _whole_number(0, COUNT - 1),

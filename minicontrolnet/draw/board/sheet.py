@@ -19,6 +19,7 @@ from ...shapes import COLOURS, DARK, SIZE
 from .asked import Asked, Point, Stroke
 
 ERASER, BRUSH = 5, 11  # widths in pixels of the 64 x 64 grid; the brush paints the region
+MARGIN = 4  # pixels around the sheet, so that a drawing may touch its border
 FEWEST = 8  # pixels of an edge map that counts as a drawing
 WIDEST = 0.58  # of half a picture: how far, as a root mean square, the pixels of an outline may be from their mean
 HUES = (torch.tensor(list(COLOURS.values())) * 255).round().byte()
@@ -45,7 +46,7 @@ def see(asked: Asked) -> Seen:
     edges = edge_map(asked, place)
     conditions = {}
     if "edge" in asked.kinds and edges.sum() >= FEWEST:
-        conditions["edge"] = edges
+        conditions["edge"] = outer_outline(edges) if asked.outer else edges
     colours = palette_map(asked)
     if "palette" in asked.kinds and colours is not None:
         conditions["palette"] = colours
@@ -91,7 +92,8 @@ def place_of(asked: Asked) -> Place:
     The networks have seen shapes of some sizes only, and a house as large as the sheet falls apart.
     A small drawing is left as it is. The drawing stays where it is, as long as it fits.
     """
-    inked = edge_map(asked)[0, 0].nonzero()
+    edges = edge_map(asked)
+    inked = (outer_outline(edges) if asked.outer else edges)[0, 0].nonzero()
     if asked.paper or len(inked) < FEWEST:
         return Place()
     points = (inked.flip(1) + 0.5) / SIZE  # x and y, as shares of the sheet
@@ -106,16 +108,45 @@ def place_of(asked: Asked) -> Place:
     return Place(zoom, (shift[0].item(), shift[1].item()))
 
 
+def outside_of(edges: Tensor) -> Tensor:
+    """What can be reached from the border of a sheet with a margin of 4 pixels: (1, 1, 72, 72).
+
+    Gaps of 2 pixels count as closed.
+    """
+    walls = F.max_pool2d(F.pad(edges, [MARGIN] * 4), 3, stride=1, padding=1)
+    corner = torch.zeros_like(walls)
+    corner[..., 0, 0] = 1
+    return spread(corner, 1 - walls)
+
+
+def is_closed(edges: Tensor) -> bool:
+    """Whether an edge map encloses anything."""
+    walls = F.max_pool2d(F.pad(edges, [MARGIN] * 4), 3, stride=1, padding=1)
+    return not bool((outside_of(edges) + walls).all())
+
+
+def outer_outline(edges: Tensor) -> Tensor:
+    """Only those lines that border on the outside, or all of them if they enclose nothing.
+
+    The networks have seen shapes of one colour. The door and the windows of a house, or the line
+    between its wall and its roof, would confuse them.
+    """
+    if not is_closed(edges):
+        return edges
+    beside_outside = F.max_pool2d(outside_of(edges), 5, stride=1, padding=2)
+    return edges * beside_outside[..., MARGIN:-MARGIN, MARGIN:-MARGIN]
+
+
 def advice(asked: Asked, seen: Seen) -> str:
     """One sentence for somebody whose drawing the networks may not understand; "" if there is none."""
     edges = seen.conditions.get("edge")
     if edges is None:
         return ""
-    walls = F.max_pool2d(F.pad(edges, (2, 2, 2, 2)), 3, stride=1)  # gaps of 2 pixels count as closed
-    frame = F.pad(torch.zeros_like(walls)[..., 1:-1, 1:-1], (1, 1, 1, 1), value=1.0)
-    outside = spread(frame, 1 - walls)
-    if (outside + walls).all():
+    if not is_closed(edges):
         return "The outline is still open. Close it, and the pictures will agree."
+    if edges.sum() < 0.95 * edge_map(asked, place_of(asked)).sum():
+        return ("The networks know shapes of one colour, so they see the outer line of your drawing only:"
+                " a window or a door is left out.")
     if seen.zoom < 0.9:
         return (f"Your drawing is larger than the shapes that the networks know, so they see it at"
                 f" {seen.zoom:.0%} of its size.")
