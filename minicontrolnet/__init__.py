@@ -6,7 +6,12 @@ imported from here; those of ``draw`` are loaded when they are first used, becau
 torchvision, which takes longer to import than all the rest.
 """
 
+import signal
+import sys
 from typing import Any
+
+if sys.argv[:1] == ["-m"] and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # python -m minicontrolnet: Ctrl-C ends the slow imports quietly
 
 from .errors import Problem
 from .shapes import (COLOURS, SHAPES, Batch, describe, random_batch, random_scenes, render, tip_of,

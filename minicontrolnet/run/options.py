@@ -3,6 +3,7 @@
 import argparse
 import errno
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable
@@ -66,6 +67,8 @@ def report_problems() -> None:
             setattr(sys, name, open(os.devnull, "w"))
         elif hasattr(stream, "reconfigure"):  # a notebook's streams have no such method
             stream.reconfigure(errors="backslashreplace")
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # as during the imports, see minicontrolnet/__init__.py
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     usual = sys.excepthook
 
     def report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
