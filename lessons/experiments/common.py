@@ -1,0 +1,164 @@
+"""What all experiments share: held-out pictures, a record that can be resumed, and the command line."""
+
+import argparse
+import json
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from minicontrolnet import (GUIDANCE, ControlNet, Training, UNet, colours_right, detect_edges, drop_words, edge_f1,
+                            fresh_batch, held_out, load_classifier, mask_iou, mask_of, noise_loss, off_palette,
+                            random_times_and_noise, roughen, sample, shapes_right)
+
+Scores = dict[str, "float | list | Scores"]
+Predict = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # (xt, t, prompt, condition) -> eps
+
+
+# %% Measuring
+
+
+class Evaluation:
+    """Held-out pictures, their outlines and noise. They are the same for every network that is compared."""
+
+    def __init__(self, n: int, ddim_steps: int = 12):
+        self.truth, self.noise = held_out(n)
+        self.edges, self.ddim_steps = detect_edges(self.truth.image), ddim_steps
+        self.classifier = load_classifier()
+
+    def sample(self, base: UNet, control: nn.Module | None, prompt: Tensor | str | None = None,
+               guidance_scale: float = GUIDANCE, in_both: bool = False, edges: Tensor | None = None) -> Tensor:
+        """Generate a picture for each outline. Without a prompt the right prompts are used."""
+        prompt = self.truth.prompt if prompt is None else prompt
+        edges = self.edges if edges is None else edges
+        controls = [] if control is None else [(control, edges)]
+        return sample(base, prompt, self.noise, controls, guidance_scale, self.ddim_steps, in_both=in_both)
+
+    def scores(self, images: Tensor) -> Scores:
+        """Means over pictures: is the outline followed, is the prompt obeyed, are the pixels clean?
+
+        A clean pixel is within 0.2 of a colour of the toy world.
+        """
+        truth = self.truth
+        return {"IoU": mask_iou(mask_of(images), truth.mask).mean().item(),
+                "F1": edge_f1(images, self.edges).mean().item(),
+                "right colours": colours_right(images, truth.prompt).float().mean().item(),
+                "right shapes": shapes_right(images, truth.prompt, self.classifier).float().mean().item(),
+                "clean pixels": 1 - off_palette(images).mean().item()}
+
+
+# %% Training
+
+
+def edge_loss(predict: Predict, prediction_type: str, generator: torch.Generator, drop: float = 0.5,
+              next_batch: Callable = fresh_batch) -> Tensor:
+    """Eq. 5 for any model that takes the outline: noise_loss on a new batch, with a share of empty prompts."""
+    batch = next_batch(generator)
+    condition = roughen(detect_edges(batch.image), generator)
+    prompt = drop_words(batch.prompt, generator, whole=drop, each=0.0)
+    t, eps = random_times_and_noise(batch.x0, generator)
+    return noise_loss(lambda xt, t: predict(xt, t, prompt, condition), batch.x0, t, eps, prediction_type)
+
+
+def controlled(base: UNet, control: nn.Module) -> Predict:
+    """The base with a control, as one model of the picture, the time, the prompt and the condition."""
+
+    def predict(xt: Tensor, t: Tensor, prompt: Tensor, condition: Tensor) -> Tensor:
+        return base(xt, t, prompt, control(xt, t, prompt, condition))
+
+    return predict
+
+
+def at_constant_rate(training: Callable[[int], Training], steps: int) -> Iterator[tuple[int, float]]:
+    """The first steps of a training a hundred times as long: after its warm-up the rate stays the same.
+
+    Every length is then a fair place to stop.
+    """
+    return islice(training(100 * steps), steps)
+
+
+# %% The record
+
+
+class Record:
+    """What an experiment has measured so far: numbers[arm][score] is a list over the training seeds.
+
+    It is written after every arm and seed. An experiment that was interrupted continues from the file.
+    """
+
+    def __init__(self, name: str, folder: Path, quick: bool):
+        self.name, self.quick, self.begun = name, quick, time.process_time()
+        self.path = folder / f"{name}{'_quick' * quick}.json"
+        self.numbers, self.minutes = {}, {}
+        if self.path.exists():
+            found = json.loads(self.path.read_text(encoding="utf-8"))
+            self.numbers, self.minutes = found["numbers"], found["minutes"]
+
+    def missing(self, arm: str, seeds: range) -> list[int]:
+        """The seeds of an arm that are still to be run, in order."""
+        if arm not in self.numbers:
+            return list(seeds)
+        return list(seeds)[len(first_list(self.numbers[arm])):]
+
+    def add(self, part: str, arm: str, scores: Scores) -> None:
+        """Append the scores of the arm's next seed, and write the file."""
+        append(self.numbers.setdefault(arm, {}), scores)
+        now = time.process_time()
+        self.minutes[part] = round(self.minutes.get(part, 0) + (now - self.begun) / 60, 2)
+        self.begun = now
+        made = {"experiment": f"python lessons/experiments/{self.name}.py", "minutes": self.minutes,
+                "versions": f"Python {platform.python_version()}, torch {torch.__version__}, one thread",
+                "numbers": self.numbers}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text(json.dumps(made, indent=1, default=rounded), encoding="utf-8")
+        print(f"   {time.strftime('%H:%M:%S')} {part}: {arm}, {flat(scores)}", flush=True)
+
+
+def append(lists: dict, scores: Scores) -> None:
+    for name, value in scores.items():
+        if isinstance(value, dict):
+            append(lists.setdefault(name, {}), value)
+        else:
+            lists.setdefault(name, []).append(rounded(value))
+
+
+def rounded(value: float | Tensor | list) -> float | list:
+    """Six digits are enough for a record."""
+    if isinstance(value, Tensor):
+        value = value.tolist()
+    if isinstance(value, list):
+        return [rounded(one) for one in value]
+    return round(value, 6)
+
+
+def first_list(numbers: dict | list) -> list:
+    return numbers if isinstance(numbers, list) else first_list(next(iter(numbers.values())))
+
+
+def flat(scores: Scores) -> str:
+    """The scores that are plain numbers, in one line for the log."""
+    return ", ".join(f"{name} {value:.3f}" for name, value in scores.items() if isinstance(value, float))
+
+
+# %% The command line
+
+
+def run(name: str, parts: dict[str, Callable[[Record], None]]) -> None:
+    """Run one part of an experiment, or all of them one after the other."""
+    parser = argparse.ArgumentParser(prog=f"python lessons/experiments/{name}.py")
+    parser.add_argument("--part", choices=list(parts), help="run this part only")
+    parser.add_argument("--quick", action="store_true", help="a smoke test of seconds; its numbers mean nothing")
+    parser.add_argument("--out", type=Path, default=Path("outputs"), metavar="DIR",
+                        help="where NAME.json is; a record that is already there is continued")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    record = Record(name, args.out, args.quick)
+    for part in [args.part] if args.part else parts:
+        print(f"{name}, part {part}", flush=True)
+        parts[part](record)
+    print(f"results: {record.path}; minutes of one core: {record.minutes}", file=sys.stderr)
