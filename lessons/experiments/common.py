@@ -74,12 +74,12 @@ def controlled(base: UNet, control: nn.Module) -> Predict:
     return predict
 
 
-def at_constant_rate(training: Callable[[int], Training], steps: int) -> Iterator[tuple[int, float]]:
-    """The first steps of a training a hundred times as long: after its warm-up the rate stays the same.
+def at_constant_rate(training: Training, steps: int) -> Iterator[tuple[int, float]]:
+    """The first steps of a training that is planned to be a hundred times as long.
 
-    Every length is then a fair place to stop.
+    After its warm-up of 50 steps the rate stays above 0.999 of the full one, so every length is a fair place to stop.
     """
-    return islice(training(100 * steps), steps)
+    return islice(training, steps)
 
 
 # %% The record
@@ -101,6 +101,7 @@ class Record:
 
     def missing(self, arm: str, seeds: range) -> list[int]:
         """The seeds of an arm that are still to be run, in order."""
+        seeds = seeds[:2] if self.quick else seeds
         if arm not in self.numbers:
             return list(seeds)
         return list(seeds)[len(first_list(self.numbers[arm])):]
