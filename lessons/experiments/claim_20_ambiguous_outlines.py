@@ -1,0 +1,87 @@
+"""Claim 20: what does a ControlNet make of an ambiguous outline when there are no words?
+
+    python lessons/experiments/claim_20_ambiguous_outlines.py   (one core, about 3 minutes, no training)
+
+The paper (Fig. 11): without a prompt the model interprets the content of an ambiguous condition, in several plausible
+ways.
+
+Written down before this experiment ran. An earlier record decided this by what words do, but the claim is about
+pictures without words. Here part of each outline is erased (0, 25, 40 and 60 % of a turn), and one outline lies
+between square and circle. 24 held-out outlines, each with eight noises: 192 pictures a share, by the shipped edge
+ControlNet, no prompt, 12 DDIM steps, guidance 2.5. The unit is the outline (24).
+
+Four measures decide together, at 60 % erased; all have to hold for "shown", one that is refuted refutes the claim:
+1. Clean: the clean pixels minus those of the base without a prompt and without control. Shown: the interval lies
+   above -0.02. Refuted: it lies below.
+2. Classifiable: the share of pictures whose shape the classifier names with a probability of at least 0.9, minus one
+   half, above 0. Refuted: below 0. The share among real pictures is printed as the ceiling.
+3. What is left is followed: the share of the remaining edges that the picture has within one pixel, minus the same
+   for the outline of the next picture, above 0. Refuted: below 0.
+4. More than one reading: a reading of an outline is a shape that the classifier names with at least 0.9 in two or
+   more of its eight pictures. Readings at 60 % erased minus readings of the whole outline, above 0. Refuted: below 0.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
+# ruff: noqa: E402
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from experiments.common import Record, run
+from experiments.transfer import between, erase
+from minicontrolnet import (SHAPES, detect_edges, held_out, load_base, load_classifier, load_control, mask_of,
+                            off_palette, sample)
+
+OUTLINES, NOISES, SURE = 24, 8, 0.9
+SHARES = (0.0, 0.25, 0.4, 0.6)
+
+
+def recall(images: Tensor, edges: Tensor) -> Tensor:
+    """The share (n,) of edges that the pictures have within one pixel."""
+    near = F.max_pool2d(detect_edges(images), 3, stride=1, padding=1)
+    return (edges * near).sum((1, 2, 3)) / edges.sum((1, 2, 3)).clamp(min=1)
+
+
+def reading(images: Tensor, edges: Tensor, classifier, n: int) -> dict:
+    """Means over the noises of each of n outlines, and how often each shape was named for sure.
+
+    Pictures are ordered by outline, all noises of one after the other.
+    """
+    sure, named = classifier(mask_of(images)).softmax(1).max(1)
+    counts = F.one_hot(named, len(SHAPES)) * (sure >= SURE).long()[:, None]
+    other = edges.roll(len(images) // n, 0) if n > 1 else edges
+    per_outline = {"clean pixels": 1 - off_palette(images), "classifiable": (sure >= SURE).float(),
+                   "remaining edges followed": recall(images, edges), "neighbour's edges": recall(images, other)}
+    scores = {name: values.view(n, -1).mean(1) for name, values in per_outline.items()}
+    return scores | {"named": counts.view(n, -1, len(SHAPES)).sum(1)}
+
+
+def live(record: Record) -> None:
+    base, classifier = load_base(), load_classifier()
+    control = load_control("edge", base)
+    n, noises = (4, 2) if record.quick else (OUTLINES, NOISES)
+    truth, _ = held_out(n)
+    noise = torch.randn(n * noises, 3, 64, 64, generator=torch.Generator().manual_seed(20))
+    outline = detect_edges(truth.image)
+
+    def repeat(tensor: Tensor) -> Tensor:
+        return tensor.repeat_interleave(noises, 0)
+
+    for share in SHARES:
+        edges = repeat(erase(outline, truth.scenes.centre, share))
+        images = sample(base, "", noise, [(control, edges)], steps=12)
+        record.add("live", f"{share:.0%} erased", reading(images, edges, classifier, n))
+    free = sample(base, "", noise, steps=12)
+    record.add("live", "no control", reading(free, repeat(outline), classifier, n))
+    record.add("live", "real pictures", reading(repeat(truth.image), repeat(outline), classifier, n))
+    edges = between(truth.scenes._replace(**{name: field[:1] for name, field in truth.scenes._asdict().items()}))[0]
+    edges = edges.expand(len(noise), -1, -1, -1)
+    images = sample(base, "", noise, [(control, edges)], steps=12)
+    record.add("live", "eight corners", reading(images, edges, classifier, 1))
+
+
+if __name__ == "__main__":
+    run("claim_20_ambiguous_outlines", {"live": live})
