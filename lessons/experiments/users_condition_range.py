@@ -1,0 +1,72 @@
+"""Users ask: why is the condition in [0, 1] when the picture is in [-1, 1], and what if it is not?
+
+    python lessons/experiments/users_condition_range.py   (one core, about 4 minutes)
+
+Asked in the official repository's issues 112, 473 and 603 and in diffusers 10821.
+
+Written down before this experiment ran.
+Part "live": the shipped edge ControlNet, which was trained in [0, 1], is given conditions in [-1, 1] or in [0, 255] by
+mistake; 48 held-out outlines, right prompts, guidance 2.5, 12 DDIM steps; the unit is the picture.
+- The mistake harms. Shown by: [0, 1] minus the other range above 0 in edge F1. Refuted by: below 0.
+Part "train": the same range in training and test, 250 steps of 16 at 1e-3, seeds 60 to 62. The arm with [0, 1] is the
+arm "half empty" of users_empty_prompts.py, which has the same seeds, data and steps.
+- The range is a convention. [0, 1] minus [-1, 1], F1; [0, 1] minus [0, 255], F1. A range is worse if its interval is
+  above 0; otherwise no harm was seen, and the interval says how large a harm could have been missed.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
+# ruff: noqa: E402
+import torch
+from torch import Tensor, nn
+
+from experiments.common import Evaluation, Record, controlled, edge_loss, run
+from minicontrolnet import ControlNet, Training, edge_f1, load_base, load_control, mask_iou, mask_of, off_palette, seeded
+
+SEEDS, STEPS = range(60, 63), 250
+RANGES = {"[-1, 1]": (2.0, -1.0), "[0, 255]": (255.0, 0.0)}  # factor, offset
+
+
+class OtherRange(ControlNet):
+    """A ControlNet that gets its condition, which is in [0, 1], in another range."""
+
+    factor, offset = 1.0, 0.0
+
+    def forward(self, xt: Tensor, t: Tensor, prompt: Tensor, condition: Tensor):
+        return super().forward(xt, t, prompt, condition * self.factor + self.offset)
+
+
+def live(record: Record) -> None:
+    base, evaluation = load_base(), Evaluation(4 if record.quick else 48)
+    control = load_control("edge", base)
+    for name, (factor, offset) in {"[0, 1]": (1.0, 0.0), **RANGES}.items():
+        arm = f"shipped, given {name}"
+        if arm not in record.numbers:
+            images = evaluation.sample(base, control, edges=evaluation.edges * factor + offset)
+            record.add("live", arm, {"F1": edge_f1(images, evaluation.edges), "clean pixels": 1 - off_palette(images),
+                                     "IoU": mask_iou(mask_of(images), evaluation.truth.mask)})
+
+
+def train(record: Record) -> None:
+    base, evaluation = load_base(), Evaluation(4 if record.quick else 48)
+    for name, (factor, offset) in RANGES.items():
+        arm = f"trained in {name}"
+        for seed in record.missing(arm, SEEDS):
+            control = seeded(seed, OtherRange, base)
+            control.factor, control.offset = factor, offset
+
+            def loss(control: nn.Module, generator: torch.Generator) -> Tensor:
+                return edge_loss(controlled(base, control), base.prediction_type, generator)
+
+            training = Training(control, loss, steps=2 if record.quick else STEPS, lr=1e-3, seed=seed)
+            for _ in training:
+                pass
+            images = evaluation.sample(base, training.averaged)
+            wordless = evaluation.sample(base, training.averaged, "")
+            record.add("train", arm, evaluation.scores(images) | {"no words": evaluation.scores(wordless)})
+
+
+if __name__ == "__main__":
+    run("users_condition_range", {"live": live, "train": train})
