@@ -72,7 +72,10 @@ def train(record: Record) -> None:
                 "A', no control": (sibling, None), "A', A's ControlNet": (sibling, control),
                 "A', difference added": (sibling, moved(control, a, sibling)), "A', its own": (sibling, own)}
         for arm, (base, network) in arms.items():
-            record.add("train", arm, scores_of(evaluation.sample(base, network), evaluation))
+            images = evaluation.sample(base, network)
+            if seed == SEEDS[0]:
+                record.add_pictures(arm, images)
+            record.add("train", arm, scores_of(images, evaluation))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,11 @@ from itertools import islice
 from pathlib import Path
 
 import torch
+from einops import rearrange
+from PIL import Image
 from torch import Tensor, nn
+from torchvision.transforms.functional import pil_to_tensor
+from torchvision.utils import save_image
 
 from minicontrolnet import (GUIDANCE, ControlNet, Training, UNet, colours_right, detect_edges, drop_words, edge_f1,
                             fresh_batch, held_out, load_classifier, mask_iou, mask_of, noise_loss, off_palette,
@@ -94,10 +98,10 @@ class Record:
     def __init__(self, name: str, folder: Path, quick: bool):
         self.name, self.quick, self.begun = name, quick, time.process_time()
         self.path = folder / f"{name}{'_quick' * quick}.json"
-        self.numbers, self.minutes = {}, {}
+        self.numbers, self.minutes, self.rows = {}, {}, []
         if self.path.exists():
             found = json.loads(self.path.read_text(encoding="utf-8"))
-            self.numbers, self.minutes = found["numbers"], found["minutes"]
+            self.numbers, self.minutes, self.rows = found["numbers"], found["minutes"], found.get("rows of pictures", [])
 
     def missing(self, arm: str, seeds: range) -> list[int]:
         """The seeds of an arm that are still to be run, in order."""
@@ -105,6 +109,14 @@ class Record:
         if arm not in self.numbers:
             return list(seeds)
         return list(seeds)[len(first_list(self.numbers[arm])):]
+
+    def add_pictures(self, arm: str, images: Tensor) -> None:
+        """Append four pictures as a row of NAME_pictures.png; the record lists the arms of its rows."""
+        path = self.path.with_name(f"{self.path.stem}_pictures.png")
+        rows = [pil_to_tensor(Image.open(path)) / 255] if self.rows else []
+        self.rows.append(arm)
+        row = rearrange(images[:4], "n c h w -> c h (n w)")
+        save_image(torch.cat([*rows, row], 1), path)
 
     def add(self, part: str, arm: str, scores: Scores) -> None:
         """Append the scores of the arm's next seed, and write the file."""
@@ -114,7 +126,7 @@ class Record:
         self.begun = now
         made = {"experiment": f"python lessons/experiments/{self.name}.py", "minutes": self.minutes,
                 "versions": f"Python {platform.python_version()}, torch {torch.__version__}, one thread",
-                "numbers": self.numbers}
+                "rows of pictures": self.rows, "numbers": self.numbers}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.write_text(json.dumps(made, indent=1, default=rounded), encoding="utf-8")
         print(f"   {time.strftime('%H:%M:%S')} {part}: {arm}, {flat(scores)}", flush=True)
