@@ -30,6 +30,7 @@ steepness is ln 5 / ln(t50 / t10), the exponent of the power of time that rises 
   clean pixels, or the measure could not see harm.
 """
 
+import math
 import sys
 from pathlib import Path
 
@@ -38,8 +39,9 @@ sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 import torch
 from torch import Tensor, nn
 
-from experiments.common import Evaluation, Record, run
+from experiments.common import Evaluation, Findings, Record, minus, run
 from experiments.networks import gaussian
+from lesson.curves import reached
 from minicontrolnet import (ControlNet, UNet, control_loss, detect_edges, load_base, noise_loss, predictor,
                             random_batch, random_times_and_noise, seeded)
 
@@ -114,5 +116,30 @@ def train(record: Record) -> None:
             record.add("train", arm, scores)
 
 
+# %% What the record says
+
+
+def findings(numbers: dict) -> Findings:
+    """When each arm's gap rises, how steeply, and what the wait depends on; a number for each training seed."""
+    found = {}
+    for arm in ARMS:
+        gaps = [{step: values[seed] for step, values in numbers[arm]["gap"].items()} for seed in range(len(SEEDS))]
+        t10, t50 = ([reached(gap, share) for gap in gaps] for share in (0.1, 0.5))
+        found[f"{arm}: step of a tenth"], found[f"{arm}: step of a half"] = t10, t50
+        found[f"{arm}: steepness"] = [math.log(5) / math.log(late / early) for early, late in zip(t10, t50)]
+        clean = [numbers[arm]["clean pixels"][str(step)] for step in range(0, STEPS + 1, GENERATE)]
+        found[f"{arm}: clean pixels at the worst moment minus the base's"] = minus(
+            [min(moments) for moments in zip(*clean)], numbers["base"]["clean pixels"])
+        found[f"{arm}: clean pixels before training minus the base's"] = minus(
+            clean[0], numbers["base"]["clean pixels"])
+    found["steepness of zeros minus 2"] = [value - 2 for value in found["size 0: steepness"]]
+    for size in SIZES[1:]:
+        found[f"wait of zeros minus wait of size {size:g}"] = minus(
+            found["size 0: step of a tenth"], found[f"size {size:g}: step of a tenth"])
+    slow, fast = (found[f"rate {rate:g}: step of a tenth"] for rate in RATES)
+    found["log of the waits' ratio minus half of log 4"] = [math.log(a / b) - math.log(4) / 2 for a, b in zip(slow, fast)]
+    return found
+
+
 if __name__ == "__main__":
-    run("claim_09_sudden_convergence", {"train": train})
+    run("claim_09_sudden_convergence", {"train": train}, findings)

@@ -30,13 +30,14 @@ The better branch setting is chosen in part "rates".
 
 import sys
 from pathlib import Path
+from statistics import fmean
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 # ruff: noqa: E402
 import torch
 from torch import Tensor, nn
 
-from experiments.common import Evaluation, Record, at_constant_rate, edge_loss, run
+from experiments.common import Evaluation, Findings, Record, at_constant_rate, edge_loss, minus, run
 from experiments.networks import ConditionedUNet
 from minicontrolnet import (GUIDANCE, ControlNet, Training, UNet, cfg, control_loss, ddim, load_base, mask_iou,
                             mask_of, seeded, to_image)
@@ -116,9 +117,9 @@ def lengths_of(record: Record) -> tuple[int, int]:
     return (2, 4) if record.quick else (SHORT, LONG)
 
 
-def best_rate(record: Record, side: str, rates: tuple[float, ...], of: str) -> float:
+def best_rate(numbers: dict, side: str, rates: tuple[float, ...], of: str) -> float:
     """The rate with the highest IoU in part "rates"."""
-    return max(rates, key=lambda rate: record.numbers[f"rates: {side}, rate {rate:g}"][of]["IoU"][0])
+    return max(rates, key=lambda rate: numbers[f"rates: {side}, rate {rate:g}"][of]["IoU"][0])
 
 
 def choose_rates(record: Record) -> None:
@@ -128,12 +129,43 @@ def choose_rates(record: Record) -> None:
 def compare(record: Record) -> None:
     """With the chosen rates. A rate that is best for the short training alone is not trained for long."""
     short, long = lengths_of(record)
-    controls = {best_rate(record, "ControlNet", CONTROL_RATES, where)
+    controls = {best_rate(record.numbers, "ControlNet", CONTROL_RATES, where)
                 for where in ("in one branch", "in both branches")}
-    rival_lengths = {best_rate(record, "rival", RIVAL_RATES, f"after {short} steps"): (short,)}
-    rival_lengths[best_rate(record, "rival", RIVAL_RATES, f"after {long} steps")] = (short, long)
+    rival_lengths = {best_rate(record.numbers, "rival", RIVAL_RATES, f"after {short} steps"): (short,)}
+    rival_lengths[best_rate(record.numbers, "rival", RIVAL_RATES, f"after {long} steps")] = (short, long)
     train_arms(record, "seeds", SEEDS, sorted(controls), rival_lengths)
 
 
+# %% What the record says
+
+
+def judge(control: list[float], rival: list[float]) -> float:
+    """How often a judge is right who takes the picture with the lower IoU for the ControlNet's."""
+    right = [1.0 if a < b else 0.5 if a == b else 0.0 for a, b in zip(control, rival, strict=True)]
+    return fmean(right)
+
+
+def findings(numbers: dict) -> Findings:
+    """ControlNet minus the rival at both lengths, paired by the training seed, and the judge's precision."""
+    found = {}
+    for where in ("in one branch", "in both branches"):
+        rate = best_rate(numbers, "ControlNet", CONTROL_RATES, where)
+        control = numbers[f"seeds: ControlNet, rate {rate:g}"][where]
+        found[f"{where}: rate"] = [rate]
+        for score in ("IoU", "F1", "right colours"):
+            found[f"{where}: {score}"] = control[score]
+        for steps in (SHORT, LONG):
+            length = f"after {steps} steps"
+            rate = best_rate(numbers, "rival", RIVAL_RATES, length)
+            rival = numbers[f"seeds: rival, rate {rate:g}"][length]
+            found[f"rival {length}: rate"] = [rate]
+            for score in ("IoU", "F1", "right colours"):
+                found[f"rival {length}: {score}"] = rival[score]
+                found[f"{where} minus rival {length}, {score}"] = minus(control[score], rival[score])
+            pairs = zip(control["IoU of each"], rival["IoU of each"], strict=True)
+            found[f"judge, {where} against rival {length}"] = [judge(one, other) for one, other in pairs]
+    return found
+
+
 if __name__ == "__main__":
-    run("claim_18_fine_tuned_rival", {"rates": choose_rates, "seeds": compare})
+    run("claim_18_fine_tuned_rival", {"rates": choose_rates, "seeds": compare}, findings)

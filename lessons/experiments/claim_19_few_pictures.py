@@ -25,7 +25,7 @@ sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 # ruff: noqa: E402
 import torch
 
-from experiments.common import Evaluation, Record, run
+from experiments.common import Evaluation, Findings, Record, minus, run
 from minicontrolnet import Batch, ControlNet, Training, control_loss, fresh_batch, load_base, random_batch, seeded
 
 SEEDS = range(10, 16)
@@ -64,5 +64,21 @@ def train(record: Record) -> None:
                 record.add("train", arm, evaluation.scores(images) | {"no words": evaluation.scores(wordless)})
 
 
+# %% What the record says
+
+
+def findings(numbers: dict) -> Findings:
+    """Differences between arms, paired by the training seed."""
+    found = {}
+    for one, other in (("50", "no control"), ("50", "5"), ("500", "50"), ("endless", "500"), ("endless", "50")):
+        for score in ("IoU", "F1"):
+            found[f"{one} minus {other}, {score}"] = minus(numbers[one][score], numbers[other][score])
+    found["50 minus no control, clean pixels"] = minus(numbers["50"]["clean pixels"],
+                                                       numbers["no control"]["clean pixels"])
+    found["real minus endless, IoU"] = minus(numbers["real pictures"]["IoU"], numbers["endless"]["IoU"])
+    found["endless minus no control, IoU"] = minus(numbers["endless"]["IoU"], numbers["no control"]["IoU"])
+    return found
+
+
 if __name__ == "__main__":
-    run("claim_19_few_pictures", {"train": train})
+    run("claim_19_few_pictures", {"train": train}, findings)

@@ -30,7 +30,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from experiments.common import Record, run
+from experiments.common import Findings, Record, minus, run
 from experiments.transfer import between, erase
 from minicontrolnet import (SHAPES, detect_edges, held_out, load_base, load_classifier, load_control, mask_of,
                             off_palette, sample)
@@ -83,5 +83,31 @@ def live(record: Record) -> None:
     record.add("live", "eight corners", reading(images, edges, classifier, 1))
 
 
+# %% What the record says
+
+
+def readings(counts: list[list[int]]) -> list[float]:
+    """How many shapes were named in two or more pictures, for each outline."""
+    return [float(sum(count >= 2 for count in outline)) for outline in counts]
+
+
+def findings(numbers: dict) -> Findings:
+    """The four measures that decide, over the outlines, at every share that is erased."""
+    found = {}
+    whole = readings(numbers["0% erased"]["named"][0])
+    for share in SHARES:
+        arm = f"{share:.0%} erased"
+        run = numbers[arm]
+        found[f"{arm}: clean pixels minus the base's"] = minus(run["clean pixels"][0],
+                                                              numbers["no control"]["clean pixels"][0])
+        found[f"{arm}: classifiable minus one half"] = [value - 0.5 for value in run["classifiable"][0]]
+        found[f"{arm}: edges followed minus a neighbour's"] = minus(run["remaining edges followed"][0],
+                                                                    run["neighbour's edges"][0])
+        found[f"{arm}: readings"] = readings(run["named"][0])
+        if share:
+            found[f"{arm}: readings minus those of the whole"] = minus(readings(run["named"][0]), whole)
+    return found
+
+
 if __name__ == "__main__":
-    run("claim_20_ambiguous_outlines", {"live": live})
+    run("claim_20_ambiguous_outlines", {"live": live}, findings)

@@ -30,7 +30,7 @@ sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 # ruff: noqa: E402
 from torch import Tensor, nn
 
-from experiments.common import Evaluation, Record, run
+from experiments.common import Evaluation, Findings, Record, minus, run
 from experiments.transfer import moved, pale_batch, unpale
 from minicontrolnet import (ControlNet, Training, UNet, base_loss, colours_right, control_loss, fresh_batch, load_base,
                             lock, seeded)
@@ -78,5 +78,18 @@ def train(record: Record) -> None:
             record.add("train", arm, scores_of(images, evaluation))
 
 
+# %% What the record says
+
+
+def findings(numbers: dict) -> Findings:
+    """Differences on the sibling, paired by the training seed."""
+    found = {}
+    for one, other in (("A's ControlNet", "no control"), ("A's ControlNet", "its own"), ("its own", "no control"),
+                       ("difference added", "A's ControlNet"), ("difference added", "its own")):
+        for score in ("IoU", "pale colours"):
+            found[f"{one} minus {other}, {score}"] = minus(numbers[f"A', {one}"][score], numbers[f"A', {other}"][score])
+    return found
+
+
 if __name__ == "__main__":
-    run("claim_21_another_base", {"train": train})
+    run("claim_21_another_base", {"train": train}, findings)

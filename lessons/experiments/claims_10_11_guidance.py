@@ -24,15 +24,17 @@ Harm: the share of pixels farther than 0.2 from every colour of the toy world ("
 
 import sys
 from pathlib import Path
+from statistics import fmean
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 # ruff: noqa: E402
-from experiments.common import Record, run
+from experiments.common import Findings, Record, minus, run
 from minicontrolnet import (detect_edges, edge_f1, guess_mode_weights, held_out, load_base, load_control, mask_iou,
                             mask_of, off_palette, paper_weights, sample)
 
 SCALES = (1, 2.5, 4, 6, 9, 12, 16, 23, 30)
 STEPS = (4, 20)
+CHOOSING = 16  # pictures that choose the scales at equal fidelity
 DIVIDED = [weight / 8 for weight in paper_weights()]
 ARMS = {"both branches": (True, 1.0), "one branch": (False, 1.0), "paper, 1 to 8": (False, paper_weights()),
         "paper / 8": (False, DIVIDED), "guess mode": (False, guess_mode_weights()),
@@ -65,5 +67,48 @@ def usual_steps(record: Record) -> None:
     sweep(record, STEPS[1])
 
 
+# %% What the record says
+
+
+def name_of(arm: str, scale: float, steps: int) -> str:
+    """Without a prompt, control in both branches is the same at every scale and is recorded once."""
+    return f"{arm}, guidance {1 if arm == 'both branches' else scale:g}, {steps} steps"
+
+
+def findings(numbers: dict) -> Findings:
+    """Differences over the pictures at every scale, and between the scales that are chosen at equal fidelity."""
+    found = {}
+    for steps in STEPS:
+        for scale in SCALES:
+            def off(arm: str) -> list[float]:
+                return numbers[name_of(arm, scale, steps)]["off palette"][0]
+
+            at = f"guidance {scale:g}, {steps} steps"
+            found[f"harm, {at}"] = minus(off("one branch"), off("both branches"))
+            for arm in list(ARMS)[2:]:
+                found[f"cure by {arm}, {at}"] = minus(off("one branch"), off(arm))
+            weighted, plain = (numbers[name_of(arm, scale, steps)]["F1"][0] for arm in ("paper / 8", "one branch"))
+            found[f"F1 lost by paper / 8, {at}"] = minus(plain, weighted)
+        for level in (0.9, 0.95):
+            found |= at_equal_fidelity(numbers, steps, level)
+    return found
+
+
+def at_equal_fidelity(numbers: dict, steps: int, level: float) -> Findings:
+    """Pictures 0 to 15 choose a scale for every arm, and the others compare it with one branch unweighted."""
+    found, chosen = {}, {}
+    for arm in list(ARMS)[1:]:
+        runs = {scale: numbers[name_of(arm, scale, steps)] for scale in SCALES}
+        faithful = [scale for scale, run in runs.items() if fmean(run["F1"][0][:CHOOSING]) >= level]
+        if faithful:
+            scale = min(faithful, key=lambda scale: fmean(runs[scale]["off palette"][0][:CHOOSING]))
+            chosen[arm] = runs[scale]["off palette"][0][CHOOSING:]
+            found[f"scale of {arm} for F1 {level:g}, {steps} steps"] = [scale]
+    for arm, off in chosen.items():
+        if arm != "one branch" and "one branch" in chosen:
+            found[f"one branch minus {arm}, both at F1 {level:g}, {steps} steps"] = minus(chosen["one branch"], off)
+    return found
+
+
 if __name__ == "__main__":
-    run("claims_10_11_guidance", {"4 steps": few_steps, "20 steps": usual_steps})
+    run("claims_10_11_guidance", {"4 steps": few_steps, "20 steps": usual_steps}, findings)

@@ -17,10 +17,11 @@ from torchvision.transforms.functional import pil_to_tensor
 from torchvision.utils import save_image
 
 from minicontrolnet import (GUIDANCE, ControlNet, Training, UNet, colours_right, detect_edges, drop_words, edge_f1,
-                            fresh_batch, held_out, load_classifier, mask_iou, mask_of, noise_loss, off_palette,
+                            fresh_batch, held_out, load_classifier, mask_iou, mask_of, noise_loss, off_palette, paired,
                             random_times_and_noise, roughen, sample, shapes_right)
 
 Scores = dict[str, "float | list | Scores"]
+Findings = dict[str, list[float]]  # the name of a difference or a score -> a number for each seed or picture
 Predict = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # (xt, t, prompt, condition) -> eps
 
 
@@ -98,10 +99,10 @@ class Record:
     def __init__(self, name: str, folder: Path, quick: bool):
         self.name, self.quick, self.begun = name, quick, time.process_time()
         self.path = folder / f"{name}{'_quick' * quick}.json"
-        self.numbers, self.minutes, self.rows = {}, {}, []
+        self.numbers, self.minutes, self.rows, self.findings = {}, {}, [], {}
         if self.path.exists():
             found = json.loads(self.path.read_text(encoding="utf-8"))
-            self.numbers, self.minutes, self.rows = found["numbers"], found["minutes"], found.get("rows of pictures", [])
+            self.numbers, self.minutes, self.rows = found["numbers"], found["minutes"], found["rows of pictures"]
 
     def missing(self, arm: str, seeds: range) -> list[int]:
         """The seeds of an arm that are still to be run, in order."""
@@ -124,12 +125,27 @@ class Record:
         now = time.process_time()
         self.minutes[part] = round(self.minutes.get(part, 0) + (now - self.begun) / 60, 2)
         self.begun = now
-        made = {"experiment": f"python lessons/experiments/{self.name}.py", "minutes": self.minutes,
-                "versions": f"Python {platform.python_version()}, torch {torch.__version__}, one thread",
-                "rows of pictures": self.rows, "numbers": self.numbers}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text(json.dumps(made, indent=1, default=rounded), encoding="utf-8")
+        self.write()
         print(f"   {time.strftime('%H:%M:%S')} {part}: {arm}, {flat(scores)}", flush=True)
+
+    def write(self) -> None:
+        made = {"command": f"python lessons/experiments/{self.name}.py", "minutes": self.minutes,
+                "versions": f"Python {platform.python_version()}, torch {torch.__version__}, one thread",
+                "rows of pictures": self.rows, "findings": self.findings, "numbers": self.numbers}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text(json.dumps(made, default=rounded), encoding="utf-8")
+
+
+    def conclude(self, findings: Findings) -> None:
+        """Write the findings into the record, and print each with its mean or its 95 % interval."""
+        self.findings = rounded_all(findings)
+        self.write()
+        for name, values in self.findings.items():
+            print(f"   {name}: {paired(values) if len(values) > 1 else values[0]}")
+
+
+def rounded_all(findings: Findings) -> Findings:
+    return {name: [round(value, 6) for value in values] for name, values in findings.items()}
 
 
 def append(lists: dict, scores: Scores) -> None:
@@ -149,6 +165,13 @@ def rounded(value: float | Tensor | list) -> float | list:
     return round(value, 6)
 
 
+def minus(one: list[float], other: list[float]) -> list[float]:
+    """Differences in pairs; a list of one number stands for every pair."""
+    other = other * len(one) if len(other) == 1 else other
+    one = one * len(other) if len(one) == 1 else one
+    return [a - b for a, b in zip(one, other, strict=True)]
+
+
 def first_list(numbers: dict | list) -> list:
     return numbers if isinstance(numbers, list) else first_list(next(iter(numbers.values())))
 
@@ -161,10 +184,13 @@ def flat(scores: Scores) -> str:
 # %% The command line
 
 
-def run(name: str, parts: dict[str, Callable[[Record], None]]) -> None:
-    """Run one part of an experiment, or all of them one after the other."""
+def run(name: str, parts: dict[str, Callable[[Record], None]], findings: Callable[[dict], Findings]) -> None:
+    """Run one part of an experiment, or all of them one after the other, and say what the record shows.
+
+    The part "findings" runs nothing. Whatever is missing in the record is then told.
+    """
     parser = argparse.ArgumentParser(prog=f"python lessons/experiments/{name}.py")
-    parser.add_argument("--part", choices=list(parts), help="run this part only")
+    parser.add_argument("--part", choices=[*parts, "findings"], help="run this part only")
     parser.add_argument("--quick", action="store_true", help="a smoke test of seconds; its numbers mean nothing")
     parser.add_argument("--out", type=Path, default=Path("outputs"), metavar="DIR",
                         help="where NAME.json is; a record that is already there is continued")
@@ -172,6 +198,11 @@ def run(name: str, parts: dict[str, Callable[[Record], None]]) -> None:
     torch.set_num_threads(1)
     record = Record(name, args.out, args.quick)
     for part in [args.part] if args.part else parts:
-        print(f"{name}, part {part}", flush=True)
-        parts[part](record)
-    print(f"results: {record.path}; minutes of one core: {record.minutes}", file=sys.stderr)
+        if part in parts:
+            print(f"{name}, part {part}", flush=True)
+            parts[part](record)
+    print(f"results: {record.path}; minutes of one core: {record.minutes}")
+    try:
+        record.conclude(findings(record.numbers))
+    except (KeyError, IndexError, ValueError) as missing:
+        print(f"the record is not complete yet, so it shows nothing ({missing!r})")

@@ -22,14 +22,16 @@ colours at the level, as the mean over seeds; a rate that misses the level in a 
 """
 
 import sys
+from itertools import pairwise
 from pathlib import Path
+from statistics import fmean
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 # ruff: noqa: E402
 import torch
 from torch import Tensor, nn
 
-from experiments.common import Predict, Record, at_constant_rate, controlled, edge_loss, run
+from experiments.common import Findings, Predict, Record, at_constant_rate, controlled, edge_loss, minus, run
 from experiments.networks import ConditionedUNet
 from experiments.worlds import NEW_COLOURS_AND_SHAPES, SEEN, batches_from, part_of_the_world
 from minicontrolnet import (ControlNet, Training, UNet, colours_right, ddim, detect_edges, load_base, load_classifier,
@@ -92,5 +94,37 @@ def train(record: Record) -> None:
                 record.add("train", arm, scores)
 
 
+# %% What the record says
+
+
+def at_level(curve: dict, seed: int, level: float) -> float | None:
+    """The share of right colours when the IoU first reaches a level; None if it never does."""
+    tests = [(0.0, 1.0)] + [(test["IoU"][seed], test["right colours"][seed]) for test in curve.values()]
+    for (low, before), (high, after) in pairwise(tests):
+        if high >= level:
+            return before + (after - before) * (level - low) / (high - low)
+    return None
+
+
+def findings(numbers: dict) -> Findings:
+    """Right colours at each level for each side and rate, and the difference between the sides' best rates."""
+    found = {}
+    for level in (0.6, 0.7, 0.8):
+        best = {}
+        for side in ("fine-tuned", "ControlNet"):
+            for rate in RATES:
+                curve = numbers[f"{side}, rate {rate:g}"]
+                colours = [at_level(curve, seed, level) for seed in range(len(SEEDS))]
+                if None not in colours:
+                    found[f"{side}, rate {rate:g}, right colours at IoU {level:g}"] = colours
+                    best[side] = max(best.get(side, colours), colours, key=fmean)
+        for side, colours in best.items():
+            found[f"{side}, best rate, right colours at IoU {level:g}"] = colours
+        if len(best) == 2:
+            found[f"ControlNet minus fine-tuned, right colours at IoU {level:g}"] = minus(
+                best["ControlNet"], best["fine-tuned"])
+    return found
+
+
 if __name__ == "__main__":
-    run("forgetting_at_equal_fidelity", {"train": train})
+    run("forgetting_at_equal_fidelity", {"train": train}, findings)

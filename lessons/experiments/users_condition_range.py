@@ -22,7 +22,8 @@ sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 import torch
 from torch import Tensor, nn
 
-from experiments.common import Evaluation, Record, controlled, edge_loss, run
+from experiments.common import Evaluation, Findings, Record, controlled, edge_loss, minus, run
+from lesson.results import load_results
 from minicontrolnet import ControlNet, Training, edge_f1, load_base, load_control, mask_iou, mask_of, off_palette, seeded
 
 SEEDS, STEPS = range(60, 63), 250
@@ -68,5 +69,20 @@ def train(record: Record) -> None:
             record.add("train", arm, evaluation.scores(images) | {"no words": evaluation.scores(wordless)})
 
 
+# %% What the record says
+
+
+def findings(numbers: dict) -> Findings:
+    """[0, 1] minus the other ranges: over the pictures for the shipped ControlNet, over seeds for the trained ones."""
+    found = {}
+    usual = load_results("users_empty_prompts")["numbers"]["half empty"]
+    for name in RANGES:
+        for score in ("F1", "IoU", "clean pixels"):
+            given = minus(numbers["shipped, given [0, 1]"][score][0], numbers[f"shipped, given {name}"][score][0])
+            found[f"by mistake: [0, 1] minus {name}, {score}"] = given
+            found[f"trained: [0, 1] minus {name}, {score}"] = minus(usual[score], numbers[f"trained in {name}"][score])
+    return found
+
+
 if __name__ == "__main__":
-    run("users_condition_range", {"live": live, "train": train})
+    run("users_condition_range", {"live": live, "train": train}, findings)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 # ruff: noqa: E402
-from experiments.common import Evaluation, Record, run
+from experiments.common import Evaluation, Findings, Record, minus, run
 from minicontrolnet import ControlNet, Training, control_loss, load_base, seeded
 
 SEEDS, STEPS = range(60, 63), 250
@@ -38,5 +38,16 @@ def train(record: Record) -> None:
             record.add("train", arm, evaluation.scores(images) | {"no words": evaluation.scores(wordless)})
 
 
+# %% What the record says
+
+
+def findings(numbers: dict) -> Findings:
+    """Differences between the arms, paired by the training seed."""
+    half, empty = numbers["half empty"], numbers["all empty"]
+    return {"half minus all, IoU": minus(half["IoU"], empty["IoU"]),
+            "half minus all, right colours": minus(half["right colours"], empty["right colours"]),
+            "all minus half, IoU without words": minus(empty["no words"]["IoU"], half["no words"]["IoU"])}
+
+
 if __name__ == "__main__":
-    run("users_empty_prompts", {"train": train})
+    run("users_empty_prompts", {"train": train}, findings)

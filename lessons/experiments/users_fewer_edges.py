@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from experiments.common import Evaluation, Record, run
+from experiments.common import Evaluation, Findings, Record, minus, run
 from minicontrolnet import edge_f1, load_base, load_control, mask_iou, mask_of, off_palette, shapes_right
 
 DELETED = (0.0, 0.25, 0.5, 0.75, 0.9)
@@ -47,5 +47,20 @@ def live(record: Record) -> None:
                                          "clean pixels": 1 - off_palette(images)})
 
 
+# %% What the record says
+
+
+def findings(numbers: dict) -> Findings:
+    """What is lost by deleting edges, over the pictures."""
+    found = {}
+    for share in DELETED[1:]:
+        for words in ("right prompt", "no words"):
+            whole, rest = (numbers[f"{words}, {part:.0%} deleted"]["IoU"][0] for part in (0, share))
+            found[f"{words}: IoU lost by deleting {share:.0%}"] = minus(whole, rest)
+        found[f"lost without words minus lost with them, {share:.0%} deleted"] = minus(
+            found[f"no words: IoU lost by deleting {share:.0%}"], found[f"right prompt: IoU lost by deleting {share:.0%}"])
+    return found
+
+
 if __name__ == "__main__":
-    run("users_fewer_edges", {"live": live})
+    run("users_fewer_edges", {"live": live}, findings)

@@ -20,7 +20,7 @@ sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 # ruff: noqa: E402
 from torch import nn
 
-from experiments.common import Evaluation, Record, at_constant_rate, run
+from experiments.common import Evaluation, Findings, Record, at_constant_rate, minus, run
 from minicontrolnet import (ControlNet, Training, UNet, control_loss, load_base, load_control, pose_errors, sample,
                             seeded, stick_figure, tip_of)
 
@@ -58,5 +58,19 @@ def train(record: Record) -> None:
             record.add("train", arm, scores)
 
 
+# %% What the record says
+
+
+def findings(numbers: dict) -> Findings:
+    """The head start of an old ControlNet at each moment, paired by the training seed."""
+    found, (base, edge) = {}, (numbers[arm] for arm in ARMS)
+    for step in MOMENTS:
+        at = f"step {step}"
+        found[f"{at}: from edge minus from base, IoU"] = minus(edge[at]["IoU"], base[at]["IoU"])
+        found[f"{at}: from base minus from edge, place error"] = minus(base[at]["place error"],
+                                                                       edge[at]["place error"])
+    return found
+
+
 if __name__ == "__main__":
-    run("users_new_condition", {"train": train})
+    run("users_new_condition", {"train": train}, findings)

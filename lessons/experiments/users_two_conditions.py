@@ -26,7 +26,7 @@ sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 import torch
 from torch import Tensor, nn
 
-from experiments.common import Evaluation, Record, run
+from experiments.common import Evaluation, Findings, Record, minus, run
 from minicontrolnet import (ControlNet, Training, UNet, compose, detect_edges, drop_words, fresh_batch, load_base,
                             noise_loss, palette, palette_error, random_times_and_noise, roughen, sample, seeded)
 
@@ -98,5 +98,20 @@ def train(record: Record) -> None:
             record.add("train", "joint", measure(base, two, (two.edge, edges), evaluation))
 
 
+# %% What the record says
+
+
+def findings(numbers: dict) -> Findings:
+    """The sum against the two ways to train both at once, paired by the training seed."""
+    found, added = {}, numbers["sum"]
+    for arm in ("stacked", "joint"):
+        other = numbers[arm]
+        found[f"{arm} minus sum, IoU"] = minus(other["IoU"], added["IoU"])
+        found[f"sum minus {arm}, palette error"] = minus(added["palette error"], other["palette error"])
+        found[f"outline alone: sum minus {arm}, IoU"] = minus(added["outline alone"]["IoU"],
+                                                             other["outline alone"]["IoU"])
+    return found
+
+
 if __name__ == "__main__":
-    run("users_two_conditions", {"train": train})
+    run("users_two_conditions", {"train": train}, findings)

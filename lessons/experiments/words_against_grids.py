@@ -24,7 +24,7 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 # ruff: noqa: E402
-from experiments.common import Record, run
+from experiments.common import Findings, Record, minus, run
 from minicontrolnet import (conflicting, detect_edges, edge_f1, held_out, load_base, load_classifier, load_control,
                             mask_iou, mask_of, off_palette, sample, shapes_right)
 
@@ -58,5 +58,21 @@ def live(record: Record) -> None:
                 "clean pixels": 1 - off_palette(images)})
 
 
+# %% What the record says
+
+
+def findings(numbers: dict) -> Findings:
+    """Over the pictures: who wins in each arm, and whether the outline still leaves a trace."""
+    found = {}
+    none = numbers["wrong word, none"]
+    for arm in ARMS:
+        run = numbers[f"wrong word, {arm}"]
+        found[f"{arm}: outline's shape minus word's"] = minus(run["outline's shape"][0], run["word's shape"][0])
+        found[f"{arm}: IoU minus that of none"] = minus(run["IoU"][0], none["IoU"][0])
+    shapes = found["smaller grids: outline's shape minus word's"]
+    found["smaller grids: word's shape minus outline's"] = [-difference for difference in shapes]
+    return found
+
+
 if __name__ == "__main__":
-    run("words_against_grids", {"live": live})
+    run("words_against_grids", {"live": live}, findings)
