@@ -1,0 +1,74 @@
+"""The comparison of a page's numbers with their records, by known answers."""
+
+import json
+
+import pytest
+
+import sources
+
+PAGE = """# A page
+
+## Claim 1
+The IoU rises by +0.20 (+0.03 .. +0.37), to 0.60 on average (0.35 in the paper), in 75 % of the pictures.
+A 95 % interval does not need a source, and neither do `0.123`, version 2.5 and arXiv 2302.05543.
+
+## Sources of the numbers
+
+| where | number | record | which |
+|---|---|---|---|
+| Claim 1 | +0.20 (+0.03 .. +0.37) | toy | good > IoU minus bad > IoU |
+| Claim 1 | 0.60, 75 % | toy | good > IoU ; share |
+| Claim 1 | 0.35 | the paper | Tab. 2 |
+"""
+RECORD = {"findings": {"share": [0.5, 1.0]},
+          "numbers": {"good": {"IoU": [0.5, 0.6, 0.7]}, "bad": {"IoU": [0.37, 0.4, 0.43]}, "each": {"x": [[1.0, 3.0]]},
+                      "costs": {"locked": [0.92, 0.99]}}}
+
+
+@pytest.fixture
+def page(tmp_path, monkeypatch):
+    """A function that writes a page and returns the complaints about it."""
+    (tmp_path / "toy.json").write_text(json.dumps(RECORD), encoding="utf-8")
+    monkeypatch.setattr(sources, "RESULTS", tmp_path)
+    sources.record_of.cache_clear()
+
+    def complaints(text):
+        path = tmp_path / "page.md"
+        path.write_text(text, encoding="utf-8")
+        return sources.complaints(path)
+
+    yield complaints
+    sources.record_of.cache_clear()
+
+
+def test_a_page_that_agrees_with_its_records(page):
+    assert page(PAGE) == []
+
+
+@pytest.mark.parametrize("old, new, complaint", [
+    ("to 0.60 on", "to 0.61 on", "0.60 is in the table and not in the text"),
+    ("to 0.60 on", "to 0.61 on", "0.61 has no source"),
+    ("0.60", "0.61", "0.61 should be 0.60"),
+    ("75 %", "76 %", "76 % should be 75 %"),
+    ("+0.37)", "+0.38)", "should be +0.200 (+0.026 .. +0.374)"),
+    ("| Claim 1 | 0.35 | the paper | Tab. 2 |\n", "", "0.35 has no source"),
+    ("| Claim 1 | 0.35", "| Claim 2 | 0.35", "Claim 2: 0.35 is in the table and not in the text"),
+])
+def test_a_page_that_does_not(page, old, new, complaint):
+    assert any(complaint in said for said in page(PAGE.replace(old, new)))
+
+
+def test_how_a_source_is_read():
+    """Means, single numbers, lists over pictures and places in a list."""
+    assert sources.values(RECORD, "each > x") == [1.0, 3.0]
+    assert sources.values(RECORD, "costs > locked > 0") == [0.92]
+    assert sources.differences(RECORD, "good > IoU minus bad > IoU") == pytest.approx([0.13, 0.2, 0.27])
+    assert sources.printed("+0.1", [0.5, 0.7]) == "+0.6" and sources.printed(".12", [0.25]) == ".25"
+    assert sources.printed("1 %", [0.25, 0.75]) == "50 %"
+
+
+def test_intervals_may_be_written_in_three_ways():
+    numbers = [0.1, 0.2, 0.3]
+    for text in ("+0.20 (-0.05 .. +0.45)", "0.20 (-0.05 to 0.45)", "0.20 (95 % interval -0.05 to 0.45, 3 seeds)"):
+        assert sources.printed(text, numbers) == text
+    assert sources.printed("0.21 (-0.05 to 0.45)", numbers) != "0.21 (-0.05 to 0.45)"
