@@ -74,7 +74,7 @@ def train(record: Record) -> None:
         for arm, (base, network) in arms.items():
             images = evaluation.sample(base, network)
             if seed == SEEDS[0]:
-                record.add_pictures(arm, images)
+                record.add_pictures(arm, images[:4])
             record.add("train", arm, scores_of(images, evaluation))
 
 

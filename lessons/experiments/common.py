@@ -112,11 +112,11 @@ class Record:
         return list(seeds)[len(first_list(self.numbers[arm])):]
 
     def add_pictures(self, arm: str, images: Tensor) -> None:
-        """Append four pictures as a row of NAME_pictures.png; the record lists the arms of its rows."""
+        """Append pictures as a row of NAME_pictures.png; the record lists the arms of its rows."""
         path = self.path.with_name(f"{self.path.stem}_pictures.png")
         rows = [pil_to_tensor(Image.open(path)) / 255] if self.rows else []
         self.rows.append(arm)
-        row = rearrange(images[:4], "n c h w -> c h (n w)")
+        row = rearrange(images, "n c h w -> c h (n w)")
         save_image(torch.cat([*rows, row], 1), path)
 
     def add(self, part: str, arm: str, scores: Scores) -> None:

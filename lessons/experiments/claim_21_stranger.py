@@ -1,0 +1,68 @@
+"""Claim 21, a question beside it: does a ControlNet work on a base that was trained independently?
+
+    python lessons/experiments/claim_21_stranger.py   (one core, about 6 minutes)
+
+Written down before any number was seen. B has the same architecture as the shipped base A, but another start and other
+training pictures. The paper claims nothing about such bases. There is one B, so the unit is the picture. B's own
+ControlNet, trained for 300 steps, tells whether B can be controlled at all; it is no ceiling. The author's tool adds
+the difference of the two bases to the copy (github.com/lllyasviel/ControlNet, issue 13); it works if its IoU is above
+that of the ControlNet as it is.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
+# ruff: noqa: E402
+from torch import Tensor
+
+from experiments.common import Evaluation, Findings, Record, minus, run
+from experiments.transfer import moved
+from minicontrolnet import (ControlNet, Training, UNet, base_loss, control_loss, load_base, load_control, lock,
+                            mask_iou, mask_of, seeded)
+from minicontrolnet.draw import figures
+
+SEED, STEPS_OF_B, STEPS = 1, 1500, 300
+
+
+def scores_of(images: Tensor, evaluation: Evaluation) -> dict:
+    each = mask_iou(mask_of(images), evaluation.truth.mask)
+    return evaluation.scores(images) | {"IoU of each": each}
+
+
+def train(record: Record) -> None:
+    if "B, its own" in record.numbers:
+        return
+    a, evaluation = load_base(), Evaluation(4 if record.quick else 48)
+    control = load_control("edge", a)
+    training = Training(seeded(SEED, UNet), base_loss, steps=2 if record.quick else STEPS_OF_B, lr=2e-3, seed=SEED)
+    for _ in training:
+        pass
+    b = lock(training.averaged)
+    training = Training(seeded(SEED, ControlNet, b), control_loss(b, "edge"), steps=2 if record.quick else STEPS,
+                        lr=1e-3, seed=SEED)
+    for _ in training:
+        pass
+    arms = {"A, no control": (a, None), "A, as it is": (a, control), "B, no control": (b, None),
+            "B, as it is": (b, control), "B, difference added": (b, moved(control, a, b)),
+            "B, its own": (b, training.averaged)}
+    for arm, (base, network) in arms.items():
+        images = evaluation.sample(base, network)
+        record.add_pictures(arm, figures.outlined(images[:4], evaluation.edges[:4]))
+        record.add("train", arm, scores_of(images, evaluation))
+
+
+# %% What the record says
+
+
+def findings(numbers: dict) -> Findings:
+    """Differences over the pictures."""
+    each = {arm: scores["IoU of each"][0] for arm, scores in numbers.items()}
+    return {"A: control minus none, IoU": minus(each["A, as it is"], each["A, no control"]),
+            "B: control minus none, IoU": minus(each["B, as it is"], each["B, no control"]),
+            "B: difference added minus as it is, IoU": minus(each["B, difference added"], each["B, as it is"]),
+            "B: its own minus none, IoU": minus(each["B, its own"], each["B, no control"])}
+
+
+if __name__ == "__main__":
+    run("claim_21_stranger", {"train": train}, findings)

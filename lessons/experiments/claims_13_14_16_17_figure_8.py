@@ -1,0 +1,146 @@
+"""Claims 13, 14, 16 and 17: zero convolutions, Gaussian ones, and ControlNet-lite (the paper's Fig. 8).
+
+    python lessons/experiments/claims_13_14_16_17_figure_8.py   (one core, about 52 minutes)
+
+Written down before any number was seen; differences are paired by the training seed, on the same pictures and noise:
+- Sec. 4.2, Fig. 8b: Gaussian convolutions in the place of zero convolutions fall to about the level of ControlNet-lite.
+  Shown by: zero minus Gaussian above 0 in mask IoU without a prompt, and Gaussian minus lite within -0.05 .. 0.05.
+  Refuted by: Gaussian ahead, or level with zero while lite is behind.
+- Fig. 8c: lite fails with no and with insufficient prompts. Shown by: zero minus lite above 0 in mask IoU there.
+  Refuted by: lite ahead.
+- Tab. 3: lite is farther from real pictures. Shown by: a larger Frechet distance of the masks' features. Refuted by:
+  a smaller one.
+
+What was changed after numbers were seen: a first run had 200 steps and three seeds. Its arms had begun to follow at
+steps too far apart to be compared, so this one has 400 steps and 64 pictures. Three seeds became five, and then ten,
+which the map had named as what would decide Tab. 3. Later, when all numbers were known, a review showed that the
+allowance of 0.05 makes Gaussian level with zero as well; the map now asks instead whether Gaussian is nearer to lite
+than to zero. "Fails" was split: lite is behind in right shapes, which is what Fig. 8 shows; and it fails if it draws no
+more right shapes than chance.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from statistics import fmean
+
+sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
+# ruff: noqa: E402
+import torch
+from torch import Tensor, nn
+
+from experiments.common import Findings, Predict, Record, Scores, controlled, minus, run
+from experiments.networks import ConditionedUNet, Lite, gaussian
+from lesson.curves import look
+from minicontrolnet import (Batch, ControlNet, ShapeClassifier, Training, UNet, condition_loss, conflicting,
+                            detect_edges, edge_f1, fresh_batch, frechet_distance, held_out, load_base,
+                            load_classifier, mask_iou, mask_of, off_palette, prompt_scores, sample, seeded)
+from minicontrolnet.draw import figures
+from minicontrolnet.measure.scores import HELD_OUT
+
+SEEDS, STEPS, EVERY, PICTURES = range(10), 400, 20, 64
+
+
+def small_gaussian(base: UNet) -> ControlNet:
+    return gaussian(base, 0.02)
+
+
+ARMS = {"zero convs": ControlNet, "N(0, 1/fan_in)": gaussian, "N(0, 0.02^2)": small_gaussian, "lite": Lite}
+
+
+# %% Training an arm
+
+
+def predict_with(base: UNet, network: nn.Module) -> Predict:
+    """A UNet that takes the condition itself, or the base with a control."""
+    return network if isinstance(network, ConditionedUNet) else controlled(base, network)
+
+
+def train_arm(base: UNet, build: Callable[[UNet], nn.Module], steps: int, seed: int, drop: float = 0.5,
+              next_batch: Callable = fresh_batch, on_step: Callable = lambda step, network: None) -> nn.Module:
+    """Train a network of an arm at 2e-3, and return its averaged weights."""
+
+    def loss(network: nn.Module, generator: torch.Generator) -> Tensor:
+        return condition_loss(predict_with(base, network), base, "edge", generator, drop, next_batch)
+
+    training = Training(seeded(seed, build, base), loss, steps=steps, lr=2e-3, seed=seed)
+    on_step(0, training.network)
+    for step, _ in training:
+        on_step(step, training.averaged)
+    return training.averaged
+
+
+# %% Measuring it
+
+
+def prompts(full: Tensor) -> dict[str, Tensor]:
+    """The four kinds of prompts of Fig. 8. An insufficient one names the background and nothing else."""
+    return {"none": 0 * full, "insufficient": full * torch.tensor([0, 0, 1]), "conflicting": conflicting(full),
+            "perfect": full}
+
+
+def score(images: Tensor, truth: Batch, classifier: ShapeClassifier) -> Scores:
+    """Compared with the outline, and with the true picture's colours and shape."""
+    told = prompt_scores(images, truth.prompt, classifier)
+    return {"IoU": mask_iou(mask_of(images), truth.mask).mean().item(),
+            "F1": edge_f1(images, detect_edges(truth.image)).mean().item(),
+            "clean pixels": 1 - off_palette(images).mean().item(),
+            "right colours": told["colour accuracy"], "right shape": told["shape accuracy"]}
+
+
+def with_prompts(base: UNet, control: nn.Module, truth: Batch, noise: Tensor, classifier: ShapeClassifier,
+                 ddim_steps: int) -> tuple[Scores, Tensor]:
+    """Scores for each kind of prompt, and the first picture of each with its outline."""
+    edges = detect_edges(truth.image)
+    drawn = {kind: sample(base, words, noise, [(control, edges)], steps=ddim_steps)
+             for kind, words in prompts(truth.prompt).items()}
+    scores = {kind: score(images, truth, classifier) for kind, images in drawn.items()}
+    others, _ = held_out(4 * len(noise), seed=HELD_OUT + 1)
+    real = classifier.features(mask_of(others.image))
+    features = classifier.features(mask_of(torch.cat(list(drawn.values()))))
+    scores["all prompts"] = {"Frechet": frechet_distance(features, real)}
+    row = torch.cat([images[:1] for images in drawn.values()])
+    return scores, figures.outlined(row, edges[:1].expand(4, -1, -1, -1), 4)
+
+
+def train(record: Record) -> None:
+    base, classifier = load_base(), load_classifier()
+    steps, n, few, ddim_steps = (2, 2, 2, 2) if record.quick else (STEPS, PICTURES, 16, 12)
+    for arm, build in ARMS.items():
+        for seed in record.missing(arm, SEEDS):
+            curves: Scores = {}
+
+            def on_step(step: int, network: nn.Module) -> None:
+                if step % EVERY == 0 or step == steps:
+                    look(curves, step, base, network, n=few)
+
+            network = train_arm(base, build, steps, seed, on_step=on_step)
+            scores, row = with_prompts(base, network, *held_out(n), classifier, ddim_steps)
+            if seed == SEEDS[0]:
+                record.add_pictures(arm, row)
+            record.add("train", arm, scores | curves)
+
+
+# %% What the record says
+
+
+def findings(numbers: dict) -> Findings:
+    """What the map reads that is no plain difference, and the seeds that were trained last alone."""
+    zero, normal, lite = (numbers[arm] for arm in ("zero convs", "N(0, 1/fan_in)", "lite"))
+    zero_iou, normal_iou, lite_iou = (arm["none"]["IoU"] for arm in (zero, normal, lite))
+    fallen, rest = minus(zero_iou, normal_iou), minus(normal_iou, lite_iou)
+    shapes = minus(zero["insufficient"]["right shape"], lite["insufficient"]["right shape"])
+    distance = minus(lite["all prompts"]["Frechet"], zero["all prompts"]["Frechet"])
+    return {"nearer to lite than to zero, IoU": minus(fallen, rest),
+            "Gaussian's share of what lite loses, IoU": [fmean(fallen) / fmean(minus(zero_iou, lite_iou))],
+            "a quarter minus lite's right shapes, no prompt": [0.25 - share for share in lite["none"]["right shape"]],
+            "lite minus zero, Frechet": distance,
+            "fresh seeds: zero minus Gaussian, IoU": fallen[5:], "fresh seeds: Gaussian minus lite, IoU": rest[5:],
+            "fresh seeds: zero minus lite, right shapes, insufficient prompt": shapes[5:],
+            "fresh seeds: zero minus lite, IoU, perfect prompt": minus(zero["perfect"]["IoU"],
+                                                                       lite["perfect"]["IoU"])[5:],
+            "fresh seeds: lite minus zero, Frechet": distance[5:]}
+
+
+if __name__ == "__main__":
+    run("claims_13_14_16_17_figure_8", {"train": train}, findings)
