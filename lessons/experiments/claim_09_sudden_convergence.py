@@ -137,7 +137,8 @@ def findings(numbers: dict) -> Findings:
         found[f"wait of zeros minus wait of size {size:g}"] = minus(
             found["size 0: step of a tenth"], found[f"size {size:g}: step of a tenth"])
     slow, fast = (found[f"rate {rate:g}: step of a tenth"] for rate in RATES)
-    found["log of the waits' ratio minus half of log 4"] = [math.log(a / b) - math.log(4) / 2 for a, b in zip(slow, fast)]
+    ratios = [math.log(a / b) for a, b in zip(slow, fast)]
+    found["log of the waits' ratio minus half of log 4"] = [ratio - math.log(4) / 2 for ratio in ratios]
     return found
 
 

@@ -37,10 +37,10 @@ sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 import torch
 from torch import Tensor, nn
 
-from experiments.common import Evaluation, Findings, Record, at_constant_rate, edge_loss, minus, run
+from experiments.common import Evaluation, Findings, Record, at_constant_rate, minus, run
 from experiments.networks import ConditionedUNet
-from minicontrolnet import (GUIDANCE, ControlNet, Training, UNet, cfg, control_loss, ddim, load_base, mask_iou,
-                            mask_of, seeded, to_image)
+from minicontrolnet import (GUIDANCE, ControlNet, Training, UNet, cfg, condition_loss, control_loss, ddim, load_base,
+                            mask_iou, mask_of, seeded, to_image)
 
 CHOOSING, SEEDS = range(100, 101), range(20, 24)
 CONTROL_RATES = (5e-4, 1e-3, 2e-3)
@@ -57,7 +57,7 @@ def train_control(base: UNet, rate: float, seed: int, steps: int) -> nn.Module:
 
 
 def rival_loss(network: ConditionedUNet, generator: torch.Generator) -> Tensor:
-    return edge_loss(network, network.prediction_type, generator)
+    return condition_loss(network, network, "edge", generator)
 
 
 def sample_rival(network: ConditionedUNet, evaluation: Evaluation) -> Tensor:

@@ -33,8 +33,8 @@ from experiments.common import Findings, Predict, Record, Scores, controlled, mi
 from experiments.networks import ConditionedUNet, Lite, gaussian
 from lesson.curves import look
 from minicontrolnet import (Batch, ControlNet, ShapeClassifier, Training, UNet, condition_loss, conflicting,
-                            detect_edges, edge_f1, fresh_batch, frechet_distance, held_out, load_base,
-                            load_classifier, mask_iou, mask_of, off_palette, prompt_scores, sample, seeded)
+                            detect_edges, edge_f1, frechet_distance, fresh_batch, held_out, load_base, load_classifier,
+                            mask_iou, mask_of, off_palette, prompt_scores, sample, seeded)
 from minicontrolnet.draw import figures
 from minicontrolnet.measure.scores import HELD_OUT
 

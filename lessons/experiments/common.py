@@ -3,7 +3,6 @@
 import argparse
 import json
 import platform
-import sys
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -16,9 +15,8 @@ from torch import Tensor, nn
 from torchvision.transforms.functional import pil_to_tensor
 from torchvision.utils import save_image
 
-from minicontrolnet import (GUIDANCE, ControlNet, Training, UNet, colours_right, detect_edges, drop_words, edge_f1,
-                            fresh_batch, held_out, load_classifier, mask_iou, mask_of, noise_loss, off_palette, paired,
-                            random_times_and_noise, roughen, sample, shapes_right)
+from minicontrolnet import (GUIDANCE, Training, UNet, colours_right, detect_edges, edge_f1, held_out, load_classifier,
+                            mask_iou, mask_of, off_palette, paired, sample, shapes_right)
 
 Scores = dict[str, "float | list | Scores"]
 Findings = dict[str, list[float]]  # the name of a difference or a score -> a number for each seed or picture
@@ -58,16 +56,6 @@ class Evaluation:
 
 
 # %% Training
-
-
-def edge_loss(predict: Predict, prediction_type: str, generator: torch.Generator, drop: float = 0.5,
-              next_batch: Callable = fresh_batch) -> Tensor:
-    """Eq. 5 for any model that takes the outline: noise_loss on a new batch, with a share of empty prompts."""
-    batch = next_batch(generator)
-    condition = roughen(detect_edges(batch.image), generator)
-    prompt = drop_words(batch.prompt, generator, whole=drop, each=0.0)
-    t, eps = random_times_and_noise(batch.x0, generator)
-    return noise_loss(lambda xt, t: predict(xt, t, prompt, condition), batch.x0, t, eps, prediction_type)
 
 
 def controlled(base: UNet, control: nn.Module) -> Predict:
@@ -134,7 +122,6 @@ class Record:
                 "rows of pictures": self.rows, "findings": self.findings, "numbers": self.numbers}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.write_text(json.dumps(made, default=rounded), encoding="utf-8")
-
 
     def conclude(self, findings: Findings) -> None:
         """Write the findings into the record, and print each with its mean or its 95 % interval."""

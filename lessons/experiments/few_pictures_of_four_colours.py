@@ -24,8 +24,7 @@ from experiments.claims_13_14_16_17_figure_8 import predict_with, score, train_a
 from experiments.common import Findings, Record, Scores, minus, run
 from experiments.networks import ConditionedUNet, Lite
 from experiments.worlds import NEW_COLOURS, NEW_COLOURS_AND_SHAPES, SEEN, batches_from, part_of_the_world
-from minicontrolnet import (ControlNet, ShapeClassifier, UNet, ddim, detect_edges, load_base, load_classifier,
-                            to_image)
+from minicontrolnet import ControlNet, ShapeClassifier, UNet, ddim, detect_edges, load_base, load_classifier, to_image
 from minicontrolnet.draw import figures
 from minicontrolnet.measure.scores import HELD_OUT
 

@@ -12,7 +12,8 @@ outline has of course forgotten little, so the two sides have to be compared whe
 Data: 100 circles and squares in four of the eight colours; each of three seeds (30 to 32) draws its own pictures.
 Sides: the base itself, fine-tuned with the outline as an extra input, and a ControlNet on the locked base; each at
 rates of 2e-4, 6e-4 and 2e-3, with the rate constant after the warm-up, for 500, 250 and 125 steps. Eight times on the
-way both are tested on 32 triangles and stars in the other four colours, with the right prompts and without guidance, since fine-tuning leaves no branch without the outline.
+way both are tested on 32 triangles and stars in the other four colours, with the right prompts and without guidance,
+since fine-tuning leaves no branch without the outline.
 
 Measure: the share of right colours at the first moment when the mask IoU reaches a level, interpolated on a straight
 line between two tests. Levels of 0.6, 0.7 and 0.8; 0.7 decides. For each side the rate is that with the most right
@@ -31,11 +32,11 @@ sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 import torch
 from torch import Tensor, nn
 
-from experiments.common import Findings, Predict, Record, at_constant_rate, controlled, edge_loss, minus, run
+from experiments.common import Findings, Predict, Record, at_constant_rate, controlled, minus, run
 from experiments.networks import ConditionedUNet
 from experiments.worlds import NEW_COLOURS_AND_SHAPES, SEEN, batches_from, part_of_the_world
-from minicontrolnet import (ControlNet, Training, UNet, colours_right, ddim, detect_edges, load_base, load_classifier,
-                            mask_iou, mask_of, off_palette, seeded, shapes_right, to_image)
+from minicontrolnet import (ControlNet, Training, UNet, colours_right, condition_loss, ddim, detect_edges, load_base,
+                            load_classifier, mask_iou, mask_of, off_palette, seeded, shapes_right, to_image)
 
 SEEDS, FEW = range(30, 33), 100
 RATES = {2e-4: 500, 6e-4: 250, 2e-3: 125}  # rate: steps
@@ -81,7 +82,7 @@ def train(record: Record) -> None:
                 network = sides(base, side, seed)
 
                 def loss(network: nn.Module, generator: torch.Generator) -> Tensor:
-                    return edge_loss(prediction_of(base, network), base.prediction_type, generator, next_batch=few)
+                    return condition_loss(prediction_of(base, network), base, "edge", generator, next_batch=few)
 
                 steps = 4 if record.quick else steps
                 moments = {max(1, round(share * steps)) for share in SHARES}

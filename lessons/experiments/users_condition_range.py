@@ -22,9 +22,10 @@ sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 import torch
 from torch import Tensor, nn
 
-from experiments.common import Evaluation, Findings, Record, controlled, edge_loss, minus, run
+from experiments.common import Evaluation, Findings, Record, controlled, minus, run
 from lesson.results import load_results
-from minicontrolnet import ControlNet, Training, edge_f1, load_base, load_control, mask_iou, mask_of, off_palette, seeded
+from minicontrolnet import (ControlNet, Training, condition_loss, edge_f1, load_base, load_control, mask_iou, mask_of,
+                            off_palette, seeded)
 
 SEEDS, STEPS = range(60, 63), 250
 RANGES = {"[-1, 1]": (2.0, -1.0), "[0, 255]": (255.0, 0.0)}  # factor, offset
@@ -59,7 +60,7 @@ def train(record: Record) -> None:
             control.factor, control.offset = factor, offset
 
             def loss(control: nn.Module, generator: torch.Generator) -> Tensor:
-                return edge_loss(controlled(base, control), base.prediction_type, generator)
+                return condition_loss(controlled(base, control), base, "edge", generator)
 
             training = Training(control, loss, steps=2 if record.quick else STEPS, lr=1e-3, seed=seed)
             for _ in training:

@@ -4,8 +4,8 @@
 
 Asked in the official repository's issues 93, 160, 246, 422, 506, 602 and 613.
 
-Written down before this experiment ran. Two ControlNets on the locked base: half of the prompts are empty in
-training (the paper), or all are. 250 steps of 16 at 1e-3, three seeds (60 to 62); tested on 48 held-out outlines with the
+Written down before this experiment ran. Two ControlNets on the locked base: half of the prompts are empty in training
+(the paper), or all are. 250 steps of 16 at 1e-3, three seeds (60 to 62); tested on 48 held-out outlines with the
 right prompts and without words, guidance 2.5, 12 DDIM steps. An untrained word is no harm to a locked base, so we
 expect little loss.
 - Empty prompts suffice with words. Half minus all, IoU with the right prompts. A loss: above 0. None seen: otherwise,

@@ -41,9 +41,9 @@ def live(record: Record) -> None:
             arm = f"{words}, {share:.0%} deleted"
             if arm not in record.numbers:
                 images = evaluation.sample(base, control, prompt, edges=delete(evaluation.edges, share))
+                shapes = shapes_right(images, truth.prompt, evaluation.classifier).float()
                 record.add("live", arm, {"IoU": mask_iou(mask_of(images), truth.mask),
-                                         "F1": edge_f1(images, evaluation.edges),
-                                         "right shapes": shapes_right(images, truth.prompt, evaluation.classifier).float(),
+                                         "F1": edge_f1(images, evaluation.edges), "right shapes": shapes,
                                          "clean pixels": 1 - off_palette(images)})
 
 
@@ -57,8 +57,8 @@ def findings(numbers: dict) -> Findings:
         for words in ("right prompt", "no words"):
             whole, rest = (numbers[f"{words}, {part:.0%} deleted"]["IoU"][0] for part in (0, share))
             found[f"{words}: IoU lost by deleting {share:.0%}"] = minus(whole, rest)
-        found[f"lost without words minus lost with them, {share:.0%} deleted"] = minus(
-            found[f"no words: IoU lost by deleting {share:.0%}"], found[f"right prompt: IoU lost by deleting {share:.0%}"])
+        wordless, worded = (found[f"{words}: IoU lost by deleting {share:.0%}"] for words in ("no words", "right prompt"))
+        found[f"lost without words minus lost with them, {share:.0%} deleted"] = minus(wordless, worded)
     return found
 
 

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from experiments.common import Evaluation, Findings, Record, Scores, at_constant_rate, minus, run
 from lesson.curves import look, reached
-from minicontrolnet import (ControlNet, Training, UNet, condition_loss, load_base, lock, random_batch, seeded, weigh)
+from minicontrolnet import ControlNet, Training, UNet, condition_loss, load_base, lock, random_batch, seeded, weigh
 from minicontrolnet.controlnet import Controls
 from minicontrolnet.draw import figures
 

@@ -3,8 +3,8 @@
     python lessons/experiments/words_on_erased_outlines.py   (one core, about 2 minutes, no training)
 
 Written down before any number was seen. Part of the outline is erased, or it has eight corners, between square and
-circle. Shown by: the outline's shape is drawn more often with its word than without words; and the shape of a wrong word
-more often, the more is erased. Refuted if the word makes no difference. These are the shipped weights: the unit is the
+circle. Shown by: the outline's shape is drawn more often with its word than without words; and the shape of a wrong
+word more often, the more is erased. Refuted if the word makes no difference. These are the shipped weights: the unit is the
 picture (48).
 """
 
@@ -15,7 +15,7 @@ sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 # ruff: noqa: E402
 from experiments.common import Evaluation, Findings, Record, minus, run
 from experiments.transfer import between, erase
-from minicontrolnet import (SHAPES, conflicting, held_out, load_base, load_control, mask_iou, mask_of, shapes_right)
+from minicontrolnet import SHAPES, conflicting, held_out, load_base, load_control, mask_iou, mask_of, shapes_right
 from minicontrolnet.draw import figures
 
 ERASED = (0.0, 0.25, 0.4, 0.6)  # shares of a turn

@@ -2,7 +2,7 @@
 
 import torch
 
-from minicontrolnet import COLOURS, SHAPES, Batch, render, random_scenes, tokenize
+from minicontrolnet import COLOURS, SHAPES, Batch, random_scenes, render, tokenize
 from minicontrolnet.shapes import Scenes
 
 PAIRS = tokenize(["orange circle on purple", "white square on green", "cyan triangle on red", "yellow star on blue"])
