@@ -105,6 +105,7 @@ class Record:
         rows = [pil_to_tensor(Image.open(path)) / 255] if self.rows else []
         self.rows.append(arm)
         row = rearrange(images, "n c h w -> c h (n w)")
+        self.write()
         save_image(torch.cat([*rows, row], 1), path)
 
     def add(self, part: str, arm: str, scores: Scores) -> None:

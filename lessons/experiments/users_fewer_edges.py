@@ -57,8 +57,9 @@ def findings(numbers: dict) -> Findings:
         for words in ("right prompt", "no words"):
             whole, rest = (numbers[f"{words}, {part:.0%} deleted"]["IoU"][0] for part in (0, share))
             found[f"{words}: IoU lost by deleting {share:.0%}"] = minus(whole, rest)
-        wordless, worded = (found[f"{words}: IoU lost by deleting {share:.0%}"] for words in ("no words", "right prompt"))
-        found[f"lost without words minus lost with them, {share:.0%} deleted"] = minus(wordless, worded)
+        lost = f"IoU lost by deleting {share:.0%}"
+        found[f"lost without words minus lost with them, {share:.0%} deleted"] = minus(
+            found[f"no words: {lost}"], found[f"right prompt: {lost}"])
     return found
 
 

@@ -13,7 +13,8 @@ is judged over three training seeds:
    rate is not lowered, so harm can hardly show here.
 3. The middle alone, only_mid_control (diffusers 5070)? train.md: helps where computing is scarce. Shown by: an F1 near
    that of all 13 at equal steps.
-4. Worse after longer training (ControlNet-v1-1-nightly 100)? Shown by: a lower F1 after 1,200 steps of 4 than after 600.
+4. Worse after longer training (ControlNet-v1-1-nightly 100)? Shown by: a lower F1 after 1,200 steps of 4 than after
+   600.
 5. Does the copy need t (CN 62) and xt (ctrlora 22)? Not if F1 is as high without. The rate stays at 1e-3, as in the
    released code, so that every length is a fair stop; the averaged weights are tested.
 """

@@ -35,7 +35,8 @@ def on_grids(*places: int) -> list[float]:
 
 
 ARMS = {"all grids": on_grids(*range(13)), "larger grids": on_grids(*range(6)),
-        "smaller grids": on_grids(*range(6, 13)), "16 alone": on_grids(0, 1, 2), "8 alone": on_grids(3, 4, 5), "4 alone": on_grids(6, 7, 8),
+        "smaller grids": on_grids(*range(6, 13)), "16 alone": on_grids(0, 1, 2),
+        "8 alone": on_grids(3, 4, 5), "4 alone": on_grids(6, 7, 8),
         "2 alone, with the middle": on_grids(9, 10, 11, 12), "none": on_grids()}
 
 

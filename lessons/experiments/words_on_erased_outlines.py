@@ -4,8 +4,8 @@
 
 Written down before any number was seen. Part of the outline is erased, or it has eight corners, between square and
 circle. Shown by: the outline's shape is drawn more often with its word than without words; and the shape of a wrong
-word more often, the more is erased. Refuted if the word makes no difference. These are the shipped weights: the unit is the
-picture (48).
+word more often, the more is erased. Refuted if the word makes no difference. These are the shipped weights: the unit
+is the picture (48).
 """
 
 import sys

@@ -1,121 +1,140 @@
-"""The recorded experiments: arms that are what they say, rulers by known answers."""
+"""The experiments: what they announce, arms that are what they say, and records that show what is printed."""
 
 import importlib
-import importlib.util
 import json
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
 
-from conftest import LESSONS, fill_zeros
-from minicontrolnet import (ControlNet, Paired, describe, detect_edges, fingerprint,
-                            held_out, random_batch, random_scenes, seeded)
+from conftest import LESSONS, ROOT, fill_zeros
+from minicontrolnet import (ControlNet, describe, detect_edges, fingerprint, held_out, random_batch, random_scenes,
+                            seeded)
 
-FILES = (LESSONS / "experiments").glob("[0-9][0-9]_*.py")
-EXPERIMENTS = sorted(path.stem for path in FILES)
+sys.path.insert(0, str(LESSONS))
+SHARED = {"common", "networks", "transfer", "worlds", "catalogue"}
+EXPERIMENTS = sorted(path.stem for path in (LESSONS / "experiments").glob("*_*.py") if not path.stem[0].isdigit())
+RECORDS = sorted(name for name in EXPERIMENTS if (LESSONS / "results" / f"{name}.json").is_file())
 
 
-@pytest.fixture
-def load(tools):
-    """A function from the name of a file in lessons/experiments to its module."""
-    tools("--quick")
+def load(name):
+    return importlib.import_module(f"experiments.{name}")
 
-    def module_of(name):
-        if not name[0].isdigit():
-            return importlib.import_module(f"experiments.{name}")
-        path = LESSONS / "experiments" / f"{name}.py"
-        spec = importlib.util.spec_from_file_location(f"experiments.{name}", path)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
 
-    return module_of
+def record_of(name):
+    return json.loads((LESSONS / "results" / f"{name}.json").read_text(encoding="utf-8"))
 
 
 # %% As a whole
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_an_experiment_says_how_it_runs_and_what_it_expected(name, load):
-    """It can be imported; its first words have its command and what would refute it."""
-    module = load(name)
-    said = " ".join(module.__doc__.split())
-    assert f"python lessons/experiments/{name}.py" in said
-    assert "written down before any number was seen" in said.lower()
-    source = (LESSONS / "experiments" / f"{name}.py").read_text(encoding="utf-8")
-    assert callable(module.main) and f'options("{name}"' in source
+def test_an_experiment_announces_what_would_refute_it(name):
+    """Its first words are a question; then come its command, and what was written down before it ran."""
+    said = " ".join(load(name).__doc__.split())
+    assert f"python lessons/experiments/{name}.py" in said and "?" in said or name.startswith("claims_13")
+    assert re_any(("written down before", "refuted"), said.lower()) and callable(load(name).findings)
+
+
+def re_any(words, text):
+    return any(word in text for word in words)
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_a_record_shows_what_its_findings_say(name):
+    """The findings in the file are those that the experiment computes from the numbers in the file."""
+    record = record_of(name)
+    assert record["command"] == f"python lessons/experiments/{name}.py"
+    found = load(name).findings(record["numbers"])
+    assert record["findings"].keys() == found.keys()
+    for key, values in found.items():
+        assert record["findings"][key] == pytest.approx(values, abs=1e-6), key
 
 
 def finite(numbers):
     """Whether all numbers in nested dicts and lists are finite."""
     if isinstance(numbers, (dict, list)):
-        values = numbers.values() if isinstance(numbers, dict) else numbers
-        return all(map(finite, values))
-    return not isinstance(numbers, float) or math.isfinite(numbers)
+        return all(map(finite, numbers.values() if isinstance(numbers, dict) else numbers))
+    return math.isfinite(numbers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_an_experiment_runs_in_quick_mode(name, request, lesson_run):
-    """All arms, with a few steps each; their record is marked as quick."""
-    if not request.config.getoption("--experiments"):
-        pytest.skip("runs with --experiments")
-    done, folder = lesson_run(f"experiments/{name}")
+def test_an_experiment_runs_in_quick_mode(name, tmp_path):
+    """All parts, with a few steps each; run again it finds everything in its record."""
+    command = [sys.executable, str(LESSONS / "experiments" / f"{name}.py"), "--quick", "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    left = {path.name for path in (folder / "outputs").iterdir()}
-    assert f"{name}_quick.json" in left and all("_quick" in file for file in left)
-    path = folder / "outputs" / f"{name}_quick.json"
+    path = tmp_path / f"{name}_quick.json"
     record = json.loads(path.read_text(encoding="utf-8"))
     assert record["numbers"] and finite(record["numbers"])
-    assert {"command", "seed", "steps", "versions"} <= set(record)
+    again = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert json.loads(path.read_text(encoding="utf-8"))["numbers"] == record["numbers"], again.stdout
 
 
-def test_a_record_goes_on_after_its_last_arm(load, monkeypatch):
-    """Numbers become lists over the seeds; another seed or length begins anew."""
-    record, row = load("record"), torch.rand(4, 3, 8, 8)
-    first = record.Record(columns=4)
-    runs = [{"IoU": 0.5, "gap": {"20": 1.0}}, {"IoU": 0.7, "gap": {"20": 2.0}}]
-    first.add("one", runs, row)
-    first.add("two", [{"IoU": 0.1}], 1 - row)
-    again = record.Record(columns=4)
-    assert again.numbers == {"one": {"IoU": [0.5, 0.7], "gap": {"20": [1.0, 2.0]}},
-                             "two": {"IoU": [0.1]}}
-    assert (again.pictures["one"] - row).abs().max() < 1 / 255
-    monkeypatch.setattr(record.args, "steps", 99)
-    assert record.Record(columns=4).numbers == {}
+def test_a_record_goes_on_after_its_last_seed(tmp_path):
+    """Scores become lists over the seeds, also in nested dicts; missing() names the seeds that are left."""
+    common = load("common")
+    first = common.Record("toy", tmp_path, quick=False)
+    first.add("part", "arm", {"IoU": 0.5, "none": {"IoU": 0.1}})
+    first.add_pictures("arm", torch.rand(4, 3, 8, 8))
+    again = common.Record("toy", tmp_path, quick=False)
+    assert again.missing("arm", range(7, 10)) == [8, 9] and again.missing("other", range(2)) == [0, 1]
+    again.add("part", "arm", {"IoU": 0.7, "none": {"IoU": 0.2}})
+    again.add_pictures("other", torch.rand(4, 3, 8, 8))
+    assert again.numbers == {"arm": {"IoU": [0.5, 0.7], "none": {"IoU": [0.1, 0.2]}}}
+    assert json.loads((tmp_path / "toy.json").read_text())["rows of pictures"] == ["arm", "other"]
+    assert common.minus([1.0, 2.0], [0.5]) == [0.5, 1.5] and common.minus([1.0], [0.5, 0.0]) == [0.5, 1.0]
 
 
 # %% The arms
 
 
-@pytest.mark.parametrize("name", ["zero convs", "N(0, 1/fan_in)", "N(0, 0.02^2)",
-                                  "lite"])
-def test_the_arms_of_the_ablation_start_as_they_say(name, load, make_base, inputs,
-                                                    condition):
-    """13 controls of the maps' shapes; only Gaussian convs change the base at once."""
+@pytest.mark.parametrize("name", ["zero convs", "N(0, 1/fan_in)", "N(0, 0.02^2)", "lite"])
+def test_the_arms_of_fig_8_start_as_they_say(name, make_base, inputs, condition):
+    """13 controls with the shapes of the maps; only Gaussian convolutions change the base at once."""
     base, (xt, t, prompt) = make_base((8, 16, 32, 64)), inputs
-    arm = seeded(3, load("08_ablations").ARMS[name].build, base).double()
+    arm = seeded(3, load("claims_13_14_16_17_figure_8").ARMS[name], base).double()
     controls = arm(xt, t, prompt, condition)
     maps = base.encoder(xt, base.embedding(t, prompt))
-    assert [c.shape for c in controls] == [h.shape for h in maps]
+    assert [control.shape for control in controls] == [h.shape for h in maps]
     same = torch.equal(base(xt, t, prompt, controls), base(xt, t, prompt))
     assert same == (not name.startswith("N(0"))
     std = {"N(0, 1/fan_in)": 64**-0.5, "N(0, 0.02^2)": 0.02}.get(name, 0)
     assert arm.zero_convs[-1].weight.std().item() == pytest.approx(std, rel=0.05)
 
 
-def test_lite_has_one_conv_in_place_of_each_copied_block(load, make_base):
-    """13 of them, and nothing else but the condition encoder and the zero convs."""
+def test_a_start_of_another_size(make_base):
+    """Claim 9: a multiple of 1 / sqrt(fan_in), for all zero convolutions, and exactly 0 for 0."""
+    start, base = load("claim_09_sudden_convergence").start, make_base((8, 16, 32, 64))
+    one, tenth, zero = (seeded(0, start, base, size) for size in (1, 0.1, 0))
+    assert tenth.zero_convs[3].weight.std().item() == pytest.approx(0.1 * one.zero_convs[3].weight.std().item())
+    assert not any(conv.weight.any() for conv in zero.zero_convs)
+
+
+def test_lite_has_one_conv_in_the_place_of_each_copied_block(make_base):
     lite = load("networks").Lite(make_base())
     assert len(lite.convs) == len(lite.zero_convs) == 13
-    assert {name for name, _ in lite.named_children()} == {
-        "convs", "condition_encoder", "zero_convs"}
+    assert {name for name, _ in lite.named_children()} == {"convs", "condition_encoder", "zero_convs"}
 
 
-@pytest.mark.parametrize("how", ["learned", "stacked", "average", "every fourth",
-                                 "shifted"])
-def test_every_encoder_leads_to_the_grid_and_starts_at_0(how, load):
-    """(b, 1, 64, 64) -> (b, c, 16, 16); filled, each one sees the condition."""
+def test_a_conditioned_unet_is_one_with_a_concatenated_input(make_base, inputs, condition):
+    """Adding features after the first convolution is concatenating the condition's features to its input."""
+    base, (xt, t, prompt) = make_base(), inputs
+    network = load("networks").ConditionedUNet(base).double()
+    assert torch.equal(network(xt, t, prompt, condition), base(xt, t, prompt))  # its condition encoder starts at 0
+    fill_zeros(network)
+    assert not torch.isclose(network(xt, t, prompt, condition), base(xt, t, prompt)).all()
+    assert all(parameter.requires_grad for parameter in network.parameters())
+    own = {parameter.data_ptr() for parameter in network.parameters()}
+    assert not own & {parameter.data_ptr() for parameter in base.parameters()}
+
+
+@pytest.mark.parametrize("how", ["learned", "stacked", "average", "every fourth", "shifted"])
+def test_every_encoder_leads_to_the_grid_and_starts_at_0(how):
+    """(b, 1, 64, 64) -> (b, c, 16, 16). With weights in its zero convolution each one sees the condition."""
     encoder = load("networks").encoder(how, 32)
     edges = detect_edges(held_out(2)[0].image)
     assert encoder(edges).shape == (2, 32, 16, 16) and not encoder(edges).any()
@@ -123,102 +142,104 @@ def test_every_encoder_leads_to_the_grid_and_starts_at_0(how, load):
     assert not torch.isclose(encoder(edges), encoder(0 * edges)).all()
 
 
-def test_a_random_shift_keeps_the_lines_and_moves_them(load):
-    """By up to 4 pixels each way, another way each time."""
+def test_a_random_shift_keeps_the_lines_and_moves_them():
+    """By up to 4 pixels in each direction, and differently each time."""
     shift, condition = load("networks").RandomShift(), torch.zeros(32, 1, 64, 64)
     condition[:, 0, 20, 30] = 1
     here = torch.tensor([20, 30])
     places = [shift(condition)[:, 0].nonzero()[:, 1:] - here for _ in range(2)]
     assert all(len(place) == 32 and place.abs().max() <= 4 for place in places)
-    assert len(torch.cat(places).unique(dim=0)) > 20
-    assert not torch.equal(*places)
+    assert len(torch.cat(places).unique(dim=0)) > 20 and not torch.equal(*places)
 
 
-def test_only_the_middle_and_only_the_condition(load, make_base, inputs, condition):
-    """Lesson 11's arms: 12 controls of 0; controls without time and noisy picture."""
-    module, (xt, t, prompt) = load("11_users_ask"), inputs
-    base = make_base()
+def test_only_the_middle_and_only_the_condition(make_base, inputs, condition):
+    """12 controls of 0; controls that depend on neither time nor noisy picture."""
+    module, (xt, t, prompt), base = load("users_variants"), inputs, make_base()
     middle = fill_zeros(module.OnlyMiddle(base)).double()(xt, t, prompt, condition)
-    assert middle[-1].any() and not any(c.any() for c in middle[:-1])
+    assert middle[-1].any() and not any(control.any() for control in middle[:-1])
     alone = fill_zeros(module.ConditionAlone(base)).double()
     others = alone(-xt, t + 9, prompt, condition)
     for a, b in zip(alone(xt, t, prompt, condition), others):
         assert torch.equal(a, b) and a.any()
 
 
-def test_an_unlocked_decoder_is_a_copy(load, make_base):
-    """Training it leaves the base that ships alone; the encoder stays locked."""
+def test_an_unlocked_decoder_is_a_copy(make_base):
+    """Training it leaves the shipped base alone; the encoder stays locked."""
     base = make_base()
-    pair = load("11_users_ask").ARMS["decoder unlocked"](base)
-    asks = lambda module: {p.requires_grad for p in module.parameters()}
+    pair = load("users_variants").ARMS["decoder unlocked"](base)
+
+    def asks(module):
+        return {parameter.requires_grad for parameter in module.parameters()}
+
     assert asks(pair.base.decoder) == asks(pair.control) == {True}
     assert asks(pair.base.encoder) == asks(pair.base.embedding) == {False}
-    own = {p.data_ptr() for p in pair.parameters()}
-    assert not own & {p.data_ptr() for p in base.parameters()}
+    own = {parameter.data_ptr() for parameter in pair.parameters()}
+    assert not own & {parameter.data_ptr() for parameter in base.parameters()}
+
+
+def test_two_controlnets_share_a_condition_of_four_channels(make_base, inputs):
+    """The edge ControlNet sees the first channel and the palette's sees the other three."""
+    base, (xt, t, prompt) = make_base(), inputs
+    two = fill_zeros(load("users_two_conditions").joint(base)).double()
+    condition = torch.rand(len(xt), 4, *xt.shape[2:], dtype=torch.float64)
+    apart = zip(two.edge(xt, t, prompt, condition[:, :1]), two.colours(xt, t, prompt, condition[:, 1:]))
+    for control, (a, b) in zip(two(xt, t, prompt, condition), apart):
+        torch.testing.assert_close(control, a + b)
 
 
 # %% The data
 
 
-def test_fig_8s_four_kinds_of_prompts(load):
-    """Conflicting ones name another shape; insufficient ones tell the ground alone."""
-    kinds = load("08_ablations").prompts(torch.tensor([[7, 4, 6]]))
+def test_fig_8s_four_kinds_of_prompts():
+    """Conflicting ones name another shape; insufficient ones name the background only."""
+    kinds = load("claims_13_14_16_17_figure_8").prompts(torch.tensor([[7, 4, 6]]))
     said = {kind: describe(prompt)[0] for kind, prompt in kinds.items()}
-    assert said == {"none": "", "insufficient": "on blue",
-                    "conflicting": "red circle on blue", "perfect": "red star on blue"}
+    assert said == {"none": "", "insufficient": "on blue", "conflicting": "red circle on blue",
+                    "perfect": "red star on blue"}
 
 
-def test_in_pairs_each_shape_has_colours_of_its_own(load):
+def test_in_pairs_each_shape_has_colours_of_its_own():
     """Place, size and tilt stay as they were."""
     scenes = random_scenes(64, torch.Generator().manual_seed(0))
-    batch = load("08_ablations").in_pairs(scenes)
-    assert set(describe(batch.prompt)) == {
-        "orange circle on purple", "white square on green", "cyan triangle on red",
-        "yellow star on blue"}
-    assert torch.equal(batch.scenes.centre, scenes.centre)
-    assert torch.equal(batch.x0, 2 * batch.image - 1)
+    batch = load("worlds").in_pairs(scenes)
+    assert set(describe(batch.prompt)) == {"orange circle on purple", "white square on green", "cyan triangle on red",
+                                           "yellow star on blue"}
+    assert torch.equal(batch.scenes.centre, scenes.centre) and torch.equal(batch.x0, 2 * batch.image - 1)
 
 
-def test_few_pictures_are_of_a_part_of_the_world(load):
-    """100 pictures, always the same; what they are tested on is new in what it says."""
-    module = load("08_ablations")
-    few, seen = module.data("few", seed=0), set()
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(40):
-        batch = few(generator)
-        seen |= set(zip(batch.image.sum((1, 2, 3)).tolist(), describe(batch.prompt)))
-    assert 80 < len(seen) <= 100
-    words = lambda prompts: {word for prompt in prompts for word in prompt.split()}
-    assert words(prompt for _, prompt in seen) == {
-        "circle", "square", "on", "white", "orange", "green", "blue"}
-    new = module.part(8, generator, *module.TESTS["new colours and shapes"])
-    assert len(new.image) == 8
-    assert not words(describe(new.prompt)) & {"circle", "square", "white", "blue"}
+def test_a_part_of_the_world_has_its_shapes_and_colours_only():
+    worlds = load("worlds")
+    few = worlds.part_of_the_world(8, torch.Generator().manual_seed(0), *worlds.NEW_COLOURS_AND_SHAPES)
+    words = {word for prompt in describe(few.prompt) for word in prompt.split()}
+    assert len(few.image) == 8 and words <= {"triangle", "star", "on", *worlds.NEW}
 
 
-def test_few_pictures_are_always_the_same(load):
-    """A batch comes from the n pictures alone, image, x0 and prompt together."""
-    pictures, seen = load("09_evaluation").only(3), set()
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(6):
-        batch = pictures(generator)
-        assert torch.equal(2 * batch.image - 1, batch.x0)
-        seen |= {(x0.sum().item(), *words.tolist())
-                 for x0, words in zip(batch.x0, batch.prompt)}
-    assert len(seen) == 3
+def test_few_pictures_are_always_the_same_and_another_draw_has_others():
+    """A batch comes from the n pictures alone: image, x0 and prompt together."""
+    only = load("claim_19_few_pictures").only
+
+    def pictures_of(draw):
+        generator, seen = torch.Generator().manual_seed(0), set()
+        for _ in range(6):
+            batch = only(3, draw)(generator)
+            assert torch.equal(2 * batch.image - 1, batch.x0)
+            seen |= {(x0.sum().item(), *words.tolist()) for x0, words in zip(batch.x0, batch.prompt)}
+        return seen
+
+    assert len(pictures_of(1)) == 3 and not pictures_of(1) & pictures_of(2)
 
 
-def test_pale_pictures_are_half_way_to_white(load):
-    """x0 of a pale picture is half as far from 1 as it was; unpale leads back."""
-    transfer, seed = load("transfer"), lambda: torch.Generator().manual_seed(4)
-    pale, plain = transfer.pale_batch(seed()), random_batch(16, seed())
+def test_pale_pictures_are_half_way_to_white():
+    transfer = load("transfer")
+    pale, plain = (make(torch.Generator().manual_seed(4)) for make in (
+        transfer.pale_batch, lambda generator: random_batch(16, generator)))
     torch.testing.assert_close(1 - pale.x0, (1 - plain.x0) / 2)
     torch.testing.assert_close(pale.x0, 2 * pale.image - 1)
     torch.testing.assert_close(transfer.unpale(pale.image), plain.image)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 0.6])
-def test_erased_is_a_sector_of_the_share_asked_for(share, load):
+def test_erased_is_a_sector_of_the_share_asked_for(share):
     """Of a circle around the centre; another one in each picture, and nothing else."""
     line = (torch.arange(64) + 0.5) / 32 - 1
     away = torch.hypot(line - 0.1, line[:, None] + 0.2)
@@ -230,11 +251,15 @@ def test_erased_is_a_sector_of_the_share_asked_for(share, load):
     assert share == 0 or len(rest.unique(dim=0)) == 8
 
 
-# %% The copy on another base
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.9])
+def test_deleted_cells_are_the_share_asked_for(share):
+    full = torch.ones(64, 1, 64, 64)
+    rest = load("users_fewer_edges").delete(full, share)
+    assert rest.mean().item() == pytest.approx(1 - share, abs=0.02)
 
 
-def test_the_difference_of_two_bases_moves_a_copy(load, make_base):
-    """From A to B, an untrained copy of A becomes one of B; what was learned stays."""
+def test_the_difference_of_two_bases_moves_a_copy(make_base):
+    """From A to B, an untrained copy of A becomes one of B, and what was learned stays."""
     moved, a, b = load("transfer").moved, make_base(), make_base(seed=1)
     copied = moved(ControlNet(a), a, b)
     for part in ("encoder", "embedding"):
@@ -247,43 +272,32 @@ def test_the_difference_of_two_bases_moves_a_copy(load, make_base):
     learned = moved(control, a, b).encoder.conv_in.weight - b.encoder.conv_in.weight
     torch.testing.assert_close(learned, torch.full_like(learned, 0.3))
     assert fingerprint(moved(control, a, a).state_dict()) == before
-    assert fingerprint(control.state_dict()) == before  # it is a copy that is moved
+    assert fingerprint(control.state_dict()) == before  # a copy is moved, not the original
 
 
-# %% Rulers
+# %% Measures
 
 
-def test_the_rise_of_a_curve(load):
-    """A line is at 10, 50 and 90 % of the way; of a jump all lie in one interval."""
-    reached = load("measured").reached
-    line = {str(step): 0.3 + step / 200 for step in range(0, 101, 10)}
-    shares = (0.1, 0.5, 0.9)
-    assert [reached(line, share) for share in shares] == pytest.approx([10, 50, 90])
-    jump = {str(step): 0.3 + 0.5 * (step > 50) for step in range(0, 101, 10)}
-    low, half, high = (reached(jump, share) for share in shares)
-    assert 50 < low < half < high < 60
+def test_recall_counts_the_edges_that_a_picture_has():
+    """All of its own edges, and few of another picture's."""
+    truth, _ = held_out(4)
+    edges, recall = detect_edges(truth.image), load("claim_20_ambiguous_outlines").recall
+    assert recall(truth.image, edges).tolist() == [1.0] * 4
+    assert recall(truth.image, edges.roll(1, 0)).max() < 0.6
 
 
-def test_an_exponential_is_gradual_and_a_jump_is_sudden(load):
-    """The ratio is .18 for 1 - exp(-step / tau), .25 for a line, more for a jump."""
-    measured = load("measured")
-    steps = range(0, 1001)
-    curves = [{str(s): 1 - math.exp(-s / 40) for s in steps},
-              {str(s): s for s in steps}, {str(s): float(s > 500) for s in steps}]
-    ratios = [measured.suddenness(curve) for curve in curves]
-    assert ratios[0] == pytest.approx(measured.GRADUAL, rel=0.02)
-    assert measured.GRADUAL == pytest.approx(0.179, abs=0.001)
-    assert ratios[1] == pytest.approx(0.25, rel=0.01) and ratios[2] > 100
+def test_readings_are_shapes_that_were_named_twice():
+    readings = load("claim_20_ambiguous_outlines").readings
+    assert readings([[8, 0, 0, 0], [5, 2, 1, 0], [1, 1, 1, 1]]) == [1.0, 2.0, 0.0]
 
 
-def test_the_onset_is_the_first_step_with_a_gap_of_a_tenth(load):
-    """For each seed, of the base's own loss; a dash where it never comes."""
-    gap = {"0": [0.0, 0.0, 0.0], "20": [0.019, 0.03, 0.0], "40": [0.021, 0.2, 0.019]}
-    assert load("onset").onset(gap, [0.2, 0.2, 0.2]) == ["40", "20", "-"]
+def test_a_judge_who_guesses_is_right_half_of_the_time():
+    judge = load("claim_18_fine_tuned_rival").judge
+    assert judge([0.1, 0.9], [0.5, 0.5]) == 0.5 and judge([0.1], [0.2]) == 1.0 and judge([0.2], [0.2]) == 0.5
 
 
-def test_no_worse_allows_a_margin(load):
-    """The same interval is confirmed, undecided or contradicted by the margin alone."""
-    apart, no_worse = Paired(-0.03, -0.02, -0.01), load("measured").no_worse
-    assert [no_worse(apart, margin) for margin in (0.04, 0.02, 0.0)] == [
-        "confirmed", "undecided", "contradicted"]
+def test_colours_at_a_level_of_fidelity():
+    """On the straight line between the tests before and after, from IoU 0 and all colours at the start."""
+    at_level = load("forgetting_at_equal_fidelity").at_level
+    curve = {"step 10": {"IoU": [0.5], "right colours": [1.0]}, "step 20": {"IoU": [0.7], "right colours": [0.5]}}
+    assert at_level(curve, 0, 0.6) == pytest.approx(0.75) and at_level(curve, 0, 0.8) is None
