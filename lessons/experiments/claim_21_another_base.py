@@ -1,6 +1,6 @@
 """Claim 21: does a ControlNet work on another base that was made from the same one?
 
-    python lessons/experiments/claim_21_another_base.py   (one core, about 6 minutes)
+    python lessons/experiments/claim_21_another_base.py   (one core, about 5 minutes)
 
 The paper (Sec. 4.5, Fig. 12): a ControlNet applies to community models made from the same Stable Diffusion, without
 training.

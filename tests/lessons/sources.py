@@ -78,7 +78,12 @@ def section(text: str, where: str) -> str:
     if not where:
         return text
     parts = re.split(r"^#+ (.*)$", text, flags=re.M)
-    return "\n".join(body for title, body in zip(parts[1::2], parts[2::2]) if re.match(rf"{re.escape(where)}\b", title))
+    return "\n".join(body for title, body in zip(parts[1::2], parts[2::2]) if belongs(title, where))
+
+
+def belongs(title: str, where: str) -> bool:
+    """Whether a heading begins with ``where``: "Claim 1" is not the beginning of "Claim 19"."""
+    return re.match(rf"{re.escape(where)}(?!\w)", title) is not None
 
 
 # %% Reading a record
@@ -158,7 +163,7 @@ def without_source(text: str, sources: list[Source]) -> list[str]:
     found = []
     parts = re.split(r"^#+ (.*)$", text, flags=re.M)
     for title, body in zip(["", *parts[1::2]], parts[::2]):
-        known = " ; ".join(source.number for source in sources if title.startswith(source.where))
+        known = " ; ".join(source.number for source in sources if belongs(title, source.where))
         for number in re.findall(NUMBER, plain(body)):
             if not has_digits(number) or re.search(rf"(?<![\d.]){re.escape(number)}(?![\d.]*\d)", known):
                 continue
