@@ -26,8 +26,9 @@ steepness is ln 5 / ln(t50 / t10), the exponent of the power of time that rises 
 - The wait is a distance that the weights have to travel. Shown by: ln of t10 at rate 5e-4 over t10 at rate 2e-3, which
   is ln 4 = 1.39 for a fixed distance, above half of that. Refuted by: below half of that.
 - Good throughout. Clean pixels of zero convs at the worst of the tested moments minus those of the base. Shown by: the
-  interval lies above -0.02. Refuted by: it lies below. Positive control: s = 1 and s = 3 before training have to lose
-  clean pixels, or the measure could not see harm.
+  interval lies above -0.02. Refuted by: it lies below. Positive control, part "untrained": s = 1 and s = 3 before
+  training have to lose clean pixels, or the measure could not see harm.
+Part "train" needs most of the time. Claim 9 is also measured by the arms of Fig. 8, see claims_13_14_16_17_figure_8.py.
 """
 
 import math
@@ -90,6 +91,21 @@ def train_plainly(network: nn.Module, loss, steps: int, rate: float, seed: int):
         yield step
 
 
+def untrained(record: Record) -> None:
+    """Clean pixels and loss of ControlNets that have not been trained, for each size of the start."""
+    base = load_base()
+    gap, evaluation = Gap(base, 4 if record.quick else 16), Evaluation(4 if record.quick else 16)
+    if "no control" not in record.numbers:
+        record.add("untrained", "no control", {
+            "clean pixels": evaluation.scores(evaluation.sample(base, None))["clean pixels"]})
+    for size in SIZES:
+        arm = f"untrained, size {size:g}"
+        for seed in record.missing(arm, SEEDS):
+            control = seeded(seed, start, base, size)
+            images = evaluation.scores(evaluation.sample(base, control))
+            record.add("untrained", arm, {"clean pixels": images["clean pixels"], "loss": gap.measure(control)[0]})
+
+
 def train(record: Record) -> None:
     base = load_base()
     gap, evaluation = Gap(base, 4 if record.quick else 16), Evaluation(4 if record.quick else 16)
@@ -120,6 +136,17 @@ def train(record: Record) -> None:
 
 
 def findings(numbers: dict) -> Findings:
+    """What a start of each size costs before training and, once all arms are trained, how their gaps rise."""
+    found = {}
+    for size in SIZES:
+        scores = numbers[f"untrained, size {size:g}"]
+        found[f"untrained, size {size:g}: clean pixels minus the base's"] = minus(
+            scores["clean pixels"], numbers["no control"]["clean pixels"])
+    trained = [arm for arm in ARMS if arm in numbers and len(numbers[arm]["gap"]["0"]) == len(SEEDS)]
+    return found | rises(numbers) if len(trained) == len(ARMS) else found
+
+
+def rises(numbers: dict) -> Findings:
     """When each arm's gap rises, how steeply, and what the wait depends on; a number for each training seed."""
     found = {}
     for arm in ARMS:
@@ -130,8 +157,6 @@ def findings(numbers: dict) -> Findings:
         clean = [numbers[arm]["clean pixels"][str(step)] for step in range(0, STEPS + 1, GENERATE)]
         found[f"{arm}: clean pixels at the worst moment minus the base's"] = minus(
             [min(moments) for moments in zip(*clean)], numbers["base"]["clean pixels"])
-        found[f"{arm}: clean pixels before training minus the base's"] = minus(
-            clean[0], numbers["base"]["clean pixels"])
     found["steepness of zeros minus 2"] = [value - 2 for value in found["size 0: steepness"]]
     for size in SIZES[1:]:
         found[f"wait of zeros minus wait of size {size:g}"] = minus(
@@ -143,4 +168,4 @@ def findings(numbers: dict) -> Findings:
 
 
 if __name__ == "__main__":
-    run("claim_09_sudden_convergence", {"train": train}, findings)
+    run("claim_09_sudden_convergence", {"untrained": untrained, "train": train}, findings)

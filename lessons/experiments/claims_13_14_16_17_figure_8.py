@@ -19,6 +19,7 @@ than to zero. "Fails" was split: lite is behind in right shapes, which is what F
 more right shapes than chance.
 """
 
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -31,7 +32,7 @@ from torch import Tensor, nn
 
 from experiments.common import Findings, Predict, Record, Scores, controlled, minus, run
 from experiments.networks import ConditionedUNet, Lite, gaussian
-from lesson.curves import look
+from lesson.curves import look, reached
 from minicontrolnet import (Batch, ControlNet, ShapeClassifier, Training, UNet, condition_loss, conflicting,
                             detect_edges, edge_f1, frechet_distance, fresh_batch, held_out, load_base, load_classifier,
                             mask_iou, mask_of, off_palette, prompt_scores, sample, seeded)
@@ -124,6 +125,24 @@ def train(record: Record) -> None:
 # %% What the record says
 
 
+def rises(numbers: dict) -> Findings:
+    """Claim 9: when each arm's gap has risen by a tenth and by a half of its way, and how steeply.
+
+    The steepness is the power of time that rises from 10 to 50 % as fast. The weights are averaged and the rate has a
+    warm-up; claim_09_sudden_convergence.py has neither.
+    """
+    found = {}
+    for arm in ARMS:
+        gaps = [{step: values[seed] for step, values in numbers[arm]["gap"].items()} for seed in SEEDS]
+        t10, t50 = ([reached(gap, share) for gap in gaps] for share in (0.1, 0.5))
+        found[f"{arm}: step of a tenth"], found[f"{arm}: step of a half"] = t10, t50
+        found[f"{arm}: steepness"] = [math.log(5) / math.log(late / early) for early, late in zip(t10, t50)]
+    found["steepness of zero convs minus 2"] = [value - 2 for value in found["zero convs: steepness"]]
+    found["wait of zero convs minus wait of N(0, 1/fan_in)"] = minus(
+        found["zero convs: step of a tenth"], found["N(0, 1/fan_in): step of a tenth"])
+    return found
+
+
 def findings(numbers: dict) -> Findings:
     """What the map reads that is no plain difference, and the seeds that were trained last alone."""
     zero, normal, lite = (numbers[arm] for arm in ("zero convs", "N(0, 1/fan_in)", "lite"))
@@ -131,7 +150,7 @@ def findings(numbers: dict) -> Findings:
     fallen, rest = minus(zero_iou, normal_iou), minus(normal_iou, lite_iou)
     shapes = minus(zero["insufficient"]["right shape"], lite["insufficient"]["right shape"])
     distance = minus(lite["all prompts"]["Frechet"], zero["all prompts"]["Frechet"])
-    return {"nearer to lite than to zero, IoU": minus(fallen, rest),
+    return rises(numbers) | {"nearer to lite than to zero, IoU": minus(fallen, rest),
             "Gaussian's share of what lite loses, IoU": [fmean(fallen) / fmean(minus(zero_iou, lite_iou))],
             "a quarter minus lite's right shapes, no prompt": [0.25 - share for share in lite["none"]["right shape"]],
             "lite minus zero, Frechet": distance,

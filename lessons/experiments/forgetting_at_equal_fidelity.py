@@ -40,7 +40,8 @@ from minicontrolnet import (ControlNet, Training, UNet, colours_right, condition
                             load_classifier, mask_iou, mask_of, off_palette, seeded, shapes_right, to_image)
 
 SEEDS, FEW = range(30, 33), 100
-RATES = {"fine-tuned": {2e-4: 400, 6e-4: 250, 2e-3: 125}, "ControlNet": {6e-4: 250, 1e-3: 200, 2e-3: 125}}  # rate: steps
+# side -> rate -> steps
+RATES = {"fine-tuned": {2e-4: 400, 6e-4: 250, 2e-3: 125}, "ControlNet": {6e-4: 250, 1e-3: 200, 2e-3: 125}}
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.65, 0.8, 1.0)  # of the steps, when we test
 
 
