@@ -15,7 +15,7 @@ RESULTS = Path(__file__).resolve().parents[1] / "results"
 
 
 def load_results(name: str) -> dict:
-    """A shipped result file, such as "09_evaluation": its command, seed, steps, versions and numbers."""
+    """A shipped result file, such as "09_evaluation": its command, versions and numbers. Experiments add findings."""
     path = RESULTS / f"{name}.json"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -27,10 +27,8 @@ def load_results(name: str) -> dict:
 
 
 def is_record(content: object) -> bool:
-    """Whether a file's content has the parts that Lesson.save_results writes."""
-    if not isinstance(content, dict) or not isinstance(content.get("numbers"), dict):
-        return False
-    return {"command", "seed", "steps"} <= content.keys()
+    """Whether a file's content has the parts that every record has: the command that made it, and numbers."""
+    return isinstance(content, dict) and "command" in content and isinstance(content.get("numbers"), dict)
 
 
 def load_pictures(name: str, side: int = 64) -> Tensor:

@@ -14,6 +14,8 @@ from minicontrolnet import (ControlNet, describe, detect_edges, fingerprint, hel
                             seeded)
 
 sys.path.insert(0, str(LESSONS))
+from lesson.networks import RandomShift  # noqa: E402
+
 SHARED = {"common", "networks", "transfer", "worlds", "catalogue"}
 EXPERIMENTS = sorted(path.stem for path in (LESSONS / "experiments").glob("*_*.py") if not path.stem[0].isdigit())
 RECORDS = sorted(name for name in EXPERIMENTS if (LESSONS / "results" / f"{name}.json").is_file())
@@ -144,7 +146,7 @@ def test_every_encoder_leads_to_the_grid_and_starts_at_0(how):
 
 def test_a_random_shift_keeps_the_lines_and_moves_them():
     """By up to 4 pixels in each direction, and differently each time."""
-    shift, condition = load("networks").RandomShift(), torch.zeros(32, 1, 64, 64)
+    shift, condition = RandomShift(), torch.zeros(32, 1, 64, 64)
     condition[:, 0, 20, 30] = 1
     here = torch.tensor([20, 30])
     places = [shift(condition)[:, 0].nonzero()[:, 1:] - here for _ in range(2)]
