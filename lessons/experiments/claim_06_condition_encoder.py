@@ -17,8 +17,6 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 # ruff: noqa: E402
-from torch import nn
-
 from experiments.common import Findings, Record, Scores, minus, run
 from experiments.networks import encoder
 from lesson.curves import look
@@ -39,27 +37,27 @@ def with_encoder(base: UNet, how: str, seed: int) -> ControlNet:
 
 def train(record: Record) -> None:
     base = load_base()
+    for how in ARMS:
+        for seed in record.missing(how, SEEDS):
+            train_one(record, base, how, seed)
+
+
+def train_one(record: Record, base: UNet, how: str, seed: int) -> None:
     steps, n, ddim_steps = (2, 4, 2) if record.quick else (STEPS, 32, 12)
     truth, noise = held_out(n)
     edges = detect_edges(truth.image)
-    for how in ARMS:
-        for seed in record.missing(how, SEEDS):
-            curves: Scores = {}
-
-            def look_at(step: int, control: nn.Module) -> None:
-                if step % EVERY == 0 or step == steps:
-                    look(curves, step, base, control, n=n // 2)
-
-            training = Training(with_encoder(base, how, seed), control_loss(base, "edge"), steps=steps, lr=2e-3,
-                                seed=seed)
-            look_at(0, training.network)
-            for step, _ in training:
-                look_at(step, training.averaged)
-            images = sample(base, truth.prompt, noise, [(training.averaged, edges)], steps=ddim_steps)
-            if seed == SEEDS[0]:
-                record.add_pictures(how, figures.outlined(images[:4], edges[:4], 4))
-            record.add("train", how, {"F1": edge_f1(images, edges).mean().item(),
-                                      "IoU": mask_iou(mask_of(images), truth.mask).mean().item(), **curves})
+    curves: Scores = {}
+    control = with_encoder(base, how, seed)
+    training = Training(control, control_loss(base, "edge"), steps=steps, lr=2e-3, seed=seed)
+    look(curves, 0, base, control, n=n // 2)
+    for step, _ in training:
+        if step % EVERY == 0 or step == steps:
+            look(curves, step, base, training.averaged, n=n // 2)
+    images = sample(base, truth.prompt, noise, [(training.averaged, edges)], steps=ddim_steps)
+    if seed == SEEDS[0]:
+        record.add_pictures(how, figures.outlined(images[:4], edges[:4], 4))
+    record.add("train", how, {"F1": edge_f1(images, edges).mean().item(),
+                              "IoU": mask_iou(mask_of(images), truth.mask).mean().item(), **curves})
 
 
 # %% What the record says

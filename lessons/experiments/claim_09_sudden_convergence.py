@@ -33,6 +33,7 @@ Part "train" needs most of the time. Claim 9 is also measured by the arms of Fig
 
 import math
 import sys
+from itertools import chain
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
@@ -40,7 +41,7 @@ sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 import torch
 from torch import Tensor, nn
 
-from experiments.common import Evaluation, Findings, Record, minus, run
+from experiments.common import Evaluation, Findings, Record, Scores, minus, run
 from experiments.networks import gaussian
 from lesson.curves import reached
 from minicontrolnet import (ControlNet, UNet, control_loss, detect_edges, load_base, noise_loss, predictor,
@@ -109,27 +110,27 @@ def untrained(record: Record) -> None:
 def train(record: Record) -> None:
     base = load_base()
     gap, evaluation = Gap(base, 4 if record.quick else 16), Evaluation(4 if record.quick else 16)
-    steps, every, generate = (4, 2, 4) if record.quick else (STEPS, EVERY, GENERATE)
     if "base" not in record.numbers:
         record.add("train", "base", evaluation.scores(evaluation.sample(base, None)))
     for seed in SEEDS:
-        for arm, (size, rate) in ARMS.items():
-            if seed not in record.missing(arm, SEEDS):
-                continue
-            control = seeded(seed, start, base, size)
-            scores = {"loss": {}, "gap": {}, "F1": {}, "clean pixels": {}}
+        for arm in ARMS:
+            if seed in record.missing(arm, SEEDS):
+                record.add("train", arm, curves_of(arm, seed, base, gap, evaluation, record.quick))
 
-            def look(step: int) -> None:
-                scores["loss"][str(step)], scores["gap"][str(step)] = gap.measure(control)
-                if step % generate == 0:
-                    images = evaluation.scores(evaluation.sample(base, control))
-                    scores["F1"][str(step)], scores["clean pixels"][str(step)] = images["F1"], images["clean pixels"]
 
-            look(0)
-            for step in train_plainly(control, control_loss(base, "edge"), steps, rate, seed):
-                if step % every == 0:
-                    look(step)
-            record.add("train", arm, scores)
+def curves_of(arm: str, seed: int, base: UNet, gap: Gap, evaluation: Evaluation, quick: bool) -> Scores:
+    """Train one arm with one seed, and return its curves: score -> step -> value."""
+    steps, every, generate = (4, 2, 4) if quick else (STEPS, EVERY, GENERATE)
+    size, rate = ARMS[arm]
+    control = seeded(seed, start, base, size)
+    curves: Scores = {"loss": {}, "gap": {}, "F1": {}, "clean pixels": {}}
+    for step in chain([0], train_plainly(control, control_loss(base, "edge"), steps, rate, seed)):
+        if step % every == 0:
+            curves["loss"][str(step)], curves["gap"][str(step)] = gap.measure(control)
+        if step % generate == 0:
+            images = evaluation.scores(evaluation.sample(base, control))
+            curves["F1"][str(step)], curves["clean pixels"][str(step)] = images["F1"], images["clean pixels"]
+    return curves
 
 
 # %% What the record says

@@ -42,6 +42,7 @@ from experiments.common import Evaluation, Findings, Record, at_constant_rate, m
 from experiments.networks import ConditionedUNet
 from minicontrolnet import (GUIDANCE, ControlNet, Training, UNet, cfg, condition_loss, control_loss, ddim, load_base,
                             mask_iou, mask_of, seeded, to_image)
+from minicontrolnet.diffusion import Model
 
 CHOOSING, SEEDS = range(100, 101), range(20, 23)
 CONTROL_RATES = (5e-4, 1e-3, 2e-3)
@@ -62,18 +63,23 @@ def rival_loss(network: ConditionedUNet, generator: torch.Generator) -> Tensor:
     return condition_loss(network, network, "edge", generator)
 
 
-def sample_rival(network: ConditionedUNet, evaluation: Evaluation) -> Tensor:
+def guided_rival(network: ConditionedUNet, prompt: Tensor, edges: Tensor) -> Model:
     """Classifier-free guidance with the outline in both branches."""
-    prompt, edges = evaluation.truth.prompt, evaluation.edges
+
+    def with_words(xt: Tensor, t: Tensor) -> Tensor:
+        return network(xt, t, prompt, edges)
+
+    def without_words(xt: Tensor, t: Tensor) -> Tensor:
+        return network(xt, t, 0 * prompt, edges)
+
+    return cfg(without_words, with_words, GUIDANCE)
+
+
+def sample_rival(network: ConditionedUNet, evaluation: Evaluation) -> Tensor:
+    """A picture for each outline with the right prompt, sixteen at a time."""
     images = []
-    for part in torch.arange(len(prompt)).split(16):
-        def with_words(xt: Tensor, t: Tensor) -> Tensor:
-            return network(xt, t, prompt[part], edges[part])
-
-        def without_words(xt: Tensor, t: Tensor) -> Tensor:
-            return network(xt, t, 0 * prompt[part], edges[part])
-
-        model = cfg(without_words, with_words, GUIDANCE)
+    for part in torch.arange(len(evaluation.noise)).split(16):
+        model = guided_rival(network, evaluation.truth.prompt[part], evaluation.edges[part])
         images.append(to_image(ddim(model, evaluation.noise[part], evaluation.ddim_steps)))
     return torch.cat(images)
 

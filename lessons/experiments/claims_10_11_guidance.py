@@ -80,13 +80,11 @@ def findings(numbers: dict) -> Findings:
     found = {}
     for steps in STEPS:
         for scale in SCALES:
-            def off(arm: str) -> list[float]:
-                return numbers[name_of(arm, scale, steps)]["off palette"][0]
-
+            off = {arm: numbers[name_of(arm, scale, steps)]["off palette"][0] for arm in ARMS}
             at = f"guidance {scale:g}, {steps} steps"
-            found[f"harm, {at}"] = minus(off("one branch"), off("both branches"))
+            found[f"harm, {at}"] = minus(off["one branch"], off["both branches"])
             for arm in list(ARMS)[2:]:
-                found[f"cure by {arm}, {at}"] = minus(off("one branch"), off(arm))
+                found[f"cure by {arm}, {at}"] = minus(off["one branch"], off[arm])
             weighted, plain = (numbers[name_of(arm, scale, steps)]["F1"][0] for arm in ("paper / 8", "one branch"))
             found[f"F1 lost by paper / 8, {at}"] = minus(plain, weighted)
         for level in (0.9, 0.95):

@@ -106,20 +106,24 @@ def with_prompts(base: UNet, control: nn.Module, truth: Batch, noise: Tensor, cl
 
 def train(record: Record) -> None:
     base, classifier = load_base(), load_classifier()
-    steps, n, few, ddim_steps = (2, 2, 2, 2) if record.quick else (STEPS, PICTURES, 16, 12)
-    for arm, build in ARMS.items():
+    for arm in ARMS:
         for seed in record.missing(arm, SEEDS):
-            curves: Scores = {}
+            train_one(record, base, arm, seed, classifier)
 
-            def on_step(step: int, network: nn.Module) -> None:
-                if step % EVERY == 0 or step == steps:
-                    look(curves, step, base, network, n=few)
 
-            network = train_arm(base, build, steps, seed, on_step=on_step)
-            scores, row = with_prompts(base, network, *held_out(n), classifier, ddim_steps)
-            if seed == SEEDS[0]:
-                record.add_pictures(arm, row)
-            record.add("train", arm, scores | curves)
+def train_one(record: Record, base: UNet, arm: str, seed: int, classifier: ShapeClassifier) -> None:
+    steps, n, few, ddim_steps = (2, 2, 2, 2) if record.quick else (STEPS, PICTURES, 16, 12)
+    curves: Scores = {}
+
+    def on_step(step: int, network: nn.Module) -> None:
+        if step % EVERY == 0 or step == steps:
+            look(curves, step, base, network, n=few)
+
+    network = train_arm(base, ARMS[arm], steps, seed, on_step=on_step)
+    scores, row = with_prompts(base, network, *held_out(n), classifier, ddim_steps)
+    if seed == SEEDS[0]:
+        record.add_pictures(arm, row)
+    record.add("train", arm, scores | curves)
 
 
 # %% What the record says

@@ -21,10 +21,11 @@ import torch
 from torch import Tensor, nn
 
 from experiments.claims_13_14_16_17_figure_8 import predict_with, score, train_arm
-from experiments.common import Findings, Record, Scores, minus, run
+from experiments.common import Findings, Predict, Record, Scores, minus, run
 from experiments.networks import ConditionedUNet, Lite
 from experiments.worlds import NEW_COLOURS, NEW_COLOURS_AND_SHAPES, SEEN, batches_from, part_of_the_world
 from minicontrolnet import ControlNet, ShapeClassifier, UNet, ddim, detect_edges, load_base, load_classifier, to_image
+from minicontrolnet.diffusion import Model
 from minicontrolnet.draw import figures
 from minicontrolnet.measure.scores import HELD_OUT
 
@@ -44,6 +45,13 @@ ARMS = {"ControlNet": ControlNet, "random copy": random_copy, "lite": Lite, "fro
         "base trained": ConditionedUNet}
 
 
+def model_of(predict: Predict, prompt: Tensor, edges: Tensor) -> Model:
+    def model(xt: Tensor, t: Tensor) -> Tensor:
+        return predict(xt, t, prompt, edges)
+
+    return model
+
+
 def on_parts(base: UNet, network: nn.Module, n: int, classifier: ShapeClassifier,
              ddim_steps: int) -> tuple[Scores, Tensor]:
     """Scores on each part of the world, and four pictures: one of each part, and a second one of the last."""
@@ -53,11 +61,7 @@ def on_parts(base: UNet, network: nn.Module, n: int, classifier: ShapeClassifier
         truth = part_of_the_world(n, generator, *of)
         noise = torch.randn(truth.x0.shape, generator=generator)
         edges = detect_edges(truth.image)
-
-        def model(xt: Tensor, t: Tensor) -> Tensor:
-            return predict(xt, t, truth.prompt, edges)
-
-        images = to_image(ddim(model, noise, ddim_steps))
+        images = to_image(ddim(model_of(predict, truth.prompt, edges), noise, ddim_steps))
         scores[test] = score(images, truth, classifier)
         row.append(figures.outlined(images, edges, 4)[: 1 + (i == 2)])
     return scores, torch.cat(row)

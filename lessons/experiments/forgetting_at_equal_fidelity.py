@@ -73,28 +73,30 @@ def test(predict: Predict, n: int, ddim_steps: int, classifier: nn.Module) -> di
 
 def train(record: Record) -> None:
     base, classifier = load_base(), load_classifier()
-    n, ddim_steps = (4, 2) if record.quick else (32, 12)
     for seed in SEEDS:
-        few = batches_from(part_of_the_world(FEW, torch.Generator().manual_seed(1000 + seed), *SEEN))
         for side, rates in RATES.items():
             for rate, steps in rates.items():
                 arm = f"{side}, rate {rate:g}"
-                if seed not in record.missing(arm, SEEDS):
-                    continue
-                network = sides(base, side, seed)
+                if seed in record.missing(arm, SEEDS):
+                    steps = 4 if record.quick else steps
+                    record.add("train", arm, tests_of(base, side, rate, steps, seed, classifier, record.quick))
 
-                def loss(network: nn.Module, generator: torch.Generator) -> Tensor:
-                    return condition_loss(prediction_of(base, network), base, "edge", generator, next_batch=few)
 
-                steps = 4 if record.quick else steps
-                moments = {max(1, round(share * steps)) for share in SHARES}
-                training = Training(network, loss, steps=100 * steps, lr=rate, seed=seed)
-                scores = {}
-                for step, _ in at_constant_rate(training, steps):
-                    if step in moments:
-                        predict = prediction_of(base, training.averaged)
-                        scores[f"step {step}"] = test(predict, n, ddim_steps, classifier)
-                record.add("train", arm, scores)
+def tests_of(base: UNet, side: str, rate: float, steps: int, seed: int, classifier: nn.Module, quick: bool) -> dict:
+    """Train one side with one rate and seed, and test it at several moments on the way."""
+    n, ddim_steps = (4, 2) if quick else (32, 12)
+    few = batches_from(part_of_the_world(FEW, torch.Generator().manual_seed(1000 + seed), *SEEN))
+
+    def loss(network: nn.Module, generator: torch.Generator) -> Tensor:
+        return condition_loss(prediction_of(base, network), base, "edge", generator, next_batch=few)
+
+    moments = {max(1, round(share * steps)) for share in SHARES}
+    training = Training(sides(base, side, seed), loss, steps=100 * steps, lr=rate, seed=seed)
+    scores = {}
+    for step, _ in at_constant_rate(training, steps):
+        if step in moments:
+            scores[f"step {step}"] = test(prediction_of(base, training.averaged), n, ddim_steps, classifier)
+    return scores
 
 
 # %% What the record says
