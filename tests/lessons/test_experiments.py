@@ -122,18 +122,6 @@ def test_lite_has_one_conv_in_the_place_of_each_copied_block(make_base):
     assert {name for name, _ in lite.named_children()} == {"convs", "condition_encoder", "zero_convs"}
 
 
-def test_a_conditioned_unet_is_one_with_a_concatenated_input(make_base, inputs, condition):
-    """Adding features after the first convolution is concatenating the condition's features to its input."""
-    base, (xt, t, prompt) = make_base(), inputs
-    network = load("networks").ConditionedUNet(base).double()
-    assert torch.equal(network(xt, t, prompt, condition), base(xt, t, prompt))  # its condition encoder starts at 0
-    fill_zeros(network)
-    assert not torch.isclose(network(xt, t, prompt, condition), base(xt, t, prompt)).all()
-    assert all(parameter.requires_grad for parameter in network.parameters())
-    own = {parameter.data_ptr() for parameter in network.parameters()}
-    assert not own & {parameter.data_ptr() for parameter in base.parameters()}
-
-
 @pytest.mark.parametrize("how", ["learned", "stacked", "average", "every fourth", "shifted"])
 def test_every_encoder_leads_to_the_grid_and_starts_at_0(how):
     """(b, 1, 64, 64) -> (b, c, 16, 16). With weights in its zero convolution each one sees the condition."""
