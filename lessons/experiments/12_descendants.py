@@ -1,0 +1,316 @@
+"""What came after ControlNet, on one base: the record of lesson 12.
+
+    python lessons/experiments/12_descendants.py   (one core, about three hours)
+
+It writes outputs/12_descendants.json and _pictures.png after each arm and seed, and keeps every
+training in outputs/12_descendants_states, so a run that was cut off continues where it ended.
+lessons/results holds the copies that ship.
+
+**The question.** What do the successors of ControlNet cost, and how well do they follow an outline,
+on the same base, the same batches and the same number of steps? lesson/descendants.py has the
+methods, and says where each departs from its paper.
+
+**The measure.** Every arm trains with batches of 16, AdamW at 1e-3 and one plan of 2,000 steps. The
+training pictures show all four shapes, but only four of the eight colours. We look at the moving
+average of the weights after 150, 300, 600 and 2,000 steps. A look generates 64 held-out pictures
+per prompt in 12 DDIM steps, with guidance 2.5 and control in the conditional branch alone:
+- mask IoU and edge F1 with the right prompt, no prompt and a conflicting prompt (another shape);
+- the same, and the share of right colours, with the right prompt in the four colours that control
+  training never showed;
+- the palette error, IoU and F1 with no prompt when the palette ControlNet that ships is added;
+- how far eps moves from the base's when control is off, and the right colours of such pictures.
+Training-free guidance has no training; its pictures take 8, 12, 25 and 50 steps, and no guidance by
+words. Seed s decides the initial weights, the batches, the 64 pictures and their noise alike, so
+differences between two arms are paired by seed, with Student's 95 % interval over three seeds.
+If the time does not suffice, seeds 1 and 2 end after 600 steps, and the record says so.
+
+**What we expect, and what would refute it.** Written down before any number was seen, except for short
+pilots of up to 300 steps that checked the code, and an earlier prototype on one seed, whose ordering
+this record tests. "A above B" is shown by an interval above 0, and refuted by one below 0; anything
+else is undecided. Comparisons are of F1 with the right prompt after 600 steps, unless they say more.
+1. The prototype's ordering: fine-tuning is above ControlNet; ControlNeXt is above ControlNet;
+   ControlNet is above ControlNet-XS; every trained method is above T2I-Adapter.
+2. Control-LoRA is close behind ControlNet: their difference is within -.05 .. .05.
+3. The floor: every method is above the frozen copy, after 600 and after 2,000 steps.
+4. The base's knowledge: with control on, ControlNet, Control-LoRA, T2I-Adapter and ControlNet-XS have
+   a larger share of right colours than fine-tuning in colours that training never showed, after
+   600 steps. With control off, they have exactly the base's.
+5. ControlNet++: the reward raises F1, and most with a conflicting prompt.
+6. Training-free guidance with the right prompt and 25 steps reaches an IoU within .05 of ControlNet's
+   after 600 steps; with no prompt, and with 8 steps, it is below ControlNet.
+7. Composition: with the palette ControlNet added, methods that leave the base unchanged have a smaller
+   palette error than fine-tuning.
+8. Two papers' own choices, in two further arms of 600 steps: T2I-Adapter's cubic times are above
+   uniform times; cross normalisation is above a zero conv in ControlNeXt after 150 steps.
+9. What decides ControlNeXt's place is how much of the base it trains: with the whole rest of the
+   encoder trained, which is about what the prototype did, it is above ControlNeXt as built here.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+# ruff: noqa: E402
+import torch
+from _lesson import args, figures, options, save_results
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import descendants as methods
+from minicontrolnet import (COLOURS, GUIDANCE, Batch, Training, UNet, cfg, colours_right, conflicting, detect_edges,
+                            edge_f1, load_base, load_control, mask_iou, mask_of, palette, palette_error,
+                            random_scenes, render, seeded)
+from minicontrolnet.controlnet import Controls
+from minicontrolnet.shapes import Scenes
+
+HELD_OUT = 10_000
+BATCH_SIZE = 16
+LOOKS = (150, 300, 600, 2000)
+SEEDS = (0, 1, 2)
+STAGES = (600, 2000)  # every arm and seed reaches the first before any of them goes on to the second
+SEEN = ("white", "orange", "green", "blue")
+NEW = ("cyan", "yellow", "red", "purple")
+FREE_STEPS = (8, 12, 25, 50)
+
+
+class Arm(NamedTuple):
+    build: Callable[[UNet], nn.Module]
+    cubic: bool = False
+    reward: float = 0.0
+    steps: int = LOOKS[-1]
+
+
+ARMS = {
+    "ControlNet": Arm(methods.controlnet),
+    "ControlNet++": Arm(methods.controlnet, reward=methods.REWARD),
+    "Control-LoRA": Arm(methods.control_lora),
+    "T2I-Adapter": Arm(methods.T2IAdapter, cubic=True),
+    "ControlNet-XS": Arm(methods.ControlNetXS),
+    "ControlNeXt": Arm(methods.ControlNeXt),
+    "fine-tuned base": Arm(methods.FineTuned),
+    "frozen copy": Arm(methods.frozen_copy),
+    "ControlNeXt, whole encoder": Arm(partial(methods.ControlNeXt, trained=range(4, 13)), steps=600),
+    "ControlNeXt, zero conv": Arm(partial(methods.ControlNeXt, normalise=False), steps=600),
+    "T2I-Adapter, uniform times": Arm(methods.T2IAdapter, steps=600),
+}
+
+
+# %% The pictures
+
+
+def part_of_world(n: int, generator: torch.Generator, colours: tuple[str, ...]) -> Batch:
+    """n pictures whose two colours are both among these: the first that fit of many."""
+    scenes = random_scenes(16 * n, generator)
+    index = torch.tensor([list(COLOURS).index(name) for name in colours])
+    fits = torch.isin(scenes.colour, index) & torch.isin(scenes.background, index)
+    scenes = Scenes(*(field[fits][:n] for field in scenes))
+    image, mask = render(scenes)
+    return Batch(image, image * 2 - 1, mask, scenes.prompt, scenes)
+
+
+def training_batch(generator: torch.Generator) -> Batch:
+    return part_of_world(BATCH_SIZE, generator, SEEN)
+
+
+class Test:
+    """Held-out pictures in some colours, their outlines, palettes and noise."""
+
+    def __init__(self, n: int, seed: int, colours: tuple[str, ...]):
+        generator = torch.Generator().manual_seed(HELD_OUT + seed)
+        self.truth = part_of_world(n, generator, colours)
+        self.edges = detect_edges(self.truth.image)
+        self.palette = palette(self.truth.image)
+        self.noise = torch.randn(self.truth.x0.shape, generator=generator)
+
+    def scores(self, images: Tensor) -> dict[str, float]:
+        return {"IoU": mask_iou(mask_of(images), self.truth.mask).mean().item(),
+                "F1": edge_f1(images, self.edges).mean().item(),
+                "colours": colours_right(images, self.truth.prompt).float().mean().item()}
+
+
+# %% What is measured
+
+
+def prompts(right: Tensor) -> dict[str, Tensor]:
+    return {"right": right, "none": torch.zeros_like(right), "conflicting": conflicting(right)}
+
+
+def generate(base: UNet, method: nn.Module, prompt: Tensor, test: Test, others=()) -> Tensor:
+    model = methods.guided_by(base, method, prompt, test.edges, others=others)
+    return methods.generate(model, test.noise, ddim_steps())
+
+
+@torch.no_grad()
+def look(base: UNet, method: nn.Module, seen: Test, new: Test) -> tuple[dict, Tensor]:
+    """All scores of a method, and a picture for each of four prompts with its outline."""
+    scores, row = {}, []
+    for name, prompt in prompts(seen.truth.prompt).items():
+        images = generate(base, method, prompt, seen)
+        scores[name] = seen.scores(images)
+        row.append(figures.outlined(images[:1], seen.edges[:1], 4))
+    images = generate(base, method, new.truth.prompt, new)
+    scores["new colours"] = new.scores(images)
+    row.append(figures.outlined(images[:1], new.edges[:1], 4))
+    return scores, torch.cat(row)
+
+
+@torch.no_grad()
+def off_and_composed(base: UNet, palette_net: nn.Module, method: nn.Module, seen: Test, new: Test) -> dict:
+    """What is left of the base when control is off; and the palette ControlNet's controls added."""
+    t = torch.linspace(0, 999, len(new.noise)).long()
+    prompt = new.truth.prompt
+    difference = method(base, new.noise, t, prompt) - base(new.noise, t, prompt)
+    bare = cfg(lambda xt, t: method(base, xt, t, 0 * prompt), lambda xt, t: method(base, xt, t, prompt), GUIDANCE)
+    off = new.scores(methods.generate(bare, new.noise, ddim_steps()))
+    nothing = torch.zeros_like(seen.truth.prompt)
+    images = generate(base, method, nothing, seen, others=[(palette_net, seen.palette)])
+    composed = seen.scores(images)
+    composed["palette error"] = palette_error(images, seen.palette).mean().item()
+    return {"off": {"eps moved": difference.abs().max().item(), "colours": off["colours"]},
+            "with palette": composed}
+
+
+def ddim_steps() -> int:
+    return 2 if args.quick else 12
+
+
+def cost(base: UNet, arm: Arm) -> dict[str, float]:
+    """Trained weights, and millions of operations per picture: of a training and of a sampling step."""
+    method = seeded(0, arm.build, base)
+    loss = methods.following_loss(base, training_batch, arm.cubic, arm.reward)
+    with FlopCounterMode(display=False) as training:
+        loss(method, torch.Generator().manual_seed(0)).backward()
+    batch = training_batch(torch.Generator().manual_seed(0)).map(lambda tensor: tensor[:1])
+    with torch.no_grad(), FlopCounterMode(display=False) as sampling:
+        method(base, batch.x0, torch.tensor([500]), batch.prompt, detect_edges(batch.image))
+    return {"trained": sum(p.numel() for p in method.parameters() if p.requires_grad),
+            "MFLOP to train": training.get_total_flops() / BATCH_SIZE / 1e6,
+            "MFLOP to sample": sampling.get_total_flops() / 1e6}
+
+
+# %% The arms
+
+
+class NoControl(nn.Module):
+    """The base alone."""
+
+    def forward(self, base: UNet, xt: Tensor, t: Tensor, prompt: Tensor, condition: Tensor | None = None,
+                controls: Controls | None = None) -> Tensor:
+        return base(xt, t, prompt, controls)
+
+
+def without_training(base: UNet, seed: int) -> Iterator[tuple[str, dict, Tensor]]:
+    """The base alone, and training-free guidance with several numbers of steps."""
+    seen, new = Test(size(), seed, SEEN), Test(size(), seed, NEW)
+    yield "no control", *look(base, NoControl(), seen, new)
+    for steps in FREE_STEPS[:1] if args.quick else FREE_STEPS:
+        scores, row = {}, []
+        for name, prompt in prompts(seen.truth.prompt).items():
+            images = methods.generate(methods.edge_guided(base, prompt, seen.edges), seen.noise, steps)
+            scores[name] = seen.scores(images)
+            row.append(figures.outlined(images[:1], seen.edges[:1], 4))
+        images = methods.generate(methods.edge_guided(base, new.truth.prompt, new.edges), new.noise, steps)
+        scores["new colours"] = new.scores(images)
+        row.append(figures.outlined(images[:1], new.edges[:1], 4))
+        yield f"training-free, {steps} steps", scores, torch.cat(row)
+
+
+def run(base: UNet, palette_net: nn.Module, name: str, seed: int, until: int,
+        folder: Path) -> Iterator[tuple[int, dict, Tensor]]:
+    """Train an arm with one seed up to a step; yields (step, scores, pictures) at each look."""
+    arm = ARMS[name]
+    method = seeded(seed, arm.build, base)
+    loss = methods.following_loss(base, training_batch, arm.cubic, arm.reward)
+    training = Training(method, loss, LOOKS[-1], lr=1e-3, seed=seed)
+    path = folder / f"{name}_{seed}.pt"
+    if path.exists():
+        training.load_state_dict(torch.load(path, weights_only=True))
+    seen, new = Test(size(), seed, SEEN), Test(size(), seed, NEW)
+    begin = time.process_time()
+    for step, _ in training:
+        if step in looks():
+            seconds = time.process_time() - begin
+            scores, row = look(base, training.averaged, seen, new)
+            if step in STAGES or args.quick:
+                scores |= off_and_composed(base, palette_net, training.averaged, seen, new)
+            if step == until:
+                torch.save(training.state_dict(), path)
+            yield step, scores | {"seconds": seconds}, row
+            begin = time.process_time() - seconds
+        if step == until:
+            return
+
+
+def looks() -> tuple[int, ...]:
+    return (2,) if args.quick else LOOKS
+
+
+def size() -> int:
+    return 2 if args.quick else 64
+
+
+# %% The record
+
+
+class Record:
+    """numbers[arm][step][prompt][score] is a list over seeds; everything is saved after each look.
+
+    done: the scores of each look by "arm, step, seed", from which a run that was cut off continues.
+    """
+
+    def __init__(self):
+        self.folder = args.out / f"12_descendants_states{'_quick' * args.quick}"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.costs, self.done, self.rows = {}, {}, {}
+        if (self.folder / "record.pt").exists():
+            self.done, self.rows = torch.load(self.folder / "record.pt", weights_only=True)
+
+    def add(self, seed: int, scores: dict, row: Tensor, arm: str, step: str) -> None:
+        self.done[f"{arm}; {step}; {seed}"] = scores
+        if seed == 0:
+            self.rows[arm] = row
+        torch.save((self.done, self.rows), self.folder / "record.pt")
+        save_results(self.numbers(), torch.cat(list(self.rows.values())), 4)
+        print(f"{arm}, seed {seed}, step {step}: {scores['right']}", flush=True)
+
+    def numbers(self) -> dict:
+        numbers = {arm: {"cost": cost} for arm, cost in self.costs.items()}
+        for key in sorted(self.done, key=lambda key: int(key.split("; ")[2])):
+            arm, step, _ = key.split("; ")
+            append(numbers.setdefault(arm, {}).setdefault(step, {}), self.done[key])
+        return numbers
+
+
+def append(lists: dict, scores: dict) -> None:
+    for key, value in scores.items():
+        if isinstance(value, dict):
+            append(lists.setdefault(key, {}), value)
+        else:
+            lists.setdefault(key, []).append(value)
+
+
+def main() -> None:
+    options("12_descendants", steps=LOOKS[-1], quick_steps=2)
+    base = load_base()
+    palette_net = load_control("palette", base)
+    record = Record()
+    record.costs = {name: cost(base, arm) for name, arm in ARMS.items()}
+    seeds = SEEDS[:2] if args.quick else SEEDS
+    for seed in seeds:
+        if f"no control; 0; {seed}" not in record.done:
+            for name, scores, row in without_training(base, seed):
+                record.add(seed, scores, row, name, "0")
+    for until in (2,) if args.quick else STAGES:
+        for seed in seeds:
+            for name, arm in ARMS.items():
+                if until <= arm.steps and f"{name}; {until}; {seed}" not in record.done:
+                    for step, scores, row in run(base, palette_net, name, seed, until, record.folder):
+                        record.add(seed, scores, row, name, str(step))
+
+
+if __name__ == "__main__":
+    main()
