@@ -1,0 +1,231 @@
+"""The relatives of ControlNet: exact starts, an untouched base, shapes, and each paper's own choice."""
+
+import copy
+import sys
+
+import pytest
+import torch
+
+from conftest import LESSONS, fill_zeros
+from minicontrolnet import (ControlNet, detect_edges, held_out, load_base, mask_iou, mask_of,
+                            random_batch, seeded)
+
+sys.path.append(str(LESSONS))
+
+import descendants as methods  # noqa: E402
+
+BUILD = {
+    "ControlNet": methods.controlnet,
+    "Control-LoRA": methods.control_lora,
+    "frozen copy": methods.frozen_copy,
+    "T2I-Adapter": methods.T2IAdapter,
+    "ControlNet-XS": methods.ControlNetXS,
+    "ControlNeXt": methods.ControlNeXt,
+    "fine-tuned base": methods.FineTuned,
+}
+STARTS_AT_THE_BASE = ["ControlNet", "Control-LoRA", "frozen copy", "ControlNet-XS", "fine-tuned base"]
+LEAVES_THE_BASE = ["ControlNet", "Control-LoRA", "frozen copy", "T2I-Adapter", "ControlNet-XS"]
+every_method = pytest.mark.parametrize("name", BUILD)
+
+
+def build(name, base):
+    return seeded(3, BUILD[name], base).double()
+
+
+def trained(method):
+    """A method as after some training: what starts at 0 is random."""
+    trainable = [p for p in method.parameters() if p.requires_grad]
+    generator = torch.Generator().manual_seed(4)
+    with torch.no_grad():
+        for p in trainable:
+            p += 0.1 * torch.randn(p.shape, generator=generator, dtype=p.dtype)
+    return method
+
+
+# %% Start, end, and what is left of the base
+
+
+@every_method
+def test_a_start_is_exactly_the_base_where_the_docstring_claims_it(name):
+    """On the base that ships, whose output layer is not 0, and bit for bit."""
+    base = load_base()
+    truth, noise = held_out(2)
+    inputs = noise, torch.tensor([300, 700]), truth.prompt
+    moved = seeded(3, BUILD[name], base)(base, *inputs, detect_edges(truth.image)) - base(*inputs)
+    assert bool(moved.any()) == (name not in STARTS_AT_THE_BASE)
+    start = (BUILD[name].__doc__ if name != "ControlNet" else methods.Beside.__doc__).split("Start: ")[1]
+    assert start.startswith("exactly the base") == (name in STARTS_AT_THE_BASE)
+
+
+@every_method
+def test_after_training_the_condition_counts(name, base, inputs, condition):
+    method = trained(build(name, base))
+    with_own = method(base, *inputs, condition)
+    assert with_own.shape == inputs[0].shape and with_own.dtype == torch.float64
+    assert not torch.allclose(with_own, method(base, *inputs, condition.flip(3)))
+    assert not torch.allclose(with_own, method(base, *inputs))
+
+
+@every_method
+def test_without_a_condition_a_locked_base_is_the_base_exactly(name, base, inputs):
+    method = trained(build(name, base))
+    same = torch.equal(method(base, *inputs), base(*inputs))
+    assert same == (name in LEAVES_THE_BASE)
+
+
+@every_method
+def test_a_training_step_leaves_the_base_and_trains_what_the_docstring_names(name, base, inputs, condition):
+    before = copy.deepcopy(base.state_dict())
+    method = trained(build(name, base))
+    method(base, *inputs, condition).square().mean().backward()
+    assert all(torch.equal(before[key], value) for key, value in base.state_dict().items())
+    assert all(p.grad is None and not p.requires_grad for p in base.parameters())
+    assert not {id(p) for p in base.parameters()} & {id(p) for p in method.parameters()}
+    for p in method.parameters():
+        assert (p.grad is not None) == p.requires_grad
+
+
+@every_method
+def test_another_controlnets_controls_are_added(name, base, inputs, condition):
+    method = trained(build(name, base))
+    other = fill_zeros(ControlNet(base).double(), seed=7)
+    controls = other(*inputs, condition)
+    both = method(base, *inputs, condition, controls)
+    assert not torch.allclose(both, method(base, *inputs, condition))
+    if name in LEAVES_THE_BASE:
+        assert torch.equal(method(base, *inputs, None, controls), base(*inputs, controls))
+    nothing = tuple(torch.zeros_like(control) for control in controls)
+    assert torch.equal(method(base, *inputs, condition, nothing), method(base, *inputs, condition))
+
+
+# %% What is special about each
+
+
+def test_control_lora_changes_each_weight_by_a_matrix_of_its_rank(base):
+    method = trained(methods.control_lora(base, rank=2).double())
+    copied = method.control.encoder.blocks[0].conv1
+    difference = copied.weight - base.encoder.blocks[0].conv1.weight
+    assert torch.linalg.matrix_rank(difference.flatten(1)) == 2
+    small, full = (sum(p.numel() for p in build(name, base).parameters() if p.requires_grad)
+                   for name in ("Control-LoRA", "ControlNet"))
+    assert small < full / 2
+
+
+def test_in_a_frozen_copy_only_the_14_zero_convs_learn(base):
+    method = methods.frozen_copy(base)
+    convs = {name.rsplit(".", 1)[0] for name, p in method.named_parameters() if p.requires_grad}
+    assert len(convs) == 14
+    assert all(not p.any() for p in method.parameters() if p.requires_grad)
+
+
+def test_t2i_adapter_reads_the_condition_once_per_picture(base, inputs, condition, monkeypatch):
+    method = build("T2I-Adapter", base)
+    once = method.features(condition)
+    channels = [base.encoder.channels[join] for join in method.JOINS]
+    assert [tuple(h.shape[1:]) for h in once] == [(c, h, h) for c, h in zip(channels, (8, 4, 2, 1))]
+    whole = method(base, *inputs, condition)
+    monkeypatch.setattr(method, "features", lambda condition: once)
+    assert torch.equal(method(base, *inputs, condition), whole)
+
+
+def test_cubic_times_prefer_noisy_pictures():
+    t = methods.cubic_times(torch.arange(1000))
+    assert t.min() in (0, 1) and t.max() == 999
+    assert (t > 500).float().mean() == pytest.approx(0.5 ** (1 / 3), abs=0.01)
+
+
+def test_controlnet_xs_hears_the_base_after_every_layer(base, inputs, condition):
+    """A change in the base's last block reaches the controller within the same step."""
+    method = trained(build("ControlNet-XS", base))
+    heard = []
+    method.to_base[-1].register_forward_pre_hook(lambda layer, inputs: heard.append(inputs[0]))
+    method(base, *inputs, condition)
+    other = copy.deepcopy(base)
+    with torch.no_grad():
+        other.encoder.blocks[-1].conv2.weight += 1
+    method(other, *inputs, condition)
+    assert not torch.allclose(*heard)
+
+
+def test_cross_normalisation_gives_the_main_branchs_mean_and_spread():
+    generator = torch.Generator().manual_seed(0)
+    control = 5 + 3 * torch.randn(2, 4, 8, 8, generator=generator, dtype=torch.float64)
+    main = -1 + 0.5 * torch.randn(2, 4, 8, 8, generator=generator, dtype=torch.float64)
+    aligned = methods.cross_normalise(control, main)
+    for i in range(2):
+        assert aligned[i].mean() == pytest.approx(main[i].mean().item(), abs=1e-9)
+        assert aligned[i].std() == pytest.approx(main[i].std().item(), rel=1e-5)
+    assert torch.allclose(aligned, methods.cross_normalise(10 * control - 7, main), atol=1e-4)
+
+
+def test_controlnext_leaves_the_first_skips_alone(base, inputs, condition, monkeypatch):
+    method = build("ControlNeXt", base)
+    seen = []
+    monkeypatch.setattr(methods, "decode", lambda unet, maps, *rest: seen.append(maps) or maps[-1])
+    method(base, *inputs, condition)
+    method(base, *inputs)
+    changed = [not torch.equal(on, off) for on, off in zip(*seen)]
+    assert changed == [False] * (method.JOIN + 1) + [True] * (12 - method.JOIN)
+
+
+# %% Losses and sampling
+
+
+def loss_of(name, base, **options):
+    """The loss of an untrained method on a batch of four."""
+    loss = methods.following_loss(base, lambda generator: random_batch(4, generator), **options)
+    return loss(seeded(3, BUILD[name], base), torch.Generator().manual_seed(0)).item()
+
+
+def test_all_methods_see_the_same_batches():
+    """They start at the base, so their first loss is the same number."""
+    base = load_base()
+    losses = [loss_of(name, base) for name in STARTS_AT_THE_BASE]
+    assert losses == [losses[0]] * len(losses) and losses[0] > 0
+
+
+def test_the_reward_is_added_with_its_weight_at_cleaner_times_alone(monkeypatch):
+    base = load_base()
+    plain, once, twice = (loss_of("ControlNet", base, reward=reward) for reward in (0.0, 1.0, 2.0))
+    assert once > plain and twice - plain == pytest.approx(2 * (once - plain), rel=1e-4)
+    monkeypatch.setattr(methods, "random_times_and_noise", lambda x0, generator: (
+        torch.full((len(x0),), 900), torch.randn(x0.shape, generator=generator)))
+    assert loss_of("ControlNet", base, reward=5.0) == loss_of("ControlNet", base)
+
+
+def test_the_edge_loss_is_lower_for_the_own_picture():
+    truth = random_batch(8, torch.Generator().manual_seed(1))
+    edges = detect_edges(truth.image)
+    assert (methods.edge_loss(truth.x0, edges) < methods.edge_loss(truth.x0.roll(1, 0), edges)).all()
+
+
+def test_training_free_guidance_moves_eps_by_its_share(base, inputs, condition):
+    xt, t, prompt = inputs
+    with torch.no_grad():
+        eps = base(*inputs)
+        moved = methods.edge_guided(base, prompt, condition, strength=0.25)(xt, t) - eps
+    share = moved.flatten(1).norm(dim=1) / eps.flatten(1).norm(dim=1)
+    assert torch.allclose(share, torch.full_like(share, 0.25))
+    assert not moved.requires_grad and not xt.requires_grad
+
+
+def test_training_free_guidance_finds_the_outline():
+    """The mean IoU of four pictures; with strength 0 they are the base's own."""
+    base = load_base()
+    truth, noise = held_out(4)
+    iou = {}
+    for strength in (0.0, 0.3):
+        model = methods.edge_guided(base, truth.prompt, detect_edges(truth.image), strength)
+        images = methods.generate(model, noise, steps=12)
+        iou[strength] = mask_iou(mask_of(images), truth.mask).mean()
+    assert iou[0.3] > iou[0.0] + 0.2
+
+
+def test_a_locked_method_without_guidance_by_words_is_plain_sampling(base, inputs, condition):
+    """The unconditional branch has no control, and words enter by guidance alone."""
+    xt, t, prompt = inputs
+    method = trained(build("ControlNet", base))
+    model = methods.guided_by(base, method, prompt, condition, guidance_scale=1)
+    assert torch.equal(model(xt, t), method(base, *inputs, condition))
+    model = methods.guided_by(base, method, prompt, condition, guidance_scale=0)
+    assert torch.equal(model(xt, t), base(xt, t, 0 * prompt))
