@@ -12,7 +12,7 @@ from minicontrolnet import (ControlNet, detect_edges, held_out, load_base, mask_
 
 sys.path.append(str(LESSONS))
 
-import descendants as methods  # noqa: E402
+from lesson import descendants as methods  # noqa: E402
 
 BUILD = {
     "ControlNet": methods.controlnet,

@@ -57,24 +57,36 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).parents[1]))
 # ruff: noqa: E402
 import torch
-from _lesson import args, figures, options, save_results
+from lesson import Lesson
+from lesson import descendants as methods
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-import descendants as methods
-from minicontrolnet import (COLOURS, GUIDANCE, Batch, Training, UNet, cfg, colours_right, conflicting, detect_edges,
+from minicontrolnet import (GUIDANCE, Batch, Training, UNet, cfg, colours_right, conflicting, detect_edges,
                             edge_f1, load_base, load_control, mask_iou, mask_of, palette, palette_error,
-                            random_scenes, render, seeded)
+                            seeded)
 from minicontrolnet.controlnet import Controls
-from minicontrolnet.shapes import Scenes
+from minicontrolnet.draw.figures import outlined
+from minicontrolnet.measure.scores import HELD_OUT
+from minicontrolnet.training import BATCH_SIZE
 
-HELD_OUT = 10_000
-BATCH_SIZE = 16
 LOOKS = (150, 300, 600, 2000)
 SEEDS = (0, 1, 2)
-SEEN = ("white", "orange", "green", "blue")
-NEW = ("cyan", "yellow", "red", "purple")
 FREE_STEPS = (8, 12, 25)
+
+
+class Effort(NamedTuple):
+    """How much is measured; a smoke run measures little."""
+
+    looks: tuple[int, ...] = LOOKS
+    stages: tuple[int, ...] = LOOKS[2:]  # looks that also measure what is left of the base
+    seeds: tuple[int, ...] = SEEDS
+    pictures: int = 32
+    ddim_steps: int = 12
+    free_steps: tuple[int, ...] = FREE_STEPS
+
+
+SMOKE = Effort((2,), (2,), SEEDS[:2], pictures=2, ddim_steps=2, free_steps=(2,))
 
 
 class Arm(NamedTuple):
@@ -102,26 +114,12 @@ ARMS = {
 # %% The pictures
 
 
-def part_of_world(n: int, generator: torch.Generator, colours: tuple[str, ...]) -> Batch:
-    """n pictures whose two colours are both among these: the first that fit of many."""
-    scenes = random_scenes(16 * n, generator)
-    index = torch.tensor([list(COLOURS).index(name) for name in colours])
-    fits = torch.isin(scenes.colour, index) & torch.isin(scenes.background, index)
-    scenes = Scenes(*(field[fits][:n] for field in scenes))
-    image, mask = render(scenes)
-    return Batch(image, image * 2 - 1, mask, scenes.prompt, scenes)
-
-
-def training_batch(generator: torch.Generator) -> Batch:
-    return part_of_world(BATCH_SIZE, generator, SEEN)
-
-
 class Test:
     """Held-out pictures in some colours, their outlines, palettes and noise."""
 
     def __init__(self, n: int, seed: int, colours: tuple[str, ...]):
         generator = torch.Generator().manual_seed(HELD_OUT + seed)
-        self.truth = part_of_world(n, generator, colours)
+        self.truth = methods.part_of_world(n, generator, colours)
         self.edges = detect_edges(self.truth.image)
         self.palette = palette(self.truth.image)
         self.noise = torch.randn(self.truth.x0.shape, generator=generator)
@@ -139,52 +137,49 @@ def prompts(right: Tensor) -> dict[str, Tensor]:
     return {"right": right, "none": torch.zeros_like(right), "conflicting": conflicting(right)}
 
 
-def generate(base: UNet, method: nn.Module, prompt: Tensor, test: Test, others=()) -> Tensor:
+def generate(base: UNet, method: nn.Module, prompt: Tensor, test: Test, ddim_steps: int, others=()) -> Tensor:
     model = methods.guided_by(base, method, prompt, test.edges, others=others)
-    return methods.generate(model, test.noise, ddim_steps())
+    return methods.generate(model, test.noise, ddim_steps)
 
 
 @torch.no_grad()
-def look(base: UNet, method: nn.Module, seen: Test, new: Test) -> tuple[dict, Tensor]:
+def look(base: UNet, method: nn.Module, seen: Test, new: Test, ddim_steps: int) -> tuple[dict, Tensor]:
     """All scores of a method, and a picture for each of four prompts with its outline."""
     scores, row = {}, []
     for name, prompt in prompts(seen.truth.prompt).items():
-        images = generate(base, method, prompt, seen)
+        images = generate(base, method, prompt, seen, ddim_steps)
         scores[name] = seen.scores(images)
-        row.append(figures.outlined(images[:1], seen.edges[:1], 4))
-    images = generate(base, method, new.truth.prompt, new)
+        row.append(outlined(images[:1], seen.edges[:1], 4))
+    images = generate(base, method, new.truth.prompt, new, ddim_steps)
     scores["new colours"] = new.scores(images)
-    row.append(figures.outlined(images[:1], new.edges[:1], 4))
+    row.append(outlined(images[:1], new.edges[:1], 4))
     return scores, torch.cat(row)
 
 
 @torch.no_grad()
-def off_and_composed(base: UNet, palette_net: nn.Module, method: nn.Module, seen: Test, new: Test) -> dict:
+def off_and_composed(base: UNet, palette_net: nn.Module, method: nn.Module, seen: Test, new: Test,
+                     ddim_steps: int) -> dict:
     """What is left of the base when control is off; and the palette ControlNet's controls added."""
     t = torch.linspace(0, 999, len(new.noise)).long()
     prompt = new.truth.prompt
     difference = method(base, new.noise, t, prompt) - base(new.noise, t, prompt)
     bare = cfg(lambda xt, t: method(base, xt, t, 0 * prompt), lambda xt, t: method(base, xt, t, prompt), GUIDANCE)
-    off = new.scores(methods.generate(bare, new.noise, ddim_steps()))
+    off = new.scores(methods.generate(bare, new.noise, ddim_steps))
     nothing = torch.zeros_like(seen.truth.prompt)
-    images = generate(base, method, nothing, seen, others=[(palette_net, seen.palette)])
+    images = generate(base, method, nothing, seen, ddim_steps, others=[(palette_net, seen.palette)])
     composed = seen.scores(images)
     composed["palette error"] = palette_error(images, seen.palette).mean().item()
     return {"off": {"eps moved": difference.abs().max().item(), "colours": off["colours"]},
             "with palette": composed}
 
 
-def ddim_steps() -> int:
-    return 2 if args.quick else 12
-
-
 def cost(base: UNet, arm: Arm) -> dict[str, float]:
     """Trained weights, and millions of operations per picture: of a training and of a sampling step."""
     method = seeded(0, arm.build, base)
-    loss = methods.following_loss(base, training_batch, arm.cubic, arm.reward)
+    loss = methods.following_loss(base, methods.seen_batch, arm.cubic, arm.reward)
     with FlopCounterMode(display=False) as training:
         loss(method, torch.Generator().manual_seed(0)).backward()
-    batch = training_batch(torch.Generator().manual_seed(0)).map(lambda tensor: tensor[:1])
+    batch = methods.seen_batch(torch.Generator().manual_seed(0)).map(lambda tensor: tensor[:1])
     with torch.no_grad(), FlopCounterMode(display=False) as sampling:
         method(base, batch.x0, torch.tensor([500]), batch.prompt, detect_edges(batch.image))
     return {"trained": sum(p.numel() for p in method.parameters() if p.requires_grad),
@@ -203,54 +198,46 @@ class NoControl(nn.Module):
         return base(xt, t, prompt, controls)
 
 
-def without_training(base: UNet, seed: int) -> Iterator[tuple[str, dict, Tensor]]:
+def without_training(base: UNet, seed: int, effort: Effort) -> Iterator[tuple[str, dict, Tensor]]:
     """The base alone, and training-free guidance with several numbers of steps."""
-    seen, new = Test(size(), seed, SEEN), Test(size(), seed, NEW)
-    yield "no control", *look(base, NoControl(), seen, new)
-    for steps in FREE_STEPS[:1] if args.quick else FREE_STEPS:
+    seen, new = Test(effort.pictures, seed, methods.SEEN), Test(effort.pictures, seed, methods.NEW)
+    yield "no control", *look(base, NoControl(), seen, new, effort.ddim_steps)
+    for steps in effort.free_steps:
         scores, row = {}, []
         for name, prompt in prompts(seen.truth.prompt).items():
             images = methods.generate(methods.edge_guided(base, prompt, seen.edges), seen.noise, steps)
             scores[name] = seen.scores(images)
-            row.append(figures.outlined(images[:1], seen.edges[:1], 4))
+            row.append(outlined(images[:1], seen.edges[:1], 4))
         images = methods.generate(methods.edge_guided(base, new.truth.prompt, new.edges), new.noise, steps)
         scores["new colours"] = new.scores(images)
-        row.append(figures.outlined(images[:1], new.edges[:1], 4))
+        row.append(outlined(images[:1], new.edges[:1], 4))
         yield f"training-free, {steps} steps", scores, torch.cat(row)
 
 
-def run(base: UNet, palette_net: nn.Module, name: str, seed: int, until: int,
+def run(base: UNet, palette_net: nn.Module, name: str, seed: int, until: int, effort: Effort,
         folder: Path) -> Iterator[tuple[int, dict, Tensor]]:
     """Train an arm with one seed up to a step; yields (step, scores, pictures) at each look."""
     arm = ARMS[name]
     method = seeded(seed, arm.build, base)
-    loss = methods.following_loss(base, training_batch, arm.cubic, arm.reward)
+    loss = methods.following_loss(base, methods.seen_batch, arm.cubic, arm.reward)
     training = Training(method, loss, LOOKS[-1], lr=1e-3, seed=seed)
     path = folder / f"{name}_{seed}.pt"
     if path.exists():
         training.load_state_dict(torch.load(path, weights_only=True))
-    seen, new = Test(size(), seed, SEEN), Test(size(), seed, NEW)
+    seen, new = Test(effort.pictures, seed, methods.SEEN), Test(effort.pictures, seed, methods.NEW)
     begin = time.process_time()
     for step, _ in training:
-        if step in looks():
+        if step in effort.looks:
             seconds = time.process_time() - begin
-            scores, row = look(base, training.averaged, seen, new)
-            if step in LOOKS[2:] or args.quick:
-                scores |= off_and_composed(base, palette_net, training.averaged, seen, new)
+            scores, row = look(base, training.averaged, seen, new, effort.ddim_steps)
+            if step in effort.stages:
+                scores |= off_and_composed(base, palette_net, training.averaged, seen, new, effort.ddim_steps)
             if step == until:
                 torch.save(training.state_dict(), path)
             yield step, scores | {"seconds": seconds}, row
             begin = time.process_time() - seconds
         if step == until:
             return
-
-
-def looks() -> tuple[int, ...]:
-    return (2,) if args.quick else LOOKS
-
-
-def size() -> int:
-    return 2 if args.quick else 32
 
 
 # %% The record
@@ -262,8 +249,9 @@ class Record:
     done: the scores of each look by "arm, step, seed", from which a run that was cut off continues.
     """
 
-    def __init__(self):
-        self.folder = args.out / f"12_descendants_states{'_quick' * args.quick}"
+    def __init__(self, lesson: Lesson):
+        self.lesson = lesson
+        self.folder = lesson.path("", "_states")
         self.folder.mkdir(parents=True, exist_ok=True)
         self.costs, self.done, self.rows = {}, {}, {}
         if (self.folder / "record.pt").exists():
@@ -274,7 +262,7 @@ class Record:
         if seed == 0:
             self.rows[arm] = row
         torch.save((self.done, self.rows), self.folder / "record.pt")
-        save_results(self.numbers(), torch.cat(list(self.rows.values())), 4)
+        self.lesson.save_results(self.numbers(), torch.cat(list(self.rows.values())), 4)
         print(f"{arm}, seed {seed}, step {step}: {scores['right']}", flush=True)
 
     def numbers(self) -> dict:
@@ -293,12 +281,12 @@ def append(lists: dict, scores: dict) -> None:
             lists.setdefault(key, []).append(value)
 
 
-def plan() -> Iterator[tuple[str, int, int]]:
+def plan(effort: Effort) -> Iterator[tuple[str, int, int]]:
     """Arms, seeds and last steps, the most important ones first: the time may not suffice for all."""
     main = [name for name, arm in ARMS.items() if not arm.ablation]
     rest = [name for name, arm in ARMS.items() if arm.ablation]
-    if args.quick:
-        parts = [(list(ARMS), SEEDS[:2], 2)]
+    if effort == SMOKE:
+        parts = [(list(ARMS), effort.seeds, 2)]
     else:
         parts = [(main, SEEDS, 600), (rest[:1], SEEDS, 600), (main, SEEDS[:1], 2000), (rest[1:], SEEDS, 600),
                  (main, SEEDS[1:], 2000)]
@@ -309,18 +297,19 @@ def plan() -> Iterator[tuple[str, int, int]]:
 
 
 def main() -> None:
-    options("12_descendants", steps=LOOKS[-1], quick_steps=2)
+    lesson = Lesson("12_descendants", steps=LOOKS[-1], quick_steps=2)
+    effort = SMOKE if lesson.quick else Effort()
     base = load_base()
     palette_net = load_control("palette", base)
-    record = Record()
+    record = Record(lesson)
     record.costs = {name: cost(base, arm) for name, arm in ARMS.items()}
-    for seed in SEEDS[:2] if args.quick else SEEDS:
+    for seed in effort.seeds:
         if f"no control; 0; {seed}" not in record.done:
-            for name, scores, row in without_training(base, seed):
+            for name, scores, row in without_training(base, seed, effort):
                 record.add(seed, scores, row, name, "0")
-    for name, seed, until in plan():
+    for name, seed, until in plan(effort):
         if f"{name}; {until}; {seed}" not in record.done:
-            for step, scores, row in run(base, palette_net, name, seed, until, record.folder):
+            for step, scores, row in run(base, palette_net, name, seed, until, effort, record.folder):
                 record.add(seed, scores, row, name, str(step))
 
 

@@ -20,11 +20,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from minicontrolnet import (GUIDANCE, ControlNet, UNet, cfg, compose, ddim, detect_edges, drop_words, fresh_batch,
-                            lock, loss_weight, q_sample, random_times_and_noise, roughen, to_eps, to_image,
-                            x0_from_eps, zero_conv)
+from minicontrolnet import (COLOURS, GUIDANCE, Batch, ControlNet, UNet, cfg, compose, ddim, detect_edges, drop_words,
+                            fresh_batch, lock, loss_weight, q_sample, random_scenes, random_times_and_noise, render,
+                            roughen, to_eps, to_image, x0_from_eps)
 from minicontrolnet.controlnet import ConditionEncoder, Controls
 from minicontrolnet.diffusion import TIMESTEPS, Model
+from minicontrolnet.shapes import Scenes
+from minicontrolnet.training import BATCH_SIZE, Loss, NextBatch
 from minicontrolnet.unet import PATCH, Encoder
 
 Layer = Callable[[Tensor, Tensor], Tensor]  # (h, emb) -> h
@@ -327,6 +329,27 @@ class FineTuned(nn.Module):
         return decode(self.unet, maps, xt, t, emb, controls)
 
 
+# %% The data: pictures in four of the eight colours
+
+SEEN = ("white", "orange", "green", "blue")
+NEW = ("cyan", "yellow", "red", "purple")
+
+
+def part_of_world(n: int, generator: torch.Generator, colours: Sequence[str]) -> Batch:
+    """n pictures whose two colours are both among these: the first that fit of many."""
+    scenes = random_scenes(16 * n, generator)
+    index = torch.tensor([list(COLOURS).index(name) for name in colours])
+    fits = torch.isin(scenes.colour, index) & torch.isin(scenes.background, index)
+    scenes = Scenes(*(field[fits][:n] for field in scenes))
+    image, mask = render(scenes)
+    return Batch(image, image * 2 - 1, mask, scenes.prompt, scenes)
+
+
+def seen_batch(generator: torch.Generator) -> Batch:
+    """A training batch in which four of the eight colours never occur."""
+    return part_of_world(BATCH_SIZE, generator, SEEN)
+
+
 # %% Losses
 
 
@@ -360,7 +383,8 @@ def cubic_times(t: Tensor) -> Tensor:
 REWARD = 1.0  # then the reward is about a seventh of the loss
 
 
-def following_loss(base: UNet, next_batch=fresh_batch, cubic: bool = False, reward: float = 0.0):
+def following_loss(base: UNet, next_batch: NextBatch = fresh_batch, cubic: bool = False,
+                   reward: float = 0.0) -> Loss:
     """The loss of every method: Eq. 5 on the same pictures, prompts, times and noise for equal seeds.
 
     cubic: T2I-Adapter's choice of times.

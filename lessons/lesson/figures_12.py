@@ -1,0 +1,137 @@
+"""Figures of lesson 12: how each method joins the base, its pictures, and cost against fidelity."""
+
+from statistics import fmean
+from typing import NamedTuple
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Polygon, Rectangle
+from torch import Tensor
+
+from minicontrolnet.draw.figures import grid, styled
+
+LOCKED = "lightgrey"
+TRAINED = "orange"
+ENCODER_X = (1.2, 4.2)
+DECODER_X = (5.8, 8.8)
+
+
+class Panel(NamedTuple):
+    """How a method looks in a sketch."""
+
+    name: str
+    encoder: str = LOCKED
+    decoder: str = LOCKED
+    side: str = ""  # the colour of a network beside the base, if there is one
+    size: float = 1.0  # of that network, relative to the base's encoder
+    joins: str = ""  # where its arrows go: "decoder", "encoder", "both ways" or "once"
+    loss: str = ""  # what the edges of the predicted picture are compared for
+
+
+PANELS = (
+    Panel("ControlNet", side=TRAINED, joins="decoder"),
+    Panel("Control-LoRA", side="moccasin", joins="decoder"),
+    Panel("T2I-Adapter", side=TRAINED, size=0.5, joins="encoder"),
+    Panel("ControlNet-XS", side=TRAINED, size=0.3, joins="both ways"),
+    Panel("ControlNeXt", encoder="part", side=TRAINED, size=0.3, joins="once"),
+    Panel("fine-tuned base", encoder=TRAINED, decoder=TRAINED, joins="input"),
+    Panel("ControlNet++", side=TRAINED, joins="decoder", loss="trains it"),
+    Panel("training-free", loss="moves eps"),
+)
+
+
+@styled
+def sketches() -> Figure:
+    """One small sketch per method: grey is locked, orange is trained, light orange is low rank."""
+    figure = Figure()
+    figure.suptitle("What is trained (orange), and where it joins the locked base (grey)")
+    for axes, panel in zip(figure.subplots(2, 4).flat, PANELS):
+        sketch(axes, panel)
+    return figure
+
+
+def sketch(axes: Axes, panel: Panel) -> None:
+    """The base as an hourglass, and beside it what the method adds."""
+    axes.set(xlim=(0, 10), ylim=(-0.5, 8.5))
+    axes.axis("off")
+    axes.set_title(panel.name, size=16)
+    left, right = ENCODER_X
+    colour = LOCKED if panel.encoder == "part" else panel.encoder
+    trapezoid(axes, left, right, 6.0, 1.8, 0.8, colour)
+    if panel.encoder == "part":
+        axes.add_patch(Rectangle((2.6, 5.0), 0.7, 2.0, facecolor=TRAINED, edgecolor="black"))
+    trapezoid(axes, *DECODER_X, 6.0, 0.8, 1.8, panel.decoder)
+    arrow(axes, (right, 6), (DECODER_X[0], 6))
+    arrow(axes, (0.2, 6), (left, 6))
+    arrow(axes, (DECODER_X[1], 6), (9.9, 6))
+    if panel.side:
+        trapezoid(axes, left, right, 1.8, 1.5 * panel.size, 0.7 * panel.size, panel.side)
+    if panel.side or panel.joins == "input":
+        axes.add_patch(Rectangle((0, 1.4), 0.8, 0.8, facecolor="white", edgecolor="magenta", linewidth=2))
+    if panel.side:
+        arrow(axes, (0.8, 1.8), (left, 1.8))
+    joins(axes, panel)
+    if panel.loss:
+        axes.text(7.4, 2.2, "edge loss", ha="center", va="center", size=13,
+                  bbox={"facecolor": "white", "edgecolor": "magenta"})
+        arrow(axes, (9.4, 5.7), (8.4, 2.8))
+        target = (4.3, 1.8) if panel.side else (9.4, 6)
+        if panel.side:
+            arrow(axes, (5.6, 2.2), target, "magenta")
+        else:
+            axes.text(7.4, 1.0, panel.loss, ha="center", va="center", size=13)
+            arrow(axes, (7.0, 2.8), (9.0, 5.9), "magenta")
+
+
+def joins(axes: Axes, panel: Panel) -> None:
+    """The arrows from what is added to the base."""
+    top = 1.8 + 1.1 * panel.size
+    if panel.joins == "decoder":
+        for shift in (0.0, 0.8, 1.6):
+            arrow(axes, (2.0 + shift, top), (8.2 - shift, 4.6 + 0.25 * shift))
+    if panel.joins in ("encoder", "both ways"):
+        for x in (1.6, 2.4, 3.2, 4.0):
+            arrow(axes, (x, top), (x, 4.6 + 0.25 * (x - 1.6)), style="<->" if panel.joins == "both ways" else "->")
+    if panel.joins == "once":
+        arrow(axes, (2.3, top), (2.3, 4.6))
+    if panel.joins == "input":
+        arrow(axes, (0.8, 2.0), (1.7, 4.5))
+
+
+def trapezoid(axes: Axes, left: float, right: float, y: float, half_left: float, half_right: float,
+              colour: str) -> None:
+    corners = [(left, y - half_left), (left, y + half_left), (right, y + half_right), (right, y - half_right)]
+    axes.add_patch(Polygon(corners, facecolor=colour, edgecolor="black"))
+
+
+def arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], colour: str = "black",
+          style: str = "->") -> None:
+    axes.annotate("", end, start, arrowprops={"arrowstyle": style, "color": colour, "lw": 1.5})
+
+
+def pictures_of(rows: Tensor, names: list[str], title: str) -> Figure:
+    """A row of four pictures per method: right, no and conflicting prompt, and colours that are new."""
+    below = ["right prompt", "no prompt", "another shape's\nprompt", "new colours"]
+    return grid(rows, 4, title, below, names)
+
+
+@styled
+def cost_and_fidelity(record: dict, step: str, title: str, aside: dict[str, tuple[float, float]]) -> Figure:
+    """Arithmetic of a sampling step against edge F1: with the right prompt (filled), and with none (hollow).
+
+    A dot's area is the number of trained weights. aside: where a name is written, in points from its dot.
+    """
+    figure = Figure()
+    axes = figure.subplots()
+    for name, place in aside.items():
+        cost = record[name]["cost"]
+        words, wordless = (record[name][step][prompt]["F1"] for prompt in ("right", "none"))
+        area = 40 + cost["trained"] / 5000
+        x = cost["MFLOP to sample"]
+        axes.plot([x, x], [fmean(words), fmean(wordless)], color="grey", lw=1, zorder=0)
+        filled = axes.scatter(x, fmean(words), area)
+        colour = filled.get_facecolor()[0]
+        axes.scatter(x, fmean(wordless), area, facecolor="none", edgecolor=[colour], linewidth=2)
+        axes.annotate(name, (x, fmean(words)), place, textcoords="offset points", size=15, color=colour)
+    axes.set(xlabel="million operations per picture and sampling step", ylabel="edge F1", title=title)
+    return figure
