@@ -437,6 +437,18 @@ def guided_by(base: UNet, method: nn.Module, prompt: Tensor, condition: Tensor,
     return cfg(unconditional, conditional, guidance_scale)
 
 
+def control_off(base: UNet, method: nn.Module, prompt: Tensor, guidance_scale: float = GUIDANCE) -> Model:
+    """The same without control: what a method has left of the base."""
+
+    def conditional(xt: Tensor, t: Tensor) -> Tensor:
+        return method(base, xt, t, prompt)
+
+    def unconditional(xt: Tensor, t: Tensor) -> Tensor:
+        return method(base, xt, t, torch.zeros_like(prompt))
+
+    return cfg(unconditional, conditional, guidance_scale)
+
+
 def edge_guided(base: UNet, prompt: Tensor, edges: Tensor, strength: float = 0.3) -> Model:
     """Training-free guidance: follow the gradient of an edge loss on the predicted picture.
 
