@@ -1,0 +1,229 @@
+# %% [markdown]
+# # Lesson 12: What came after ControlNet?
+#
+# ControlNet was the first of a large family. Its successors promise the same control
+# with fewer weights, less arithmetic, or no training at all. Their papers use
+# different bases, data and measures, so it is hard to say which one to use. Here all
+# of them stand on the same small base, see the same pictures, and train for the same
+# number of steps. In this lesson you
+#
+# 1. build seven relatives of ControlNet, in 15 to 40 lines each,
+# 2. train three of them, and control the base once without any training,
+# 3. read a table of costs and fidelity, and choose a method for a budget.
+#
+# It takes about a minute. Read lesson/descendants.py beside it: every method there says
+# what it trains, what it locks, and where it joins the base. Then do exercises 12a, 12b
+# and 12c.
+
+# %%
+from statistics import fmean
+
+import torch
+from lesson import Lesson, load_pictures, load_results, table
+from lesson import descendants as methods
+from lesson.figures_12 import cost_and_fidelity, pictures_of, sketches
+from torch import nn
+from tqdm import tqdm
+
+from minicontrolnet import (Training, colours_right, detect_edges, edge_f1, load_base, mask_iou,
+                            mask_of, seeded, x0_from_eps)
+from minicontrolnet.measure.intervals import difference
+
+lesson = Lesson("12_descendants", steps=120, quick_steps=2)
+base = load_base(device=lesson.device)
+ddim_steps = 2 if lesson.quick else 12
+
+guess = lesson.predict(
+    "One method trains nothing. At each of 25 sampling steps it asks which change of the noise "
+    "would bring the predicted picture's edges nearer to the outline, and makes that change. "
+    "With the right prompt, how well does it follow the outline?",
+    a="hardly better than the prompt alone: the base never learned what an outline is",
+    b="about as well as a ControlNet after 600 training steps",
+    c="better than any trained method, because it looks at the outline at each step")
+
+# %% [markdown]
+# ## One way to call them all
+#
+# A method is a module that holds what is trained. We call it with the base as an
+# argument: `method(base, xt, t, prompt, condition)` returns eps. Without a condition,
+# control is off. So we can ask three questions of every method before any training.
+# How many weights does it train? Does it start at the base, as ControlNet does? And is
+# the base still there when control is off?
+
+# %%
+generator = torch.Generator().manual_seed(lesson.seed)
+batch = methods.part_of_world(16, generator, methods.SEEN).map(lambda x: x.to(lesson.device))
+edges = detect_edges(batch.image)
+noise = torch.randn(batch.x0.shape, generator=generator).to(lesson.device)
+t = torch.full((16,), 500, device=lesson.device)
+rows = [["before training", "trained weights", "start moves eps by"]]
+
+
+@torch.no_grad()
+def introduce(name: str, method: nn.Module) -> None:
+    """Add a method to the table."""
+    moved = method(base, noise, t, batch.prompt, edges) - base(noise, t, batch.prompt)
+    trained = sum(p.numel() for p in method.parameters() if p.requires_grad)
+    rows.append([name, f"{trained:,}", f"{moved.abs().max():.2g}"])
+
+
+introduce("ControlNet", seeded(lesson.seed, methods.controlnet, base))
+lesson.save_figure(sketches(), "_sketches")
+
+# %% [markdown]
+# The sketches show the whole family. The square is the outline. Arrows that end at the
+# right half are added after the encoder has finished. Arrows that end at the left half
+# change what the rest of the encoder computes.
+#
+# ## Control-LoRA: the copy is the base plus a low-rank difference
+#
+# ControlNet copies the encoder and trains the copy. But the copy stays close to the
+# base, so perhaps a small correction is enough. Control-LoRA locks each weight matrix W
+# of the copy, and trains two thin matrices:
+#
+#     W + B A        with A of rank 4, and B = 0 at the start
+#
+# CtrLoRA goes one step further. It trains one full ControlNet on several conditions,
+# and then such a correction for each new one.
+
+# %%
+lora = seeded(lesson.seed, methods.control_lora, base)
+layer = lora.control.encoder.blocks[0].conv1
+low_rank = layer.parametrizations.weight[0]
+locked = layer.parametrizations.weight.original
+print(f"a locked conv: {locked.numel():,} weights")
+print(f"its correction: B {tuple(low_rank.b.shape)} times A {tuple(low_rank.a.shape)},"
+      f" {low_rank.a.numel() + low_rank.b.numel():,} weights")
+assert torch.equal(layer.weight, locked)  # B is 0
+introduce("Control-LoRA", lora)
+
+# %% [markdown]
+# ## T2I-Adapter: read the outline once per picture
+#
+# A ControlNet runs at every step of sampling, because its copy reads the noisy picture.
+# T2I-Adapter is a small pyramid that reads the outline alone. So it runs once per
+# picture. It adds one map per level inside the base's encoder.
+#
+# Its paper found that control matters most at early, noisy steps. Its training prefers
+# them: it replaces a uniform t by (1 - (t / T)^3) T.
+
+# %%
+adapter = seeded(lesson.seed, methods.T2IAdapter, base)
+for join, features in zip(adapter.JOINS, adapter.features(edges)):
+    print(f"after layer {join:2}: add {tuple(features.shape[1:])}")
+cubic = methods.cubic_times(torch.arange(1000))
+print(f"{(cubic >= 500).float().mean():.0%} of the cubic times are above 500")
+introduce("T2I-Adapter", adapter)
+
+# %% [markdown]
+# ## ControlNet-XS: talk at every layer
+#
+# ControlNet's copy sees what its controls did only at the next step of sampling. The
+# authors of ControlNet-XS call this delayed feedback, and they cure it. Their
+# controller is narrow, and at each layer it hears the base and answers at once:
+#
+#     narrow = narrow + from_base(wide)
+#     wide = wide_layer(wide, emb)
+#     narrow = narrow_layer(narrow, emb)
+#     wide = wide + to_base(narrow)            a zero conv
+#
+# Because the base does the heavy work, the controller can be small.
+
+# %%
+xs = seeded(lesson.seed, methods.ControlNetXS, base)
+print("channels of the base's maps:      ", base.encoder.channels)
+print("channels of the controller's maps:", xs.encoder.channels)
+introduce("ControlNet-XS", xs)
+
+# %% [markdown]
+# ## ControlNeXt: one join, and a start that is not zero
+#
+# ControlNeXt gives up the copy. Four convs read the outline, and the result is added at
+# one place of the encoder. A small part of the base behind it is trained. The authors
+# also give up the zero start, because zero convs learn slowly. Instead, *cross
+# normalisation* gives the control the mean and the spread of the maps that it joins.
+
+# %%
+main = torch.randn(1, 32, 8, 8) * 2 + 1
+control = torch.rand(1, 32, 8, 8) / 100
+aligned = methods.cross_normalise(control, main)
+for name, maps in {"main": main, "control": control, "aligned": aligned}.items():
+    print(f"{name:8} mean {maps.mean():6.3f}, spread {maps.std():6.3f}")
+introduce("ControlNeXt", seeded(lesson.seed, methods.ControlNeXt, base))
+
+# %% [markdown]
+# ## Two neighbours: the base fine-tuned, and a reward
+#
+# The oldest idea is to train the base itself, with the outline as a second input. It is
+# the rival that ControlNet's paper argues against. Lesson 02 showed what it forgets.
+#
+# ControlNet++ keeps ControlNet's network, and adds a term to the loss. From the picture
+# that one step predicts we extract the edges again, and penalise their distance from
+# the outline. Our base predicts pictures, so this term costs almost nothing.
+
+# %%
+introduce("fine-tuned base", seeded(lesson.seed, methods.FineTuned, base))
+with torch.no_grad():
+    predicted = x0_from_eps(base(noise, t, batch.prompt), noise, t)
+print(f"edge loss of real pictures:          {methods.edge_loss(batch.x0, edges).mean():.3f}")
+print(f"edge loss of the base's predictions: {methods.edge_loss(predicted, edges).mean():.3f}")
+introduce("floor: a frozen copy", seeded(lesson.seed, methods.frozen_copy, base))
+table(rows)
+
+# %% [markdown]
+# Two methods do not start at the base: T2I-Adapter's random weights move eps a
+# little, and cross normalisation moves it a lot. The last row is a floor. Its copy is
+# locked, so only its zero convs learn. It is a bug that real projects had for weeks.
+#
+# ## Control without training
+#
+# The edge loss has a gradient with respect to the noisy picture xt. Training-free
+# guidance follows it at each step of sampling:
+#
+#     eps + strength * |eps| * gradient / |gradient|
+#
+# No weight changes. But each step needs a backward pass through the base.
+
+# %%
+def scores(images, truth, outlines):
+    """Mask IoU, edge F1, and the share of right colours."""
+    values = (mask_iou(mask_of(images), truth.mask), edge_f1(images, outlines),
+              colours_right(images, truth.prompt).float())
+    return [f"{value.mean():.2f}" for value in values]
+
+
+rows = [["right prompt, 16 pictures", "IoU", "F1", "right colours"]]
+for steps in (2, 3) if lesson.quick else (8, 25):
+    model = methods.edge_guided(base, batch.prompt, edges)
+    images = methods.generate(model, noise, steps)
+    rows.append([f"training-free, {steps} steps", *scores(images, batch, edges)])
+table(rows)
+
+# %% [markdown]
+# ## Train three of them
+#
+# We train ControlNet, T2I-Adapter and the base itself for the same 120 steps, on
+# pictures in four of the eight colours. Then we prompt for the other four. Does the
+# outline still arrive, and are the new colours still there?
+
+# %%
+new = methods.part_of_world(16, generator, methods.NEW).map(lambda x: x.to(lesson.device))
+new_edges = detect_edges(new.image)
+live = {"ControlNet": (methods.controlnet, False),
+        "T2I-Adapter": (methods.T2IAdapter, True),
+        "fine-tuned base": (methods.FineTuned, False)}
+rows = [["new colours, 16 pictures", "IoU", "F1", "right colours"]]
+for name, (build, cubic) in live.items():
+    method = seeded(lesson.seed, build, base).to(lesson.device)
+    loss = methods.following_loss(base, methods.seen_batch, cubic)
+    training = Training(method, loss, lesson.steps, lr=1e-3, seed=lesson.seed)
+    for _ in tqdm(training, name):
+        pass
+    with torch.no_grad():
+        model = methods.guided_by(base, training.averaged, new.prompt, new_edges)
+        images = methods.generate(model, noise, ddim_steps)
+    rows.append([f"{name}, {lesson.steps} steps", *scores(images, new, new_edges)])
+table(rows)
+
+# %% [markdown]
+# PLACEHOLDER
