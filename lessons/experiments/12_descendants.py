@@ -294,13 +294,15 @@ def append(lists: dict, scores: dict) -> None:
 
 def plan(effort: Effort) -> Iterator[tuple[str, int, int]]:
     """Arms, seeds and last steps, the most important ones first: the time may not suffice for all."""
-    main = [name for name, arm in ARMS.items() if not arm.ablation]
-    rest = [name for name, arm in ARMS.items() if arm.ablation]
+    rest = ["ControlNet++", "frozen copy"]
+    ablations = [name for name, arm in ARMS.items() if arm.ablation]
+    main = [name for name in ARMS if name not in rest + ablations]
     if effort == SMOKE:
         parts = [(list(ARMS), effort.seeds, 2)]
     else:
-        parts = [(main, SEEDS, 600), (rest, SEEDS[:1], 600), (main, SEEDS[:1], 2000), (rest, SEEDS[1:], 600),
-                 (main, SEEDS[1:], 2000)]
+        parts = [(main + rest, SEEDS[:1], 600), (main, SEEDS[1:], 600), (rest, SEEDS[1:], 600),
+                 (ablations, SEEDS[:1], 600), (main + rest, SEEDS[:1], 2000), (ablations, SEEDS[1:], 600),
+                 (main + rest, SEEDS[1:], 2000)]
     for names, seeds, until in parts:
         for seed in seeds:
             for name in names:
