@@ -2,9 +2,9 @@
 
     python lessons/experiments/12_descendants.py   (one core, about three hours)
 
-It writes outputs/12_descendants.json and _pictures.png after each arm and seed, and keeps every
-training in outputs/12_descendants_states, so a run that was cut off continues where it ended.
-lessons/results holds the copies that ship.
+It writes outputs/12_descendants.json and _pictures.png after each look. It keeps every training in
+outputs/12_descendants_states, so a run that was cut off continues where it ended. The copies that
+ship are in lessons/results.
 
 **The question.** What do the successors of ControlNet cost, and how well do they follow an outline,
 on the same base, the same batches and the same number of steps? lesson/descendants.py has the
@@ -154,7 +154,8 @@ def early_look(base: UNet, method: nn.Module, seen: Test, ddim_steps: int) -> di
 @torch.no_grad()
 def look(base: UNet, method: nn.Module, seen: Test, new: Test, ddim_steps: int) -> tuple[dict, Tensor]:
     """All scores of a method, and a picture for each of four prompts with its outline."""
-    scores, row = {}, []
+    scores = {}
+    row = []
     for name, prompt in prompts(seen.truth.prompt).items():
         images = generate(base, method, prompt, seen, ddim_steps)
         scores[name] = seen.scores(images)
@@ -168,7 +169,7 @@ def look(base: UNet, method: nn.Module, seen: Test, new: Test, ddim_steps: int) 
 @torch.no_grad()
 def off_and_composed(base: UNet, palette_net: nn.Module, method: nn.Module, seen: Test, new: Test,
                      ddim_steps: int) -> dict:
-    """What is left of the base when control is off; and the palette ControlNet's controls added."""
+    """The base when control is off, and the scores when the palette ControlNet's controls are added."""
     t = torch.linspace(0, 999, len(new.noise)).long()
     prompt = new.truth.prompt
     difference = method(base, new.noise, t, prompt) - base(new.noise, t, prompt)
@@ -190,11 +191,34 @@ def cost(base: UNet, arm: Arm) -> dict[str, float]:
     with FlopCounterMode(display=False) as training:
         loss(method, torch.Generator().manual_seed(0)).backward()
     batch = methods.seen_batch(torch.Generator().manual_seed(0)).map(lambda tensor: tensor[:1])
+    outline = detect_edges(batch.image)
     with torch.no_grad(), FlopCounterMode(display=False) as sampling:
-        method(base, batch.x0, torch.tensor([500]), batch.prompt, detect_edges(batch.image))
+        method(base, batch.x0, torch.tensor([500]), batch.prompt, outline)
+    with torch.no_grad(), FlopCounterMode(display=False) as once:
+        read_outline(method, outline)
     return {"trained": sum(p.numel() for p in method.parameters() if p.requires_grad),
             "MFLOP to train": training.get_total_flops() / BATCH_SIZE / 1e6,
-            "MFLOP to sample": sampling.get_total_flops() / 1e6}
+            "MFLOP to sample": sampling.get_total_flops() / 1e6,
+            "of which once a picture": once.get_total_flops() / 1e6}
+
+
+def read_outline(method: nn.Module, outline: Tensor) -> None:
+    """Run the part of a method that sees the outline alone, and so runs once for all steps of sampling."""
+    if isinstance(method, methods.T2IAdapter):
+        method.features(outline)
+    elif isinstance(method, methods.ControlNeXt):
+        method.reader(outline)
+    else:
+        getattr(method, "control", method).condition_encoder(outline)
+
+
+def cost_of_guidance(base: UNet) -> dict[str, float]:
+    """Training-free guidance: a forward and a backward pass of the base, as far down as xt."""
+    batch = methods.seen_batch(torch.Generator().manual_seed(0)).map(lambda tensor: tensor[:1])
+    with torch.no_grad(), FlopCounterMode(display=False) as sampling:
+        methods.edge_guided(base, batch.prompt, detect_edges(batch.image))(batch.x0, torch.tensor([500]))
+    return {"trained": 0, "MFLOP to train": 0, "MFLOP to sample": sampling.get_total_flops() / 1e6,
+            "of which once a picture": 0}
 
 
 # %% The arms
@@ -210,10 +234,12 @@ class NoControl(nn.Module):
 
 def without_training(base: UNet, seed: int, effort: Effort) -> Iterator[tuple[str, dict, Tensor]]:
     """The base alone, and training-free guidance with several numbers of steps."""
-    seen, new = Test(effort.pictures, seed, methods.SEEN), Test(effort.pictures, seed, methods.NEW)
+    seen = Test(effort.pictures, seed, methods.SEEN)
+    new = Test(effort.pictures, seed, methods.NEW)
     yield "no control", *look(base, NoControl(), seen, new, effort.ddim_steps)
     for steps in effort.free_steps:
-        scores, row = {}, []
+        scores = {}
+        row = []
         for name, prompt in prompts(seen.truth.prompt).items():
             images = methods.generate(methods.edge_guided(base, prompt, seen.edges), seen.noise, steps)
             scores[name] = seen.scores(images)
@@ -234,7 +260,8 @@ def run(base: UNet, palette_net: nn.Module, name: str, seed: int, until: int, ef
     path = folder / f"{name}_{seed}.pt"
     if path.exists():
         training.load_state_dict(torch.load(path, weights_only=True))
-    seen, new = Test(effort.pictures, seed, methods.SEEN), Test(effort.pictures, seed, methods.NEW)
+    seen = Test(effort.pictures, seed, methods.SEEN)
+    new = Test(effort.pictures, seed, methods.NEW)
     begin = time.process_time()
     for step, _ in training:
         if step in effort.looks:
@@ -316,6 +343,7 @@ def main() -> None:
     palette_net = load_control("palette", base)
     record = Record(lesson)
     record.costs = {name: cost(base, arm) for name, arm in ARMS.items()}
+    record.costs |= {f"training-free, {steps} steps": cost_of_guidance(base) for steps in effort.free_steps}
     for seed in effort.seeds:
         if f"no control; 0; {seed}" not in record.done:
             for name, scores, row in without_training(base, seed, effort):

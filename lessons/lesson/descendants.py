@@ -1,8 +1,8 @@
-"""What came after ControlNet: seven relatives in 15 to 40 lines each, on the shipped base.
+"""Relatives of ControlNet, in 15 to 40 lines each, on the shipped base.
 
 The core of this repository is the paper. This catalogue holds what others proposed later, each
-reduced to its idea, so that lesson 12 can compare them on one base. Every method is a module
-that holds what is trained, and is called in the same way:
+reduced to its idea, so that lesson 12 can compare them on one base. Every method is a module that
+holds what is trained. All of them are called in the same way:
 
     eps = method(base, xt, t, prompt, condition)             # control is on
     eps = method(base, xt, t, prompt)                        # control is off
@@ -102,8 +102,8 @@ class LowRank(nn.Module):
 def control_lora(base: UNet, rank: int = 4) -> Beside:
     """Control-LoRA: a ControlNet whose copy is the base plus a low-rank difference.
 
-    Paper: Stability AI's Control-LoRA (2023, weights without a paper); CtrLoRA (Xu et al., ICLR 2025)
-        starts from a ControlNet trained on several conditions and adds such a LoRA for a new one.
+    Paper: Stability AI's Control-LoRA (2023) has weights, but no paper. CtrLoRA (Xu et al., ICLR 2025,
+        arXiv 2410.09400) trains one ControlNet on several conditions, and such a LoRA for each new one.
     Trained: A and B of every conv and linear layer of the copy, the condition encoder, 14 zero convs.
     Locked: the whole base, and the copy's own weights, which stay the base's.
     Joins: as ControlNet.
@@ -191,7 +191,8 @@ class T2IAdapter(nn.Module):
             return base(xt, t, prompt, controls)
         emb = base.embedding(t, prompt)
         features = dict(zip(self.JOINS, self.features(condition)))
-        h, maps = xt, []
+        h = xt
+        maps = []
         for i, layer in enumerate(layers_of(base.encoder)):
             h = layer(h, emb)
             if i in features:
@@ -232,7 +233,9 @@ class ControlNetXS(nn.Module):
         if condition is None:
             return base(xt, t, prompt, controls)
         emb = base.embedding(t, prompt)
-        wide, narrow, maps = xt, xt, []
+        wide = xt
+        narrow = xt
+        maps = []
         both = zip(layers_of(base.encoder), layers_of(self.encoder), strict=True)
         for i, (wide_layer, narrow_layer) in enumerate(both):
             if i > 0:
@@ -258,7 +261,7 @@ class ControlNeXt(nn.Module):
 
     Paper: Peng et al., "ControlNeXt" (2024, arXiv 2408.06070); the join follows its released code.
     Trained: four convs that read the condition, and a copy of two of the base's blocks.
-    Locked: the other blocks. The backward pass goes through all that comes after the join.
+    Locked: the other blocks. The backward pass goes through everything behind the join.
     Joins: once, after the first level of the encoder. No zero conv, but cross normalisation: from the
         first step on the control is as large as the maps that it is added to.
     Start: not the base.
@@ -289,7 +292,8 @@ class ControlNeXt(nn.Module):
     def forward(self, base: UNet, xt: Tensor, t: Tensor, prompt: Tensor,
                 condition: Tensor | None = None, controls: Controls | None = None) -> Tensor:
         emb = base.embedding(t, prompt)
-        h, maps = xt, []
+        h = xt
+        maps = []
         for i, layer in enumerate(layers_of(base.encoder)):
             if str(i) in self.blocks:
                 layer = self.blocks[str(i)]
@@ -380,21 +384,31 @@ def cubic_times(t: Tensor) -> Tensor:
     return ((1 - share**3) * TIMESTEPS).long().clamp(0, TIMESTEPS - 1)
 
 
-REWARD = 1.0  # then the reward is about a seventh of the loss
+def consistency_reward(eps: Tensor, xt: Tensor, t: Tensor, edges: Tensor) -> Tensor:
+    """ControlNet++: extract the edges of the picture that one step predicts, and compare them with the outline.
+
+    Paper: Li et al., "ControlNet++" (ECCV 2024, arXiv 2404.07987).
+    Trained: as in ControlNet; this is one more term of its loss.
+    Locked: the base, and the extractor of the edges.
+    Joins, start: as ControlNet.
+    Departs: the paper rewards a trained ControlNet and extracts edges by a network. Here the reward is
+        there from the first step, and soft_edges extracts them. It counts for the cleaner half of the
+        times, where one step predicts the picture well; in the paper for the cleanest fifth.
+    """
+    clean = (t < TIMESTEPS // 2).float()
+    x0 = x0_from_eps(eps, xt, t)
+    return (clean * edge_loss(x0, edges)).mean()
+
+
+REWARD = 1.0  # its weight; then the reward is about a seventh of the loss
 
 
 def following_loss(base: UNet, next_batch: NextBatch = fresh_batch, cubic: bool = False,
                    reward: float = 0.0) -> Loss:
-    """The loss of every method: Eq. 5 on the same pictures, prompts, times and noise for equal seeds.
+    """The loss of every method is Eq. 5. Equal seeds give equal pictures, prompts, times and noise.
 
     cubic: T2I-Adapter's choice of times.
-    reward: the weight of ControlNet++'s consistency reward (Li et al., ECCV 2024, arXiv 2404.07987):
-        extract the condition from the picture that one step predicts, and penalise the difference. It
-        counts for the later, cleaner half of the times alone, where that prediction is good (the paper:
-        the last fifth). Trained, locked,
-        join and start are ControlNet's. The paper adds the reward to a trained ControlNet, with a
-        separate batch, and extracts edges by a network; here it is there from the first step, and
-        soft_edges extracts them.
+    reward: the weight of ControlNet++'s consistency reward.
     """
 
     def loss(method: nn.Module, generator: torch.Generator) -> Tensor:
@@ -409,9 +423,7 @@ def following_loss(base: UNet, next_batch: NextBatch = fresh_batch, cubic: bool 
         weight = loss_weight(t, xt, base.prediction_type)
         value = (weight * (eps - predicted) ** 2).mean()
         if reward:
-            late = (t < TIMESTEPS // 2).float()
-            x0 = x0_from_eps(predicted, xt, t)
-            value = value + reward * (late * edge_loss(x0, edges)).mean()
+            value = value + reward * consistency_reward(predicted, xt, t, edges)
         return value
 
     return loss
