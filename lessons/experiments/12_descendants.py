@@ -212,6 +212,14 @@ def read_outline(method: nn.Module, outline: Tensor) -> None:
         getattr(method, "control", method).condition_encoder(outline)
 
 
+def cost_of_base(base: UNet) -> dict[str, float]:
+    batch = methods.seen_batch(torch.Generator().manual_seed(0)).map(lambda tensor: tensor[:1])
+    with torch.no_grad(), FlopCounterMode(display=False) as sampling:
+        base(batch.x0, torch.tensor([500]), batch.prompt)
+    return {"trained": 0, "MFLOP to train": 0, "MFLOP to sample": sampling.get_total_flops() / 1e6,
+            "of which once a picture": 0}
+
+
 def cost_of_guidance(base: UNet) -> dict[str, float]:
     """Training-free guidance: a forward and a backward pass of the base, as far down as xt."""
     batch = methods.seen_batch(torch.Generator().manual_seed(0)).map(lambda tensor: tensor[:1])
@@ -222,6 +230,13 @@ def cost_of_guidance(base: UNet) -> dict[str, float]:
         methods.edge_loss(x0, detect_edges(batch.image)).sum().backward()
     return {"trained": 0, "MFLOP to train": 0, "MFLOP to sample": sampling.get_total_flops() / 1e6,
             "of which once a picture": 0}
+
+
+def costs(base: UNet, effort: Effort) -> dict[str, dict[str, float]]:
+    """The cost of every row of the record, in the record's order."""
+    free = {f"training-free, {steps} steps": cost_of_guidance(base) for steps in effort.free_steps}
+    trained = {name: cost(base, arm) for name, arm in ARMS.items()}
+    return {"no control": cost_of_base(base), **free, **trained}
 
 
 # %% The arms
@@ -303,8 +318,14 @@ class Record:
         if seed == 0 and row is not None:
             self.rows[arm] = row
         torch.save((self.done, self.rows), self.folder / "record.pt")
-        self.lesson.save_results(self.numbers(), torch.cat(list(self.rows.values())), 4)
+        self.save()
         print(f"{arm}, seed {seed}, step {step}: {scores['right']}", flush=True)
+
+    def save(self) -> None:
+        """Write the numbers, and a row of pictures for each arm in the same order."""
+        numbers = self.numbers()
+        rows = [self.rows[arm] for arm in numbers if arm in self.rows]
+        self.lesson.save_results(numbers, torch.cat(rows), 4)
 
     def numbers(self) -> dict:
         numbers = {arm: {"cost": cost} for arm, cost in self.costs.items()}
@@ -345,8 +366,7 @@ def main() -> None:
     base = load_base()
     palette_net = load_control("palette", base)
     record = Record(lesson)
-    record.costs = {name: cost(base, arm) for name, arm in ARMS.items()}
-    record.costs |= {f"training-free, {steps} steps": cost_of_guidance(base) for steps in effort.free_steps}
+    record.costs = costs(base, effort)
     for seed in effort.seeds:
         if f"no control; 0; {seed}" not in record.done:
             for name, scores, row in without_training(base, seed, effort):

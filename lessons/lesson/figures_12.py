@@ -3,6 +3,7 @@
 from statistics import fmean
 from typing import NamedTuple
 
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon, Rectangle
@@ -109,29 +110,51 @@ def arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], colo
     axes.annotate("", end, start, arrowprops={"arrowstyle": style, "color": colour, "lw": 1.5})
 
 
-def pictures_of(rows: Tensor, names: list[str], title: str) -> Figure:
-    """A row of four pictures per method: right, no and conflicting prompt, and colours that are new."""
-    below = ["right prompt", "no prompt", "another shape's\nprompt", "new colours"]
-    return grid(rows, 4, title, below, names)
+COLUMNS = {
+    "no control": "no\ncontrol",
+    "training-free, 8 steps": "free,\n8 steps",
+    "training-free, 25 steps": "free,\n25 steps",
+    "ControlNet": "Control-\nNet",
+    "ControlNet++": "Control-\nNet++",
+    "Control-LoRA": "Control-\nLoRA",
+    "T2I-Adapter": "T2I-\nAdapter",
+    "ControlNet-XS": "Control-\nNet-XS",
+    "ControlNeXt": "Control-\nNeXt",
+    "fine-tuned base": "fine-\ntuned",
+    "frozen copy": "frozen\ncopy",
+}
+
+
+def pictures_of(pictures: Tensor, names: list[str], title: str) -> Figure:
+    """A column of four pictures per method: right, no and conflicting prompt, and colours that are new.
+
+    pictures: four for each of ``names``, in the record's order.
+    """
+    rows = pictures.unflatten(0, (len(names), 4))
+    columns = [rows[names.index(name)] for name in COLUMNS]
+    left = ["right\nprompt", "no\nprompt", "another\nshape's", "new\ncolours"]
+    return grid(torch.stack(columns, 1).flatten(0, 1), len(COLUMNS), title, list(COLUMNS.values()), left)
 
 
 @styled
-def cost_and_fidelity(record: dict, step: str, title: str, aside: dict[str, tuple[float, float]]) -> Figure:
-    """Arithmetic of a sampling step against edge F1: with the right prompt (filled), and with none (hollow).
+def cost_and_fidelity(record: dict, title: str, aside: dict[str, tuple[float, float]]) -> Figure:
+    """Arithmetic of a sampling step against edge F1 after 150 steps (hollow) and after 600 (filled).
 
-    A dot's area is the number of trained weights. aside: where a name is written, in points from its dot.
+    A dot's area grows with the number of trained weights. aside: where a name is written, in points from
+    its hollow dot.
     """
     figure = Figure()
     axes = figure.subplots()
     for name, place in aside.items():
         cost = record[name]["cost"]
-        words, wordless = (record[name][step][prompt]["F1"] for prompt in ("right", "none"))
-        area = 40 + cost["trained"] / 5000
+        early, late = (fmean(record[name][step]["right"]["F1"]) for step in ("150", "600"))
+        area = 60 + cost["trained"] / 5000
         x = cost["MFLOP to sample"]
-        axes.plot([x, x], [fmean(words), fmean(wordless)], color="grey", lw=1, zorder=0)
-        filled = axes.scatter(x, fmean(words), area)
-        colour = filled.get_facecolor()[0]
-        axes.scatter(x, fmean(wordless), area, facecolor="none", edgecolor=[colour], linewidth=2)
-        axes.annotate(name, (x, fmean(words)), place, textcoords="offset points", size=15, color=colour)
-    axes.set(xlabel="million operations per picture and sampling step", ylabel="edge F1", title=title)
+        axes.plot([x, x], [early, late], color="lightgrey", lw=2, zorder=0)
+        colour = axes.scatter(x, late, area).get_facecolor()[0]
+        axes.scatter(x, early, area, facecolor="white", edgecolor=[colour], linewidth=2)
+        axes.annotate(name, (x, early), place, textcoords="offset points", size=15, color=colour)
+    axes.set(xlabel="million operations per picture and sampling step (the base alone: 194)",
+             ylabel="edge F1, right prompt", title=title)
+    axes.margins(x=0.12)
     return figure
