@@ -1,6 +1,6 @@
 """Slides for a lecture: python lessons/slides.py [--out outputs/slides.pdf] [--quick]
 
-Fifteen pages of 16:9. Every number is read from results or CLAIMS.md, or measured here;
+Sixteen pages of 16:9. Every number is read from results or CLAIMS.md, or measured here;
 titles follow the verdicts. The small line below each page is for the speaker: which
 lesson to run, what to ask.
 """
@@ -402,6 +402,26 @@ def transfer(live: Live) -> Figure:
     return figure
 
 
+def successors(live: Live) -> Figure:
+    record = numbers_of("12")
+    locked = ("ControlNet", "ControlNet++", "Control-LoRA", "T2I-Adapter", "ControlNet-XS")
+    arms = (*locked, "ControlNeXt", "fine-tuned base", "frozen copy")
+    share = record["Control-LoRA"]["cost"]["trained"] / record["ControlNet"]["cost"]["trained"]
+    free = {steps: fmean(record[f"training-free, {steps} steps"]["0"]["right"]["F1"]) for steps in (8, 25)}
+    new = {name: fmean(record[name]["600"]["new colours"]["colours"]) for name in arms}
+    figure, body = page(
+        f"After ControlNet: {share:.0%} of the weights follow almost as well",
+        f"Without training, by the gradient of an edge loss: F1 {free[25]:.2f} with 25 steps, {free[8]:.2f} with 8.",
+        f"New colours right: fine-tuned base {new['fine-tuned base']:.0%}, with a locked base at least"
+        f" {min(new[name] for name in locked):.0%}.",
+        note="python lessons/12_descendants.py. Ask: 40 styles and eight conditions, which method?")
+    left, right = body.subplots(1, 2, sharey=True)
+    for axes, prompt in ((left, "right"), (right, "conflicting")):
+        dots(axes, {name: record[name]["600"][prompt]["F1"] for name in arms})
+        axes.set(xlim=(0.2, 1.05), xlabel=f"edge F1, {prompt} prompt")
+    return figure
+
+
 def claims(live: Live) -> Figure:
     text = (LESSONS / "CLAIMS.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| \[(\d+)\].*\| ([^|]+) \|$", text, re.MULTILINE)
@@ -446,7 +466,7 @@ def at_home(live: Live) -> Figure:
 
 
 SLIDES = (cover, problem, diagram, locking, zero_conv, encoder, training, convergence,
-          guidance, several, ablations, few_pictures, transfer, claims, at_home)
+          guidance, several, ablations, few_pictures, transfer, successors, claims, at_home)
 
 
 def drawn(quick: bool) -> Iterator[Figure]:

@@ -156,5 +156,7 @@ def cost_and_fidelity(record: dict, title: str, aside: dict[str, tuple[float, fl
         axes.annotate(name, (x, early), place, textcoords="offset points", size=15, color=colour)
     axes.set(xlabel="million operations per picture and sampling step (the base alone: 194)",
              ylabel="edge F1, right prompt", title=title)
-    axes.margins(x=0.12)
+    axes.text(0.03, 0.05, "hollow: after 150 steps\nfilled: after 600 steps\narea: trained weights",
+              transform=axes.transAxes, size=15)
+    axes.margins(x=0.06)
     return figure
