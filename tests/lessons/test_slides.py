@@ -9,7 +9,7 @@ from matplotlib.axis import Axis
 
 from minicontrolnet import Problem, figures
 
-PAGES = 15
+PAGES = 16
 
 
 @pytest.fixture
