@@ -41,7 +41,7 @@ ddim_steps = 2 if lesson.quick else 8
 guess = lesson.predict("Five ControlNets train on the same batches. Four of them have a bug. Can we tell "
                        "from their loss curves which one is healthy?",
                        a="yes, only the healthy one's loss falls",
-                       b="no, the five curves look alike",
+                       b="hardly: they differ by less than one batch differs from the next",
                        c="yes, the loss of the sick ones grows")
 
 # %% [markdown]
@@ -113,7 +113,7 @@ lesson.save_figure(ward(edges[two], with_control, control_off, truth.prompt[two]
 lesson.reveal(guess, "b",
               because="a batch's loss is mostly noise that no network can predict, and the locked base is "
                       "good from the first step on. The gap compares on the same pictures, so it can tell.",
-              a="every curve falls a little, because even a bias can learn something.",
+              a="every curve falls at first, because even a bias can learn something.",
               c="a locked base with weak control is never much worse than the base alone.")
 
 # %% [markdown]
@@ -168,7 +168,7 @@ lesson.reveal(guess, "b",
 
 # %% [markdown]
 # The whole report of one patient shows how the findings fit together. The first cause in
-# the list explains the later findings. The others are its symptoms.
+# the list explains the findings after it, which are its symptoms.
 
 # %%
 print("\nPatient D\n")
@@ -218,8 +218,8 @@ x0, label, outline = elsewhere.pictures(32, generator)
 xt, timestep, eps = elsewhere.noised(x0, generator)
 batch = NoisyBatch(xt, timestep, prompt=label, target=eps)
 report = diagnose(unet, their_controls, outline, batch, control_module=theirs)
-print("\nThe ControlNet from elsewhere\n")
-show_findings(report)
+print("\nThe ControlNet from elsewhere: findings that are not healthy\n")
+show_findings([finding for finding in report if finding.verdict != "healthy"])
 assert cause_of(report) == "frozen copy"
 
 # %% [markdown]
@@ -233,6 +233,6 @@ lesson.verdict(f"The doctor named the bugs of all {len(BUGS) - 1} patients, each
                " pictures (one training seed).",
                f"After {lesson.steps} steps the gap of the healthy one is {symptoms['B']['gap']:.4f}, and that"
                f" of the frozen copy is {symptoms['C']['gap']:.4f}. The gaps of A and D are exactly 0.")
-lesson.save_results({"symptoms": symptoms, "gaps": gaps,
+lesson.save_results({"losses": losses, "symptoms": symptoms, "gaps": gaps,
                      "causes": {letter: cause_of(found) for letter, found in findings.items()}})
 print("\nEXERCISES  13a to 13d: python lessons/exercises")

@@ -17,7 +17,7 @@ def charts(losses: dict[str, list[float]], gaps: dict[str, dict[int, float]]) ->
     for width, (letter, values) in zip((9, 7, 5, 3, 1.5), losses.items()):  # the curves lie on each other
         left.plot(range(1, len(values) + 1), values, color=COLOURS[letter], linewidth=width, label=letter)
     highest = max(max(values) for values in losses.values())
-    left.set(xlabel="training step", ylim=(0, 1.1 * highest), title="The losses look alike")
+    left.set(xlabel="training step", ylim=(0, 1.1 * highest), title="The losses hardly differ ...")
     left.legend(ncols=5, handlelength=1)
     never = []
     for letter, gap in gaps.items():
@@ -26,7 +26,7 @@ def charts(losses: dict[str, list[float]], gaps: dict[str, dict[int, float]]) ->
             right.plot(list(shown), list(shown.values()), "o-", color=COLOURS[letter], label=letter)
         else:
             never.append(letter)
-    right.set(yscale="log", xlabel="training step", title="The shuffle gaps do not")
+    right.set(yscale="log", xlabel="training step", title="... but the shuffle gaps do")
     if never:
         right.plot([], [], " ", label=f"{' and '.join(never)}: exactly 0")
     right.legend()

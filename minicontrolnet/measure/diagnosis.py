@@ -19,14 +19,21 @@ import torch
 from torch import Tensor, nn
 
 from .fingerprint import fingerprint
-from .probes import (PASSES, Case, Network, NoisyBatch, borrowed, change, controls_of, copies, count, difference,
-                     first_gradients, is_untrained, losses, noisy_batch, output_layers, output_of, surely_larger,
-                     swapped, times_as_large, zeros)
+from .probes import (PASSES, Case, Network, NoisyBatch, all_tensors, borrowed, change, controls_of, copies, count,
+                     difference, first_gradients, is_untrained, losses, noisy_batch, output_layers, output_of,
+                     surely_larger, swapped, times_as_large, zeros)
 
 __all__ = ["Finding", "NoisyBatch", "cause_of", "diagnose", "noisy_batch", "show_findings", "verdict_of"]
 
 SIBLINGS = 0.5  # cosine of the weights of copy and base
 OUTPUTS = "zero convs at the outputs"
+NO_GRADIENT = {
+    "two zero convs in a row": "Put no zero conv behind another one: the outer one's input is 0, so its weight gets no"
+                               " gradient, and nothing gets past its weight, which is 0 (lesson 03).",
+    "controls are switched off": "See whether the controls are multiplied by a strength of 0.",
+    "detached control": "Look for detach(), .data or torch.no_grad() in the ControlNet's forward, in front of the"
+                        " parts that get nothing (exercise 05a).",
+}
 
 
 class Finding(NamedTuple):
@@ -49,15 +56,14 @@ def does_it_run(case: Case) -> Finding:
     controls = ()
     try:
         controls = controls_of(case)
-        output = output_of(case, controls)
+        output = output_of(case, controls) if all_tensors(controls) else None
     except Exception as error:  # a patient may raise anything
-        reason = (str(error) or "no message").splitlines()[0]
-        found = f"The forward pass raised {type(error).__name__}: {reason}."
-        if controls and _reversed_fits(case, controls):
-            return Finding(question, "broken", f"{found} With the controls in reversed order it runs.", None,
-                           "Hand the controls over from shallow to deep, the middle last.", "reversed controls")
-        return Finding(question, "broken", found, None, "Compare the shapes of the controls with the base's skips"
-                       " and middle: there must be one control for each, of the same shape.")
+        return _it_raised(case, question, controls, error)
+    for name, value in ("ControlNet", controls), ("base", [output]):
+        if not all_tensors(value):
+            return Finding(question, "broken", f"The {name} returns something other than tensors.", None,
+                           "Write a function around it: control(xt, t, prompt, condition) returns a list of tensors,"
+                           " and base(xt, t, prompt, controls) returns one.")
     if not output.isfinite().all():
         return Finding(question, "broken", "The output holds numbers that are not finite.", None,
                        "Lower the learning rate, and go back to the last good checkpoint.", "not finite")
@@ -66,6 +72,16 @@ def does_it_run(case: Case) -> Finding:
                        "Load the base's trained weights: an output layer of zeros hides all that control does.")
     return Finding(question, "healthy", f"The ControlNet hands over {len(controls)} controls, and the base takes"
                    " them.", len(controls))
+
+
+def _it_raised(case: Case, question: str, controls: Sequence[Tensor], error: Exception) -> Finding:
+    reason = (str(error) or "no message").splitlines()[0]
+    found = f"The forward pass raised {type(error).__name__}: {reason}."
+    if controls and _reversed_fits(case, controls):
+        return Finding(question, "broken", f"{found} With the controls in reversed order it runs.", None,
+                       "Hand the controls over from shallow to deep, the middle last.", "reversed controls")
+    return Finding(question, "broken", found, None, "If the shapes do not fit, compare those of the controls with the"
+                   " base's skips and middle: there must be one control for each, of the same shape.")
 
 
 def _reversed_fits(case: Case, controls: Sequence[Tensor]) -> bool:
@@ -161,7 +177,7 @@ def is_it_trainable(case: Case) -> Finding:
 
 
 def do_gradients_arrive(case: Case) -> Finding:
-    """Backward passes with small steps between them; which part gets its first gradient when?"""
+    """Make backward passes with small steps between them. Which part gets its first gradient in which pass?"""
     question = "In which order do gradients arrive?"
     if case.control_module is None:
         return unknown(question, "the ControlNet is a function; give control_module=...")
@@ -179,17 +195,17 @@ def do_gradients_arrive(case: Case) -> Finding:
     if not never:
         return Finding(question, "healthy", found, max(woken.values()))
     found += f" {len(never)} of {len(woken)} tensors get none in {PASSES} passes."
-    if stuck:
-        return Finding(question, "broken", f"{found} Of {stuck[0]} the bias gets a gradient and the weight never.",
-                       len(never), "Put no zero conv behind another one: the outer one's input is 0, so its weight"
-                       " gets no gradient, and nothing gets past its weight, which is 0 (lesson 03).",
-                       "two zero convs in a row")
-    if len(never) < len(woken) / 10:
+    if len(never) < len(woken) / 10 and not stuck:
         return Finding(question, "suspicious", f"{found} These are {', '.join(never[:3])} ...", len(never),
                        "Find out whether these weights are used at all.")
-    return Finding(question, "broken", found, len(never), "Look for detach(), .data or torch.no_grad() in the"
-                   " ControlNet's forward, in front of the parts that get nothing (exercise 05a).",
-                   "detached control")
+    if stuck:
+        found += f" Of {stuck[0]} the bias gets a gradient and the weight never."
+        cause = "two zero convs in a row"
+    elif len(never) == len(woken) and is_untrained(controls_of(case)):
+        cause = "controls are switched off"
+    else:
+        cause = "detached control"
+    return Finding(question, "broken", found, len(never), NO_GRADIENT[cause], cause)
 
 
 def _parts(case: Case) -> dict[str, str]:
@@ -237,6 +253,10 @@ def has_the_copy_moved(case: Case, controls: Sequence[Tensor]) -> Finding:
     length = sum(theirs.double().square().sum().item() for _, theirs in pairs) ** 0.5
     share = way / length if length else 0.0
     found = f"The copy is {share:.1%} of the base's length away from the base."
+    if still == 0 and is_untrained(controls):
+        return Finding(question, "broken", f"{found} But all controls are 0.", share, "See whether the controls are"
+                       " multiplied by a strength of 0, and whether the optimiser holds the zero convs.",
+                       "controls are switched off")
     if still == 0:
         return Finding(question, "healthy", found, share)
     if still < len(pairs):
@@ -245,8 +265,8 @@ def has_the_copy_moved(case: Case, controls: Sequence[Tensor]) -> Finding:
     if is_untrained(controls):
         return Finding(question, "untrained", "The copy is the base's encoder in every bit, as before training.",
                        0.0)
-    return Finding(question, "broken", "The ControlNet puts out controls that are not 0, but its copy is still the"
-                   " base's in every bit. (After one single step this would be normal.)", 0.0,
+    return Finding(question, "broken", "The controls are not 0, but the copy is still the base's in every bit. (After"
+                   " one single step this would be normal.)", 0.0,
                    "Make sure that the copy asks for gradients, that they arrive, and that the optimiser holds the"
                    " very parameters that forward uses: a deepcopy after the optimiser was made has other ones.",
                    "frozen copy")
@@ -260,14 +280,15 @@ def which_zero_convs_are_zero(case: Case, controls: Sequence[Tensor]) -> Finding
         return Finding(question, "untrained", "All of them: the ControlNet changes nothing yet.", len(zero),
                        "Train it.")
     if zero:
-        return Finding(question, "suspicious", f"Numbers {', '.join(map(str, zero))} (0 is the shallowest) put out 0.",
-                       len(zero), "Find out whether the optimiser holds them, and whether the base uses them.")
+        numbers = ", ".join(map(str, zero))
+        return Finding(question, "suspicious", f"Those of the controls {numbers} (0 is the shallowest).", len(zero),
+                       "Find out whether the optimiser holds them, and whether the base uses them.")
     flat = [i for i, control in enumerate(controls) if not (control - control[:1, :, :1, :1]).any()]
     if flat:
-        return Finding(question, "broken", f"None, but {len(flat)} of {len(controls)} put out the same number"
-                       " everywhere: their bias has moved and their weight has not.", len(flat),
+        return Finding(question, "broken", f"None, but {len(flat)} of {len(controls)} controls are the same number"
+                       " everywhere: the bias has moved and the weight has not.", len(flat),
                        "Put no zero conv behind another one (lesson 03).", "two zero convs in a row")
-    return Finding(question, "healthy", f"None: all {len(controls)} put out maps.", 0)
+    return Finding(question, "healthy", f"None: all {len(controls)} controls are maps.", 0)
 
 
 def is_the_start_exact(case: Case, controls: Sequence[Tensor]) -> Finding:
@@ -336,8 +357,9 @@ def does_the_condition_reach(case: Case, controls: Sequence[Tensor]) -> Finding:
     found = f"Another picture's condition changes the output by {share:.2f} times what control does to it."
     if not changed:
         return Finding(question, "broken", "Another picture's condition changes nothing at all, although the controls"
-                       " are not 0.", 0.0, "Look for what cuts the condition off: features that are not passed on,"
-                       " a detach(), an encoder whose zero conv never moved. See the order of gradients.")
+                       " are not 0. (After one or two steps this would be normal.)", 0.0,
+                       "Look for what cuts the condition off: features that are not passed on, a detach(), an encoder"
+                       " whose zero conv never moved. See the order of gradients.")
     if share < 0.01:
         return Finding(question, "untrained", found, share, "Train on: the condition is hardly used yet.")
     return Finding(question, "healthy", found, share)
@@ -372,6 +394,10 @@ def is_it_used(case: Case, controls: Sequence[Tensor]) -> Finding:
     gap = (other - own).mean().item()
     ratio = times_as_large(other, own)
     harm = times_as_large(own, none)
+    if not (other - own).any():
+        return Finding(question, "broken", f"The gap is exactly 0: another picture's condition gives the same loss of"
+                       f" {own.mean():.4f}. (After one or two steps this would be normal.)", 0.0,
+                       "Training on does not help. See the order of gradients.")
     found = (f"The loss is {own.mean():.4f} with the own condition, {other.mean():.4f} with another picture's, and"
              f" {none.mean():.4f} without control. The gap is {gap:.2g}: another's condition is worse on"
              f" {(other > own).sum()} of {len(own)} pictures, and makes the loss {ratio:.3g} times as large"

@@ -150,6 +150,10 @@ def count(parameters: Sequence[Tensor]) -> int:
     return sum(parameter.numel() for parameter in parameters)
 
 
+def all_tensors(values: Sequence[Any]) -> bool:
+    return all(isinstance(value, Tensor) for value in values)
+
+
 def is_untrained(controls: Sequence[Tensor]) -> bool:
     return not any(control.any() for control in controls)
 

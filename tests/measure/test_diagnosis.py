@@ -259,7 +259,28 @@ def test_numbers_that_are_not_finite(base, healthy, lines, batch):
     assert cause_of(findings) == "not finite" and verdict_of(findings) == "broken"
 
 
+@pytest.mark.parametrize("strength, cause", [(0, "controls are switched off"), (0.5, "")])
+def test_a_strength(strength, cause, base, healthy, lines, batch):
+    """Outputs that are multiplied have another memory than the zero convs', and 0 is no sign of a new network."""
+
+    def weighed(*inputs):
+        return [strength * control for control in healthy(*inputs)]
+
+    findings = diagnose(base, weighed, lines, batch(weighed), control_module=healthy)
+    assert cause_of(findings) == cause and verdict_of(findings) == ("broken" if cause else "healthy")
+
+
 # %% Any callables
+
+
+@pytest.mark.parametrize("spoil", [
+    lambda base, control: (base, lambda *inputs: {"down": control(*inputs)}),
+    lambda base, control: (lambda *inputs: {"sample": base(*inputs)}, control),
+    lambda base, control: (base, lambda *inputs: control(*inputs)[:-1])])
+def test_callables_of_another_form_are_told_what_is_expected(spoil, base, healthy, lines, batch):
+    findings = diagnose(*spoil(base, healthy), lines, batch(healthy))
+    assert verdict_of(findings) == "broken" and findings[0].verdict == "broken"
+    assert "Write a function around it" in findings[0].advice or "one control for each" in findings[0].advice
 
 
 def test_functions_without_modules(base, healthy, lines, batch):
