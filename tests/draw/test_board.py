@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+import runpy
 import shlex
 import socket
 import sys
@@ -21,6 +22,7 @@ import torch
 from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 
+from conftest import LESSONS
 from minicontrolnet import Control, Problem, load_base, load_control, mask_iou, mask_of, sample, seeded_noise, show_board
 from minicontrolnet.conditions import CHANNELS
 from minicontrolnet.draw.board import Asked, Board, Stroke, follow, saved, see, server
@@ -480,6 +482,12 @@ def test_the_saved_command_gives_the_same_pictures_bit_for_bit(ask, tmp_path, mo
 def test_the_command_names_other_weights():
     line = saved.command(Asked(), see(Asked()), "here", ["--base-weights", "my base.pt"])
     assert "--base-weights 'my base.pt'" in line and "edge-map" not in line
+
+
+@pytest.mark.slow
+def test_the_picture_of_the_readme_is_made_by_one_command(tmp_path):
+    made = runpy.run_path(str(LESSONS / "pictures.py"))["strip"]()
+    assert made.get_axes()[0].images[0].get_array().shape[:2] == (4 * 132 + 4, 6 * 132 + 4)
 
 
 # %% Starting and ending

@@ -131,6 +131,24 @@ def test_pictures_follow_while_a_square_is_drawn(person):
     assert person.shown("#controls canvas", 3).std() > 0.1, "heat maps"
 
 
+def test_all_steps_are_made_when_the_pen_rests(person):
+    person.draw(SQUARE, lift=False)
+    end = time.monotonic() + 20
+    while person.page.locator("#progress").evaluate("one => one.value") < 25 and time.monotonic() < end:
+        time.sleep(0.05)
+    assert iou(person.pictures()) > 0.8 and person.page.evaluate("pointer !== null")
+    person.page.mouse.up()
+    person.wait()
+
+
+def test_a_reload_keeps_the_drawing(person):
+    person.draw(SQUARE)
+    pictures = person.pictures()
+    person.page.reload()
+    person.wait()
+    assert torch.equal(person.pictures(), pictures) and person.page.locator("#invite").is_hidden()
+
+
 def test_undo_redo_clear_and_the_eraser(person):
     empty = person.shown("#sheet")
     person.draw(SQUARE)
@@ -228,16 +246,22 @@ def test_a_dropped_file_becomes_the_drawing(person, tmp_path):
     image.paste("black", (90, 90, 210, 210))
     image.paste("white", (95, 95, 205, 205))
     image.save(tmp_path / "square.png")
-    with person.page.expect_file_chooser() as chooser:
-        person.page.keyboard.press("o")
-    chooser.value.set_files(tmp_path / "square.png")
+    data = base64.b64encode((tmp_path / "square.png").read_bytes()).decode()
+    person.page.evaluate("""data => {
+        const files = new DataTransfer();
+        files.items.add(new File([bytesOf(data)], "square.png"));
+        for (const kind of ["dragenter", "drop"]) {
+            const event = new DragEvent(kind, { dataTransfer: files, bubbles: true, cancelable: true });
+            document.querySelector("#drop [data-as=drawing]").dispatchEvent(event);
+        }}""", data)
     person.page.wait_for_selector("#message:has-text('square.png')")
     person.wait()
-    assert iou(person.pictures()) > 0.7
+    assert iou(person.pictures()) > 0.7 and person.page.locator("#drop").is_hidden()
+
+
+def test_a_file_that_is_no_picture_gets_a_sentence(person, tmp_path):
     (tmp_path / "notes.txt").write_text("no picture")
-    with person.page.expect_file_chooser() as chooser:
-        person.page.keyboard.press("o")
-    chooser.value.set_files(tmp_path / "notes.txt")
+    person.page.set_input_files("#file", tmp_path / "notes.txt")
     person.page.wait_for_selector("#message.bad")
     assert "notes.txt" in person.said()
 
