@@ -1,7 +1,8 @@
 """The board: draw in a browser, and pictures follow while you draw.
 
-``asked`` is what the page asks for, ``sheet`` what the ControlNets see of it, ``pictures`` the pictures that follow,
-``saved`` the download, ``server`` the page's server, and ``notebook`` shows the page in a notebook.
+The page is board.html. It sends requests (``asked``) to the ``server``. ``sheet`` turns a drawing into
+conditions, and ``pictures`` samples from them. ``saved`` makes the download. ``notebook`` shows the page
+in Jupyter or Colab.
 """
 
 from .asked import FINAL, Asked, Stroke

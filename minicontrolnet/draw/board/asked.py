@@ -1,4 +1,4 @@
-"""What the page asks for: a drawing and some numbers, checked one by one.
+"""The page's requests: a drawing and some numbers, checked one by one.
 
 The page sends JSON. ``read_asked`` turns it into an ``Asked`` or raises a Problem with one sentence,
 so everything behind this file can rely on its values.
@@ -35,7 +35,7 @@ class Stroke:
 
 @dataclass(frozen=True)
 class Asked:
-    """Everything that the pictures depend on. The last eight names are those of ``sample``."""
+    """Everything that the pictures depend on. Names that ``sample`` has, too, mean the same."""
 
     strokes: tuple[Stroke, ...] = ()
     paper: bytes = b""  # an edge map that lies under the strokes: 64 x 64 bits, row by row, or nothing
@@ -57,7 +57,7 @@ class Asked:
 
 
 def read_asked(sent: Any) -> Asked:
-    """Check what a page has sent. Raises Problem for a value that is missing its meaning."""
+    """Check what a page has sent. Raises Problem for a value that makes no sense."""
     if not isinstance(sent, dict):
         raise Problem("the request is not a JSON object; reload the page of the board")
     unknown = set(sent) - set(READERS)

@@ -32,7 +32,7 @@ class Watched:
 
 
 class Step(NamedTuple):
-    """What there is to see after one DDIM step."""
+    """The state of sampling after one DDIM step, as people see it."""
 
     number: int  # 1, 2, ...
     xt: Tensor  # (4, 3, 64, 64) in [0, 1]: what the sampler holds
@@ -77,7 +77,8 @@ def heat_maps(asked: Asked, seen: Seen, watched: list[Watched]) -> list[Tensor]:
     added = [net.controls for net in watched if net.controls is not None]
     if not added:
         return []
-    sizes, largest = [], []
+    sizes = []
+    largest = []
     for controls, raw in zip(_weighed(asked, seen, added), compose(*added)):
         sizes.append(controls[asked.look_at].abs().mean(0))
         largest.append(raw[asked.look_at].abs().mean(0).max().clamp(min=1e-6))
@@ -95,7 +96,7 @@ def _weighed(asked: Asked, seen: Seen, added: list[Controls]) -> Controls:
 
 
 def messages(asked: Asked, base: UNet, nets: dict[str, ControlNet]) -> Iterator[dict]:
-    """What the page is sent while pictures are made: one message for each step."""
+    """The messages to the page while pictures are made: one for each step."""
     seen = see(asked)
     for step in follow(asked, seen, base, nets):
         message = {"step": step.number, "steps": asked.steps, "pictures": as_text(row(step.pictures)),

@@ -1,4 +1,4 @@
-"""What "save" downloads: the drawing, the pictures, and the command that generates the same pictures."""
+"""The download of "save": the drawing, the pictures, and the command that generates the same pictures."""
 
 import io
 import shlex
@@ -42,7 +42,7 @@ def save(asked: Asked, base: UNet, nets: dict[str, ControlNet], options: Sequenc
 
 
 def maps(seen: Seen) -> dict[str, Tensor]:
-    """What the command reads from files: the maps as the ControlNets see them, and the region."""
+    """The files that the command reads: the maps as the ControlNets see them, and the region."""
     found = {f"{kind}_map": seen.conditions[kind] for kind in ("edge", "palette") if kind in seen.conditions}
     if seen.region is not None:
         found["region"] = seen.region

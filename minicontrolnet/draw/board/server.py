@@ -228,7 +228,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def send_pictures(self) -> None:
         """A stream of messages, each one line of JSON."""
-        asked, page = self.asked(), self.headers.get("X-Page", "")[:64]
+        asked = self.asked()
+        page = self.headers.get("X-Page", "")[:64]
         steps = self.server.pictures(asked, page)
         first = next(steps, {"cancelled": True})  # a Problem here is still an answer of its own
         self.start_answer(200, "application/x-ndjson", {"Transfer-Encoding": "chunked"})
@@ -285,7 +286,7 @@ class Handler(BaseHTTPRequestHandler):
                     break
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """What http.server itself refuses: a line that is not HTTP, or a method that we do not have."""
+        """Answer a request that http.server itself refuses: it is not HTTP, or its method is unknown here."""
         self.begun = False
         self.request_version = getattr(self, "request_version", "HTTP/1.1")
         self.send_sentence(code, f"The board does not understand this request ({message or code}).")

@@ -1,4 +1,4 @@
-"""From what was drawn to what the ControlNets see: an edge map, a palette, a pose and a region.
+"""From a drawing to the maps that the ControlNets see: edges, palette, pose and region.
 
 The page knows its strokes, so no drawing is traced here: each stroke becomes a line of one pixel on
 the 64 x 64 grid. That takes 1 ms, where tracing a picture of the strokes takes 100 to 300 ms.
@@ -33,7 +33,7 @@ class Place(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What the ControlNets see."""
+    """The conditions that the ControlNets see."""
 
     conditions: dict[str, Tensor]  # "edge", "palette" and "pose", each (1, c, 64, 64)
     region: Tensor | None  # (1, 1, 64, 64), 1 where control acts; None is everywhere
@@ -109,7 +109,7 @@ def place_of(asked: Asked) -> Place:
 
 
 def outside_of(edges: Tensor) -> Tensor:
-    """What can be reached from the border of a sheet with a margin of 4 pixels: (1, 1, 72, 72).
+    """The part of a sheet that can be reached from its border, with a margin of 4 pixels: (1, 1, 72, 72).
 
     Gaps of 2 pixels count as closed.
     """
@@ -159,7 +159,8 @@ def drawing(asked: Asked, size: int = 512) -> Image.Image:
     pen = ImageDraw.Draw(image)
     for stroke in asked.strokes:
         if stroke.tool in ("pen", "eraser"):
-            width, tone = (size // 64, 0) if stroke.tool == "pen" else (ERASER * size // SIZE, 255)
+            width = (1 if stroke.tool == "pen" else ERASER) * size // SIZE
+            tone = 0 if stroke.tool == "pen" else 255
             points = [(x * size, y * size) for x, y in stroke.points]
             pen.line(points, tone, width, joint="curve")
             for x, y in (points[0], points[-1]):
