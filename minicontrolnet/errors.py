@@ -39,5 +39,5 @@ def check_images(name: str, images: Tensor, channels: Sequence[int] | None = Non
         raise Problem(f"{name} have the shape {tuple(images.shape)}, so there are none; give at least one picture")
     low, high = images.detach().aminmax()
     if not (-1e-4 <= low and high <= 1 + 1e-4):  # also true for nan
-        raise Problem(f"{name} have values from {low.item():.4g} to {high.item():.4g}; bring them to [0, 1], for example"
-                      " by x / 255 for bytes or (x + 1) / 2 for [-1, 1]")
+        raise Problem(f"{name} have values from {low.item():.4g} to {high.item():.4g}; bring them to [0, 1],"
+                      " for example by x / 255 for bytes or (x + 1) / 2 for [-1, 1]")

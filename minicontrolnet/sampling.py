@@ -200,10 +200,14 @@ def seeded_noise(n: int, seed: int) -> Tensor:
 
 def _fitted(base: UNet, prompt: str | Sequence[str] | Tensor, noise: Tensor,
             controls: Iterable[Control]) -> tuple[Tensor, Tensor, list[Control]]:
-    """Tokens, noise and controls, one for each picture, with the base's device and dtype. Raises Problem if they do not fit."""
+    """Tokens, noise and controls, one for each picture, with the base's device and dtype.
+
+    Raises Problem if they do not fit.
+    """
     weight = next(base.parameters())
     if weight.dtype == torch.float16:
-        raise Problem("the base is in float16, which cannot hold alpha_bar at t = 999 (1.2e-9); use float32 or bfloat16")
+        raise Problem("the base is in float16, which cannot hold alpha_bar at t = 999 (1.2e-9);"
+                      " use float32 or bfloat16")
     _check_noise(noise)
     n = len(noise)
     tokens = _tokens_for(prompt, n).to(weight.device)

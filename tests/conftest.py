@@ -50,7 +50,7 @@ def shipped():
 
 
 def fill_zeros(module, seed=0):
-    """Fill every parameter that starts as 0 with noise, so that no test passes because of a zero. Returns the module."""
+    """Fill every parameter that starts as 0 with noise, so that no test passes because of a zero."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in module.parameters():

@@ -56,7 +56,9 @@ def _standardise(mask: Tensor, to: int = 32) -> Tensor:
 
 
 def wobble(images: Tensor, pixels: Tensor, generator: torch.Generator) -> Tensor:
-    """Distort images (n, c, h, w) smoothly, so that a circle becomes wobbly. No pixel moves by more than ``pixels`` (n,).
+    """Distort images (n, c, h, w) smoothly, so that a circle becomes wobbly.
+
+    No pixel moves by more than ``pixels`` (n,).
 
     A random field on a 6x6 grid is enlarged by bicubic interpolation and scaled so that its
     longest vector has this length.

@@ -77,12 +77,14 @@ def add_sample(command: argparse.ArgumentParser) -> None:
                                                            " each further --prompt adds a row")
     edges.add_argument("--edge", type=Path, metavar="FILE", help="a line drawing: one closed outline")
     edges.add_argument("--edge-from", type=Path, metavar="FILE", help="a picture whose edges are detected")
-    edges.add_argument("--edge-map", type=Path, metavar="FILE", help="a 64x64 edge map, taken as it is (the board saves one)")
+    edges.add_argument("--edge-map", type=Path, metavar="FILE",
+                       help="a 64x64 edge map, taken as it is (the board saves one)")
     colours.add_argument("--palette", type=Path, metavar="FILE", help="a picture whose colours are taken")
     colours.add_argument("--palette-map", type=Path, metavar="FILE", help="a 64x64 palette, taken as it is")
     command.add_argument("--pose", type=in_range(float, 0, SIZE), nargs=4, metavar=("X", "Y", "TIP_X", "TIP_Y"),
                          help="the centre and the tip in pixels from the upper left, such as 32 36 36 16")
-    command.add_argument("--count", type=in_range(int, 1, 256), help="pictures for each prompt; default: 8, or 1 with --grid")
+    command.add_argument("--count", type=in_range(int, 1, 256),
+                         help="pictures for each prompt; default: 8, or 1 with --grid")
     command.add_argument("--grid", choices=["scale"], help="a row of pictures with conditioning scales from 0 to 2")
     command.add_argument("--steps", type=in_range(int, 1, TIMESTEPS), default=25)
     command.add_argument("--guidance-scale", type=in_range(float, -100, 100), default=GUIDANCE)
@@ -96,7 +98,8 @@ def add_sample(command: argparse.ArgumentParser) -> None:
     command.add_argument("--in-both", action="store_true", help="control in both branches of guidance")
     command.add_argument("--seed", type=in_range(int, 0, 2**31), default=0)
     command.add_argument("--device", type=device, default="auto")
-    command.add_argument("--plain", action="store_true", help="save the pixels of the pictures, without conditions and captions")
+    command.add_argument("--plain", action="store_true",
+                         help="save the pixels of the pictures, without conditions and captions")
     command.add_argument("--out", type=file_to_write(".png"), default=Path("outputs/sample.png"))
     add_weights(command)
     command.set_defaults(run=sample_command)
@@ -109,7 +112,8 @@ def add_weights(command: argparse.ArgumentParser) -> None:
 
 def add_evaluate(command: argparse.ArgumentParser) -> None:
     command.add_argument("--count", type=in_range(int, 2, 10**5), default=256, help="how many held-out pictures")
-    command.add_argument("--only", nargs="*", choices=list(CHANNELS), help="which ControlNets; with no name, the base alone")
+    command.add_argument("--only", nargs="*", choices=list(CHANNELS),
+                         help="which ControlNets; with no name, the base alone")
     add_weights(command)
     command.set_defaults(run=evaluate_command)
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from minicontrolnet.conditions import (CHANNELS, CONDITIONS, _blur, _gradient, _is_ridge, condition_of, detect_edges, palette,
-                                       roughen, spread, stick_figure)
+from minicontrolnet.conditions import (CHANNELS, CONDITIONS, _blur, _gradient, _is_ridge, condition_of, detect_edges,
+                                       palette, roughen, spread, stick_figure)
 from minicontrolnet.errors import Problem
 from minicontrolnet.shapes import COLOURS, random_batch, tip_of
 

@@ -55,7 +55,8 @@ def quick_runs(request, tmp_path_factory):
     names = sorted({item.callspec.params["name"] for item in items
                     if not any(mark.name == "skip" for mark in item.iter_markers())})
     folder = tmp_path_factory.mktemp("lessons")
-    code = f"import sys; sys.path[:0] = {sys.path!r}; import test_lessons; test_lessons.run_lessons({str(folder)!r}, {names!r})"
+    code = (f"import sys; sys.path[:0] = {sys.path!r}; import test_lessons;"
+            f" test_lessons.run_lessons({str(folder)!r}, {names!r})")
     done = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, stdin=subprocess.DEVNULL)
     assert done.returncode == 0, done.stderr
     told = json.loads((folder / "told.json").read_text())
