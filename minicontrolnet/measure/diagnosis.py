@@ -190,11 +190,11 @@ def do_gradients_arrive(case: Case) -> Finding:
                            "Look for detach(), .data or torch.no_grad() between the ControlNet and the loss. A locked"
                            " base must still let gradients through.", "detached control")
         stuck = _stuck_behind_zeros(case.control_module, woken)
-    found = f"The first gradient arrives {_order(woken, _parts(case))} (counted from pass 0)."
+    found = _order(woken, _parts(case))
     never = [name for name, at in woken.items() if at is None]
     if not never:
         return Finding(question, "healthy", found, max(woken.values()))
-    found += f" {len(never)} of {len(woken)} tensors get none in {PASSES} passes."
+    found += f" We made {PASSES} passes, and {len(never)} of {len(woken)} tensors got none."
     if len(never) < len(woken) / 10 and not stuck:
         return Finding(question, "suspicious", f"{found} These are {', '.join(never[:3])} ...", len(never),
                        "Find out whether these weights are used at all.")
@@ -217,18 +217,21 @@ def _parts(case: Case) -> dict[str, str]:
 
 
 def _order(woken: dict[str, int | None], parts: dict[str, str]) -> str:
-    """Such as "in pass 0 at the zero convs at the outputs; in pass 1 at encoder, embedding"."""
+    """Such as "The first gradient arrives in pass 0 at encoder; in pass 1 at embedding. It never arrives at hint." """
     begins: dict[int, list[str]] = {}
+    never = []
     for part in dict.fromkeys(parts[name] for name in woken):
         passes = [at for name, at in woken.items() if parts[name] == part and at is not None]
-        at = min(passes, default=PASSES)
-        late = f" (all of it by pass {max(passes)})" if passes and max(passes) > at else ""
-        begins.setdefault(at, []).append(part + late)
-    words = []
-    for at, names in sorted(begins.items()):
-        when = "never" if at == PASSES else f"in pass {at}"
-        words.append(f"{when} at {', '.join(names)}")
-    return "; ".join(words)
+        if not passes:
+            never.append(part)
+            continue
+        late = f" (all of it by pass {max(passes)})" if max(passes) > min(passes) else ""
+        begins.setdefault(min(passes), []).append(part + late)
+    if not begins:
+        return f"No gradient arrives at {', '.join(never)}."
+    words = "; ".join(f"in pass {at} at {', '.join(names)}" for at, names in sorted(begins.items()))
+    rest = f" It never arrives at {', '.join(never)}." if never else ""
+    return f"The first gradient arrives {words} (counted from pass 0).{rest}"
 
 
 def _stuck_behind_zeros(module: nn.Module, woken: dict[str, int | None]) -> list[str]:
@@ -448,15 +451,17 @@ def treatments(case: Case, controls: Sequence[Tensor]) -> Iterator[tuple[str, st
         yield scaled, "Bring the condition from [-1, 1] to [0, 1].", controls_of(case, (c + 1) / 2)
     else:
         yield scaled, "Bring the condition from [0, 1] to [-1, 1].", controls_of(case, 2 * c - 1)
-    yield "reversed controls", ("Hand the controls over from shallow to deep, the middle last, and let the base add"
-                                " them in the same order."), reversed_among_equals(controls)
+    order = "Hand the controls over from shallow to deep, the middle last, and let the base add them in this order."
+    yield "reversed controls", order, reversed_among_equals(controls)
+    yield "reversed controls", order, (*reversed_among_equals(controls[:-1]), controls[-1])
 
 
 def reversed_among_equals(controls: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Reverse the order among controls of the same shape: the one mistake of order that raises no error."""
-    shapes = [control.shape for control in controls]
-    waiting = {shape: [control for control in controls if control.shape == shape] for shape in shapes}
-    return tuple(waiting[shape].pop() for shape in shapes)
+    """Reverse the order among controls of the same shape. Of all wrong orders, this one raises no error."""
+    waiting: dict[torch.Size, list[Tensor]] = {}
+    for control in controls:
+        waiting.setdefault(control.shape, []).append(control)
+    return tuple(waiting[control.shape].pop() for control in controls)
 
 
 def words_and_outline(case: Case, controls: Sequence[Tensor]) -> Finding:

@@ -9,12 +9,13 @@ import torch
 from torch import nn
 
 from minicontrolnet import ControlNet, fingerprint, load_base, load_control, lock
-from minicontrolnet.measure.diagnosis import (Finding, NoisyBatch, cause_of, copies, diagnose, noisy_batch,
-                                              show_findings, verdict_of)
+from minicontrolnet.measure.diagnosis import (Finding, NoisyBatch, cause_of, diagnose, noisy_batch,
+                                              reversed_among_equals, show_findings, verdict_of)
+from minicontrolnet.measure.probes import copies
 
 sys.path.append(str(Path(__file__).parents[2] / "lessons"))
 
-from lesson import patients  # noqa: E402
+from lesson import elsewhere, patients  # noqa: E402
 
 N = 8  # pictures
 
@@ -175,6 +176,13 @@ def test_controls_in_reversed_order(base, healthy, lines, batch):
     findings = diagnose(base, patients.ReversedOrder(healthy), lines, batch(healthy))
     assert told(findings, "reversed controls", "another reading")
 
+    def middle_in_place(*inputs):
+        controls = healthy(*inputs)
+        return *reversed_among_equals(controls[:-1]), controls[-1]
+
+    findings = diagnose(base, middle_in_place, lines, batch(healthy), control_module=healthy)
+    assert told(findings, "reversed controls", "another reading")
+
     def deep_to_shallow(*inputs):
         return healthy(*inputs)[::-1]
 
@@ -292,6 +300,23 @@ def test_functions_without_modules(base, healthy, lines, batch):
     assert all("does not apply" in words for words in told)
     inverted = diagnose(lambda *inputs: base(*inputs), lambda *inputs: healthy(*inputs), 1 - lines, batch(healthy))
     assert cause_of(inverted) == "inverted condition"
+
+
+def test_one_from_elsewhere():
+    """Another UNet, another schedule, a dictionary of controls, and an optimiser that does not hold the copy."""
+    unet = elsewhere.train_unet(2)
+    theirs = elsewhere.train_control(unet, 3)
+    generator = torch.Generator().manual_seed(0)
+    x0, label, outline = elsewhere.pictures(16, generator)
+    xt, timestep, eps = elsewhere.noised(x0, generator)
+
+    def control(*inputs):
+        output = theirs(*inputs)
+        return output["down"] + output["mid"]
+
+    findings = diagnose(unet, control, outline, NoisyBatch(xt, timestep, label, eps), control_module=theirs)
+    assert told(findings, "frozen copy", "moved")
+    assert [finding.question for finding in findings if finding.verdict == "broken"] == [found(findings, "moved").question]
 
 
 def test_copies_are_found_by_structure(base, healthy):
