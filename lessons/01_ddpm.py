@@ -17,11 +17,11 @@ import sys
 
 sys.path.insert(0, os.path.dirname(sys.argv[0]))  # finds the folder of the lessons
 import torch
-from lesson import Lesson, load_pictures, load_results, table
+from lesson import Lesson, finding, load_pictures, load_results, table
 from lesson.figures_01 import noising_and_sampling, one_prompt_many_poses, outputs
 
-from minicontrolnet import (ALPHA_BAR, ddim_times, difference, eps_from_x0, held_out,
-                            load_base, load_classifier, pose_errors, q_sample, sample,
+from minicontrolnet import (ALPHA_BAR, ddim_times, eps_from_x0, held_out, load_base,
+                            load_classifier, pose_errors, q_sample, sample,
                             shapes_right, to_image, x0_from_eps)
 
 lesson = Lesson("01_ddpm", steps=25, quick_steps=3, meaning="DDIM steps")
@@ -188,7 +188,7 @@ lesson.save_figure(one_prompt_many_poses(stars))
 # three seeds, shows the difference.
 
 # %%
-record = load_results("01_ddpm")
+record = load_results("claim_07_objective")
 arms = record["numbers"]
 rows = [["the network outputs", "loss", "both colours right"]]
 for name, loss in {"eps": "Eq. 5", "v": "weighted", "x0 by Eq. 5": "Eq. 5", "x0": "weighted"}.items():
@@ -203,9 +203,9 @@ table(rows)
 
 # %%
 seeds = len(arms["x0"]["colour accuracy"])
-gain = difference(arms["x0"]["colour accuracy"], arms["x0 by Eq. 5"]["colour accuracy"])
+gain = finding(record, "the weight, colour accuracy")
 lesson.verdict(f"For a network that outputs x0, weighting the loss raises the share of right"
                f" colours by {gain.mean:.2f} (95 % interval {gain.low:.2f} to {gain.high:.2f},"
-               f" {seeds} seeds, {record['steps']} steps): {gain.verdict}.")
-lesson.save_figure(outputs(load_pictures("01_ddpm"), arms, record["steps"]), "_targets")
+               f" {seeds} seeds, 500 steps): {gain.verdict}.")
+lesson.save_figure(outputs(load_pictures("claim_07_objective"), arms), "_targets")
 print("\nEXERCISES  01a, 01b, 01c: python lessons/exercises")

@@ -24,12 +24,12 @@ import sys
 sys.path.insert(0, os.path.dirname(sys.argv[0]))  # finds the folder of the lessons
 import torch
 import torch.nn.functional as F
-from lesson import Lesson, load_pictures, load_results, table
+from lesson import Lesson, finding, load_pictures, load_results, table
 from lesson.figures_04 import followed, recovered
 from lesson.networks import encoder
 from torch import Tensor, nn
 
-from minicontrolnet import detect_edges, difference, held_out, random_batch, seeded
+from minicontrolnet import detect_edges, held_out, random_batch, seeded
 
 lesson = Lesson("04_condition_encoder", steps=150, quick_steps=2)
 
@@ -129,7 +129,7 @@ lesson.save_figure(recovered(edges, maps, recovered_maps, scores), "_recovered")
 # moved by up to one patch at random, so they have the right lines in the wrong places.
 
 # %%
-record = load_results("04_condition_encoder")
+record = load_results("claim_06_condition_encoder")
 arms = record["numbers"]
 rows = [["encoder", "edge F1 of the pictures", "mask IoU"]]
 for how, arm in arms.items():
@@ -146,11 +146,11 @@ table(rows)
 seeds = len(arms["learned"]["F1"])
 sentences = []
 for how in ("stacked", "average", "every fourth", "shifted"):
-    gain = difference(arms["learned"]["F1"], arms[how]["F1"])
+    gain = finding(record, f"learned minus {how}, F1")
     sentences.append(f"The F1 of the learned encoder minus that of {how}: {gain.mean:+.2f}"
                      f" ({gain.low:+.2f} to {gain.high:+.2f}), {gain.verdict}.")
-lesson.verdict(f"After {record['steps']} steps, with {seeds} seeds and 95 % intervals:", *sentences)
-lesson.save_figure(followed(load_pictures("04_condition_encoder", 256), arms, record["steps"]))
+lesson.verdict(f"After 180 steps, with {seeds} seeds and 95 % intervals:", *sentences)
+lesson.save_figure(followed(load_pictures("claim_06_condition_encoder", 256), arms))
 print("\nEXERCISE  04a: python lessons/exercises")
 
 # %% [markdown]

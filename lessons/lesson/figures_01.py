@@ -39,11 +39,11 @@ def one_prompt_many_poses(stars: Tensor) -> Figure:
 
 
 @styled
-def outputs(pictures: Tensor, arms: dict[str, dict], steps: int) -> Figure:
+def outputs(pictures: Tensor, arms: dict[str, dict]) -> Figure:
     """Six pictures of each network, with its share of right colours."""
     left = []
     for name in arms:
         right = torch.tensor(arms[name]["colour accuracy"]).mean()
         left.append(f"{name.replace(' by', ',')}\n{right:.0%} right")
-    return grid(pictures, 6, f"After {steps} steps only x0 with the weighted loss has learned the colours",
+    return grid(pictures, 6, "After 500 steps only x0 with the weighted loss has learned the colours",
                 captions(held_out(128)[0].prompt[:6]), left)

@@ -19,7 +19,7 @@ def recovered(edges: Tensor, maps: dict[str, Tensor], found: dict[str, Tensor], 
 
 
 @styled
-def followed(pictures: Tensor, arms: dict[str, dict], steps: int) -> Figure:
+def followed(pictures: Tensor, arms: dict[str, dict]) -> Figure:
     """Pictures of the ControlNets of the record, with their outlines, a column for each encoder."""
     columns = pictures.unflatten(0, (len(arms), -1))[:, :3]
     below = []
@@ -27,5 +27,5 @@ def followed(pictures: Tensor, arms: dict[str, dict], steps: int) -> Figure:
         name = how.replace(" ", "\n")
         below.append(f"{name}\nF1 {torch.tensor(arm['F1']).mean():.2f}")
     return grid(columns.transpose(0, 1).flatten(0, 1), len(arms),
-                f"After {steps} steps, ControlNets follow the outline\nonly if their encoder keeps its position",
+                "After 180 steps, ControlNets follow the outline\nonly if their encoder keeps its position",
                 below, [])

@@ -1,44 +1,33 @@
-"""The figure of lesson 09."""
+"""The figures of lesson 09."""
 
-from statistics import fmean
-
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from minicontrolnet.draw.figures import styled
 
 
 @styled
-def sudden_and_few_pictures(endless: dict, iou: dict[str, list[float]], kept: float) -> Figure:
-    """At the left how one arm of the record learns, at the right the mask IoU of all.
+def ceiling_and_floor(iou: dict[str, Tensor]) -> Figure:
+    """The IoU of every picture as a dot, with the mean of each row as a line."""
+    return dots({name: values.tolist() for name, values in iou.items()}, "IoU with the outline; each dot is a picture",
+                "With ControlNet, every picture is close to the ceiling")
 
-    iou: name -> a number for each seed. kept: what 50 pictures keep of the gain.
-    """
-    figure = Figure()
-    left, right = figure.subplots(1, 2, width_ratios=[3, 2])
-    learning(left, endless)
-    for i, (name, values) in enumerate(iou.items()):
-        colour = {"s": "C1", "n": "0.4"}.get(name[0], "C0")  # from scratch; no control
-        right.plot(values, [-i] * len(values), "o", ms=11, alpha=0.7, color=colour)
-    right.set_yticks([-i for i in range(len(iou))], list(iou))
-    right.set(xlabel="mask IoU, a dot a seed", xlim=(None, 1.02),
-              title=f"50 pictures keep {kept:.0%}\nof the gain of endless ones")
+
+@styled
+def few_pictures_suffice(iou: dict[str, list[float]]) -> Figure:
+    """The IoU of every training as a dot, for different numbers of training pictures."""
+    return dots(iou, "IoU with the outline; each dot is one training",
+                "Fifty training pictures do as well as endless ones")
+
+
+def dots(rows: dict[str, list[float]], label: str, title: str) -> Figure:
+    """A row of dots for each name, and a short line at their mean."""
+    figure = Figure(figsize=(12.8, 1.6 + 0.8 * len(rows)))
+    axes = figure.subplots()
+    for y, values in enumerate(rows.values()):
+        mean = sum(values) / len(values)
+        axes.plot(values, [-y] * len(values), "o", markersize=11, alpha=0.5, color="C0")
+        axes.plot([mean, mean], [-y - 0.3, -y + 0.3], color="C3")
+    axes.set_yticks([-y for y in range(len(rows))], list(rows))
+    axes.set(xlabel=label, xlim=(None, 1.02), title=title)
     return figure
-
-
-def learning(ax: Axes, arm: dict) -> None:
-    """The shuffle gap and the share of clean pixels over the steps, for each seed."""
-    clean = arm["on the way"]["clean pixels"]
-    steps = [int(step) for step in arm["gap"]]
-    seeds = range(len(arm["half"]))
-    for seed in seeds:
-        gap = [values[seed] for values in arm["gap"].values()]
-        ax.plot(steps, [value / max(gap) for value in gap], "C0")
-        ax.plot(steps, [values[seed] for values in clean.values()], "C2")
-    half = fmean(arm["half"])
-    ax.plot(steps, [1 - 0.5 ** (step / half) for step in steps], "--", c="0.6")
-    ax.legend(ax.lines[-3:], ["shuffle gap / its highest", "share of clean pixels", "a gradual rise"],
-              loc="lower right")
-    ax.set(xlabel=f"training step, {len(seeds)} seeds", ylim=(-0.02, 1.05),
-           title=f"Waits {min(arm['wait']):.0f} to {max(arm['wait']):.0f} steps, then follows;\n"
-                 f"at the worst moment {min(map(min, clean.values())):.1%} of pixels are clean")

@@ -1,36 +1,40 @@
-"""The figure of lesson 11."""
+"""The figures of lesson 11."""
 
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from minicontrolnet import describe, edge_f1
-from minicontrolnet.draw.figures import outlined, show, styled
+from minicontrolnet.draw.figures import captions, enlarge, grid, outlined, styled
 
 
 @styled
-def strengths_and_windows(scales: dict[str, Tensor], windows: dict[str, Tensor], edges: Tensor,
-                          shapes: Tensor, words: Tensor) -> Figure:
-    """Two rows of pictures for conditioning scales, and two for the part of sampling that has control.
-
-    shapes: prompts (n, 3) that name the outlines' shapes; words: those that the pictures were sampled with.
-    """
-    figure = Figure()
-    above, below = figure.subplots(2, 1)
-    titles = [f"Conditioning scale 1 follows: {mean_f1(scales['1'], edges)}",
-              f"Control in the first half: {mean_f1(windows['first half'], edges)},"
-              f" in the last half: {mean_f1(windows['last half'], edges)}"]
-    left = []
-    for i in (1, 2):
-        outline = describe(shapes[[i]])[0].split()[1]
-        word = describe(words[[i]])[0].split()[1]
-        left.append(f"outline:\n{outline}\nword:\n{word}")
-    for ax, strip, title in zip((above, below), (scales, windows), titles):
-        tiles = [outlined(images[[i]].cpu(), edges[[i]].cpu()) for i in (1, 2) for images in strip.values()]
-        names = [f"{name}\n{mean_f1(images, edges)}" for name, images in strip.items()]
-        show(ax, torch.cat(tiles), len(strip), title, names, left)
-    return figure
+def strengths(edges: Tensor, pictures: dict[str, Tensor], words: Tensor) -> Figure:
+    """Three outlines, and what is generated at each strength when the prompt names another shape."""
+    return conflict(edges, pictures, words, "With growing strength the outline wins against the word")
 
 
-def mean_f1(images: Tensor, edges: Tensor) -> str:
-    return f"F1 {edge_f1(images, edges).mean():.2f}"
+@styled
+def windows(edges: Tensor, pictures: dict[str, Tensor], words: Tensor) -> Figure:
+    """Three outlines, and what is generated with control in different parts of sampling."""
+    return conflict(edges, pictures, words, "Control has to act early to move a shape")
+
+
+def conflict(edges: Tensor, pictures: dict[str, Tensor], words: Tensor, title: str) -> Figure:
+    """A row for each of three outlines, a column for each way to use them."""
+    columns = [enlarge(edges[:3].cpu(), 4)]
+    columns += [outlined(images[:3].cpu(), edges[:3].cpu(), 4) for images in pictures.values()]
+    below = ["the outline"]
+    for name in pictures:
+        first, _, last = name.rpartition(" ")
+        below.append(f"{first}\n{last}" if first else last)
+    return grid(torch.stack(columns, 1).flatten(0, 1), len(columns), title, below, captions(words[:3].cpu()))
+
+
+@styled
+def in_a_region(edges: Tensor, everywhere: Tensor, on_the_left: Tensor, prompt: Tensor) -> Figure:
+    """Outlines, and pictures with control everywhere and in the left half only."""
+    n = min(6, len(edges))
+    rows = [enlarge(edges[:n].cpu(), 4)]
+    rows += [outlined(images[:n].cpu(), edges[:n].cpu(), 4) for images in (everywhere, on_the_left)]
+    return grid(torch.cat(rows), n, "With a mask, control acts in the left half only", captions(prompt[:n].cpu()),
+                ["the outline", "control\neverywhere", "control in\nthe left half"])

@@ -8,7 +8,7 @@ import platform
 import select
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -181,6 +181,16 @@ def table(rows: Sequence[Sequence[object]]) -> None:
     for row in rows:
         cells = [f"{cell!s:<{width}}" for cell, width in zip(row, widths)]
         print("   " + "  ".join(cells).rstrip())
+
+
+def percent(values: Iterable[float]) -> list[str]:
+    """Numbers such as 0.93 as "93%", for a table."""
+    return [f"{value:.0%}" for value in values]
+
+
+def two_digits(values: Iterable[float]) -> list[str]:
+    """Numbers with two digits after the point, for a table."""
+    return [f"{value:.2f}" for value in values]
 
 
 def first_letter(typed: str) -> str:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
+from minicontrolnet import Paired, paired
 from minicontrolnet.errors import Problem
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
@@ -29,6 +31,16 @@ def load_results(name: str) -> dict:
 def is_record(content: object) -> bool:
     """Whether a file's content has the parts that every record has: the command that made it, and numbers."""
     return isinstance(content, dict) and "command" in content and isinstance(content.get("numbers"), dict)
+
+
+def finding(record: dict, name: str) -> Paired:
+    """A difference that a record lists under its findings, with its 95 % interval over seeds or pictures."""
+    return paired(record["findings"][name])
+
+
+def means(scores: dict, tests: list[str], score: str) -> list[float]:
+    """The mean over seeds of one score, for each of several tests."""
+    return [fmean(scores[test][score]) for test in tests]
 
 
 def load_pictures(name: str, side: int = 64) -> Tensor:
