@@ -54,11 +54,11 @@ variants = {"zero convs": ControlNet(base),
             "small Gaussian": seeded(0, gaussian, base, 0.02),
             "lite": seeded(0, Lite, base)}
 alone = sample(base, truth.prompt, noise, guidance_scale=1, steps=lesson.steps)
-rows = [["variant", "million weights", "largest change of a pixel before training"]]
+rows = [["variant", "million weights", "mean change of a pixel before training"]]
 for name, network in variants.items():
     images = sample(base, truth.prompt, noise, [(network.to(lesson.device), edges)], 1, lesson.steps)
     size = sum(p.numel() for p in network.parameters()) / 1e6
-    rows.append([name, f"{size:.2f}", f"{(images - alone).abs().max():.2f}"])
+    rows.append([name, f"{size:.2f}", f"{(images - alone).abs().mean():.4f}"])
 table(rows)
 
 # %% [markdown]

@@ -18,7 +18,7 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 # ruff: noqa: E402
 from experiments.common import Findings, Record, Scores, minus, run
-from experiments.networks import encoder
+from lesson.networks import encoder
 from lesson.curves import look
 from minicontrolnet import (ControlNet, Training, UNet, control_loss, detect_edges, edge_f1, held_out, load_base,
                             mask_iou, mask_of, sample, seeded)

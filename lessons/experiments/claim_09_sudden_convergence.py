@@ -42,7 +42,7 @@ import torch
 from torch import Tensor, nn
 
 from experiments.common import Evaluation, Findings, Record, Scores, minus, run
-from experiments.networks import gaussian
+from lesson.networks import gaussian
 from lesson.curves import reached
 from minicontrolnet import (ControlNet, UNet, control_loss, detect_edges, load_base, noise_loss, predictor,
                             random_batch, random_times_and_noise, seeded)

@@ -39,7 +39,7 @@ import torch
 from torch import Tensor, nn
 
 from experiments.common import Evaluation, Findings, Record, at_constant_rate, minus, run
-from experiments.networks import ConditionedUNet
+from lesson.networks import ConditionedUNet
 from minicontrolnet import (GUIDANCE, ControlNet, Training, UNet, cfg, condition_loss, control_loss, ddim, load_base,
                             mask_iou, mask_of, seeded, to_image)
 from minicontrolnet.diffusion import Model

@@ -31,7 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from experiments.common import Findings, Predict, Record, Scores, controlled, minus, run
-from experiments.networks import ConditionedUNet, Lite, gaussian
+from lesson.networks import ConditionedUNet, Lite, gaussian
 from lesson.curves import look, reached
 from minicontrolnet import (Batch, ControlNet, ShapeClassifier, Training, UNet, condition_loss, conflicting,
                             detect_edges, edge_f1, frechet_distance, fresh_batch, held_out, load_base, load_classifier,

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from experiments.claims_13_14_16_17_figure_8 import predict_with, score, train_arm
 from experiments.common import Findings, Predict, Record, Scores, minus, run
-from experiments.networks import ConditionedUNet, Lite
+from lesson.networks import ConditionedUNet, Lite
 from experiments.worlds import NEW_COLOURS, NEW_COLOURS_AND_SHAPES, SEEN, batches_from, part_of_the_world
 from minicontrolnet import ControlNet, ShapeClassifier, UNet, ddim, detect_edges, load_base, load_classifier, to_image
 from minicontrolnet.diffusion import Model

@@ -34,7 +34,7 @@ import torch
 from torch import Tensor, nn
 
 from experiments.common import Findings, Predict, Record, at_constant_rate, controlled, minus, run
-from experiments.networks import ConditionedUNet
+from lesson.networks import ConditionedUNet
 from experiments.worlds import NEW_COLOURS_AND_SHAPES, SEEN, batches_from, part_of_the_world
 from minicontrolnet import (ControlNet, Training, UNet, colours_right, condition_loss, ddim, detect_edges, load_base,
                             load_classifier, mask_iou, mask_of, off_palette, seeded, shapes_right, to_image)

@@ -80,7 +80,7 @@ def test_links_lead_to_files():
 def test_names_in_links_are_defined_where_they_lead():
     for names, target in re.findall(r"\[([^\]]+)\]\((\S+?\.py)\)", TEXT):
         source = (PAGE.parent / target).read_text(encoding="utf-8")
-        if target.startswith(("../minicontrolnet/", "lesson/")) or target in ("experiments/networks.py", "experiments/transfer.py"):
+        if target.startswith(("../minicontrolnet/", "lesson/")) or target in ("lesson/networks.py", "experiments/transfer.py"):
             for name in names.split(", "):
                 assert re.search(rf"^(class|def) {name}\b", source, re.M), f"{name} in {target}"
 
