@@ -76,12 +76,16 @@ def train(record: Record) -> None:
 def findings(numbers: dict) -> Findings:
     """[0, 1] minus the other ranges: over the pictures for the shipped ControlNet, over seeds for the trained ones."""
     found = {}
-    usual = load_results("users_empty_prompts")["numbers"]["half empty"]
     for name in RANGES:
         for score in ("F1", "IoU", "clean pixels"):
-            given = minus(numbers["shipped, given [0, 1]"][score][0], numbers[f"shipped, given {name}"][score][0])
-            found[f"by mistake: [0, 1] minus {name}, {score}"] = given
-            found[f"trained: [0, 1] minus {name}, {score}"] = minus(usual[score], numbers[f"trained in {name}"][score])
+            found[f"by mistake: [0, 1] minus {name}, {score}"] = minus(
+                numbers["shipped, given [0, 1]"][score][0], numbers[f"shipped, given {name}"][score][0])
+    if all(f"trained in {name}" in numbers for name in RANGES):
+        usual = load_results("users_empty_prompts")["numbers"]["half empty"]
+        for name in RANGES:
+            for score in ("F1", "IoU", "clean pixels"):
+                found[f"trained: [0, 1] minus {name}, {score}"] = minus(usual[score],
+                                                                        numbers[f"trained in {name}"][score])
     return found
 
 

@@ -14,8 +14,8 @@ the table. ``record`` is a file of lessons/results, without .json. ``which`` is 
 its numbers; "PATH minus PATH" is a difference, paired by training seed or by picture. A list stands for its mean.
 A number followed by two others in brackets is a mean and its 95 % interval: "0.39 (0.33 .. 0.45)", "0.39 (0.33 to
 0.45)" or "0.39 (95 % interval 0.33 to 0.45, 32 pictures)". A percent sign multiplies by 100. Several numbers may share
-a row; then each has its own ``which``, separated by " ; ". The records "the paper", "a rule" and "another page" are not
-looked up. A fifth column, which only CLAIMS.md has, tells which intervals decide the status of a claim.
+a row; then each has its own ``which``, separated by " ; ". The records "the paper", "a rule", "an example", "a review" and
+"another page" are not looked up. A fifth column, which only CLAIMS.md has, tells which intervals decide the status of a claim.
 
 ``complaints(path)`` also reports numbers that stand in the text and not in the table: all percentages, and all numbers
 with two digits or more after the point.
@@ -32,7 +32,8 @@ from minicontrolnet import Paired, paired
 
 RESULTS = Path(__file__).resolve().parents[2] / "lessons" / "results"
 HEADING = "Sources of the numbers"
-NOT_LOOKED_UP = ("the paper", "a rule", "another page", "a review")
+NOT_LOOKED_UP = ("the paper", "a rule", "another page", "a review", "an example")
+VERSION = r"\b(?:Python|[Tt]orch|PyTorch|diffusers)\s+\d[\d.]*(?:(?:,| or| and| to)\s+\d[\d.]*)*"
 ONE = r"[-+]?\d*\.?\d+"
 INTERVAL = rf"({ONE})( %)? \((?:95 % interval )?({ONE})(?: %)? (?:\.\.|to) ({ONE})(?: %)?"
 NUMBER = rf"(?<![\w.]){ONE}(?: %)?(?![\w.]*\w)"
@@ -177,6 +178,7 @@ def has_digits(number: str) -> bool:
 
 
 def plain(text: str) -> str:
-    """Without code, links' targets and the name of an interval."""
+    """Without code, the targets of links, versions and the name of an interval."""
     text = re.sub(r"```.*?```|`[^`]*`|\]\([^)]*\)|<!--.*?-->|\b\d{4}\.\d{4,5}(v\d)?\b", "", text, flags=re.S)
+    text = re.sub(VERSION, "", text)
     return text.replace("95 % interval", "interval").replace("95 % intervals", "intervals")

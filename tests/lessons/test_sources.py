@@ -10,7 +10,7 @@ PAGE = """# A page
 
 ## Claim 1
 The IoU rises by +0.20 (+0.03 .. +0.37), to 0.60 on average (0.35 in the paper), in 75 % of the pictures.
-A 95 % interval does not need a source, and neither do `0.123`, version 2.5 and arXiv 2302.05543.
+A 95 % interval does not need a source, and neither do `0.123`, Python 3.10 or 3.11, guidance 2.5 and arXiv 2302.05543.
 
 ## Sources of the numbers
 
