@@ -5,8 +5,8 @@ A page ends with a section "Sources of the numbers", whose table names the sourc
     | where | number | record | which |
     |---|---|---|---|
     | Claim 19 | -0.007 (-0.028 .. +0.015) | claim_19_few_pictures | 500 minus 50, IoU |
-    | Claim 19 | 0.91, 0.89 | claim_19_few_pictures | endless > IoU, 50 > IoU |
-    | The map | 84 % | 08_ablations | pairs, half dropped > none > right colours |
+    | Claim 19 | 0.91, 0.90 | claim_19_few_pictures | endless > IoU ; 50 > IoU |
+    | The map | 84 % | claim_08_dropped_prompts | half dropped > none > right colours |
     | Claim 16 | 0.58, 0.35, 0.32 | the paper | Tab. 2 |
 
 ``where`` is a heading of the page, or its beginning; the number has to stand in the text below it, as it is printed in
@@ -14,8 +14,9 @@ the table. ``record`` is a file of lessons/results, without .json. ``which`` is 
 its numbers; "PATH minus PATH" is a difference, paired by training seed or by picture. A list stands for its mean.
 A number followed by two others in brackets is a mean and its 95 % interval: "0.39 (0.33 .. 0.45)", "0.39 (0.33 to
 0.45)" or "0.39 (95 % interval 0.33 to 0.45, 32 pictures)". A percent sign multiplies by 100. Several numbers may share
-a row; then each has its own ``which``, separated by " ; ". The records "the paper", "a rule", "an example", "a review" and
-"another page" are not looked up. A fifth column, which only CLAIMS.md has, tells which intervals decide the status of a claim.
+a row; then each has its own ``which``, separated by " ; ". The records "the paper", "a rule", "an example", "a review"
+and "another page" are not looked up. A fifth column, which only CLAIMS.md has, tells which intervals decide the status
+of a claim.
 
 ``complaints(path)`` also reports numbers that stand in the text and not in the table: all percentages, and all numbers
 with two digits or more after the point.
