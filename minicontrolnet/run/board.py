@@ -28,7 +28,8 @@ def board_command(args: argparse.Namespace) -> None:
     nets = {kind: load_control(kind, base, getattr(args, f"{kind}_weights")) for kind in CHANNELS}
     torch.set_num_threads(max(1, torch.get_num_threads() - 1))  # one core is left for the browser
     start = Asked(prompt=args.prompt, seed=args.seed, paper=paper)
-    board = Board(base, nets, start, args.port, weight_options(args), codespace_name(args.port))
+    board = Board(base, nets, start, args.port, weight_options(args))
+    board.hosts |= codespace_name(board.server_port)
     if args.port not in (0, board.server_port):
         print(f"Port {args.port} is in use, so the board takes port {board.server_port}.")
     print(f"The board is at {board.address}\nCtrl-C ends it.", flush=True)
@@ -82,4 +83,4 @@ def show_board(base: UNet | None = None, nets: dict[str, ControlNet] | None = No
 
     base = load_base() if base is None else base
     nets = {kind: load_control(kind, base) for kind in CHANNELS} if nets is None else nets
-    show(Board(base, nets, Asked(prompt=prompt, seed=seed), hosts=None), height, proxy)
+    show(Board(base, nets, Asked(prompt=prompt, seed=seed), any_host=True), height, proxy)

@@ -586,6 +586,12 @@ def test_the_command_says_that_a_port_is_in_use(started, running, capsys):
     assert f"is in use, so the board takes port {board.server_port}" in capsys.readouterr().out
 
 
+def test_a_codespace_calls_the_board_by_its_own_name(started, monkeypatch):
+    monkeypatch.setenv("CODESPACE_NAME", "fluffy")
+    board = started("--port", "0", "--no-browser")
+    assert board.hosts == {"127.0.0.1", "localhost", f"fluffy-{board.server_port}.app.github.dev"}
+
+
 # %% Notebooks
 
 
@@ -617,7 +623,7 @@ def test_a_notebook_shows_the_page(networks, monkeypatch, capsys, hub, proxy, so
 
 
 def test_behind_a_proxy_any_name_is_fine_but_the_token_is_needed(networks):
-    board = Board(*networks, hosts=None)
+    board = Board(*networks, any_host=True)
     thread = threading.Thread(target=board.serve_forever, daemon=True)
     thread.start()
     request = urllib.request.Request(board.address, headers={"Host": "colab.example"})

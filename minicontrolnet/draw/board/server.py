@@ -37,7 +37,7 @@ PAGE = Path(__file__).with_name("board.html")
 LESSONS = Path(__file__).parents[3] / "lessons"
 LARGEST_REQUEST, LARGEST_FILE = 2_000_000, 30_000_000  # bytes
 PORTS_TO_TRY = 20
-HERE = {"127.0.0.1", "localhost"}  # names by which a browser may call this machine
+HERE = {"127.0.0.1", "localhost"}
 HEADERS = {
     "Cache-Control": "no-store",
     "Referrer-Policy": "no-referrer",  # a link must not give the token away
@@ -48,11 +48,12 @@ HEADERS = {
 
 
 class Board(ThreadingHTTPServer):
-    """A server for one base and its ControlNets. ``address`` is where its page is.
+    """A server for one base and its ControlNets. Its page is at ``address``.
 
-    port: the first of the ports to try; 0 is any free port.
+    start: the prompt, the seed and the paper with which a page begins.
+    port: the first port to try, or 0 for any free port.
     options: words that the saved command needs, such as the names of other weights.
-    hosts: further names by which the page may be called, or None for any name, behind a proxy.
+    any_host: answer to any name, behind a proxy; the token alone then guards the board.
     """
 
     daemon_threads = True
@@ -61,10 +62,10 @@ class Board(ThreadingHTTPServer):
     request_queue_size = 64
 
     def __init__(self, base: UNet, nets: dict[str, ControlNet], start: Asked = Asked(), port: int = 0,
-                 options: Sequence[str] = (), hosts: set[str] | None = frozenset()):
+                 options: Sequence[str] = (), any_host: bool = False):
         self.base, self.nets = base, nets
         self.start, self.options = start, options
-        self.hosts = None if hosts is None else HERE | hosts
+        self.hosts = None if any_host else set(HERE)  # names by which a browser may call the board
         self.token = secrets.token_urlsafe(16)
         self.ended = False
         self.turns = Turns()
