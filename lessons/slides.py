@@ -36,7 +36,7 @@ from minicontrolnet import (Control, ControlNet, Paired, UNet, detect_edges, dif
                             load_base, load_control, mask_iou, mask_of, paired, palette,
                             paper_weights, sample, tokenize)
 from minicontrolnet.draw import figures
-from minicontrolnet.run.files import write_file
+from minicontrolnet.run.files import check_place, write_file
 from minicontrolnet.run.options import file_to_write, report_problems
 
 TITLE, TEXT, NOTE = 24, 20, 12  # points
@@ -490,6 +490,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true",
                         help="pictures of few sampling steps, in seconds")
     args = parser.parse_args(words)
+    check_place(args.out)  # now, and not after minutes of work
     write_file(args.out, as_pdf(args.quick))
     print(args.out)
 
