@@ -200,8 +200,7 @@ def _tone(sheet: Tensor) -> Tensor:
 def _strokes(tone: Tensor) -> Tensor:
     """Where the tone (1, 1, h, w) of a drawing is that of strokes."""
     # We compare with the paper near by: a photograph has shadows, a gradient of light, dark corners.
-    # The mean of 3x3 pixels is for noise, dithering, and the paper of a faint pencil.
-    contrast = _local_mean(tone, 3) - _local_mean(tone)
+    contrast = tone - _local_mean(tone)
     h, w = contrast.shape[2:]
     rim = min(WINDOW // 4, (min(h, w) - 1) // 2)  # here the window is cut off, so that a gradient looks like a stroke
     inside = contrast[..., rim : h - rim, rim : w - rim].flatten()
