@@ -71,7 +71,7 @@ def inverted(condition: Tensor) -> Tensor:
 class ReversedOrder(nn.Module):
     """Patient 6. The decoder reads its skips from deep to shallow, and so somebody hands them over.
 
-    Among maps of one shape no error tells that their order is wrong.
+    Among maps of one shape a wrong order raises no error.
     """
 
     def __init__(self, control: ControlNet):
@@ -90,7 +90,7 @@ class ReversedOrder(nn.Module):
 def other_base(base: UNet) -> UNet:
     """Patient 7 is used with this base. It generates the same pictures, with its channels in another order.
 
-    What a channel means is an accident of training, so two equally good bases differ in it. We need
+    The meaning of a channel is an accident of training, so two equally good bases differ in it. We need
     not train a second base to show that. The encoder passes its maps on with the channels in
     reversed order, and everything that reads these maps expects them so. Groups of channels stay
     together, because GroupNorm works on them.
