@@ -38,6 +38,7 @@ from minicontrolnet import (Batch, ControlNet, ShapeClassifier, Training, UNet, 
                             mask_iou, mask_of, off_palette, prompt_scores, sample, seeded)
 from minicontrolnet.draw import figures
 from minicontrolnet.measure.scores import HELD_OUT
+from minicontrolnet.training import learning_rate, moving_average
 
 SEEDS, STEPS, EVERY, PICTURES = range(10), 400, 20, 64
 
@@ -132,19 +133,41 @@ def train_one(record: Record, base: UNet, arm: str, seed: int, classifier: Shape
 def rises(numbers: dict) -> Findings:
     """Claim 9: when each arm's gap has risen by a tenth and by a half of its way, and how steeply.
 
-    The steepness is the power of time that rises from 10 to 50 % as fast. The weights are averaged and the rate has a
-    warm-up; claim_09_sudden_convergence.py has neither.
+    The steepness is the power of time that rises from 10 to 50 % as fast. "In effective steps" time is not the number
+    of steps but the sum of the rates, averaged as the weights are: a warm-up and an average delay the start of a curve,
+    and would make it look steeper. claim_09_sudden_convergence.py has neither.
     """
-    found = {}
+    found, passed = {}, effective_steps(STEPS)
     for arm in ARMS:
         gaps = [{step: values[seed] for step, values in numbers[arm]["gap"].items()} for seed in SEEDS]
         t10, t50 = ([reached(gap, share) for gap in gaps] for share in (0.1, 0.5))
         found[f"{arm}: step of a tenth"], found[f"{arm}: step of a half"] = t10, t50
         found[f"{arm}: steepness"] = [math.log(5) / math.log(late / early) for early, late in zip(t10, t50)]
-    found["steepness of zero convs minus 2"] = [value - 2 for value in found["zero convs: steepness"]]
+        found[f"{arm}: steepness in effective steps"] = [
+            math.log(5) / math.log(between(passed, late) / between(passed, early)) for early, late in zip(t10, t50)]
+    found["steepness of zero convs in effective steps, minus 2"] = [
+        value - 2 for value in found["zero convs: steepness in effective steps"]]
     found["wait of zero convs minus wait of N(0, 1/fan_in)"] = minus(
         found["zero convs: step of a tenth"], found["N(0, 1/fan_in): step of a tenth"])
     return found
+
+
+def effective_steps(steps: int) -> list[float]:
+    """For each step the sum of the rates so far, in units of the full rate, averaged as the weights are."""
+    passed, rates = [torch.zeros(1, dtype=torch.float64)], 0.0
+    for step in range(steps):
+        rates += learning_rate(step, steps)
+        now = torch.tensor([rates], dtype=torch.float64)
+        average = passed[-1].clone() if step else now.clone()
+        moving_average([average], [now], torch.tensor(step))
+        passed.append(average)
+    return [value.item() for value in passed]
+
+
+def between(values: list[float], place: float) -> float:
+    """The value at a place that need not be a whole number, on a straight line between its neighbours."""
+    i = min(int(place), len(values) - 2)
+    return values[i] + (place - i) * (values[i + 1] - values[i])
 
 
 def findings(numbers: dict) -> Findings:
