@@ -30,7 +30,7 @@ AT_ONCE = min(4, os.cpu_count() or 1)  # students that are checked at the same t
 LARGEST = 1 << 20  # bytes of a file of answers
 MEMORY = 4 << 30  # bytes that answers may use
 FILE = 100 << 20  # bytes of a file that they may write
-POINTS = {"02b": 2, "05a": 2, "06c": 2}  # all others 1: see "Marks" in lessons/README.md
+POINTS = {"02b": 2, "05a": 2, "06c": 2, "13b": 2, "13c": 2}  # all others 1: see "Marks" in lessons/TEACHING.md
 
 
 # %% One folder, checked by a process that an answer may end or fill
