@@ -424,15 +424,15 @@ def successors(live: Live) -> Figure:
 
 def claims(live: Live) -> Figure:
     text = (LESSONS / "CLAIMS.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| \[(\d+)\].*\| ([^|]+) \|$", text, re.MULTILINE)
+    rows = re.findall(r"^\| \[(\d+)\]\(#claim-\d+\) \| [^|]+ \| ([^|]+) \| [^|]+ \|$", text, re.MULTILINE)
     parts = [(number, *re.fullmatch(r"([a-z ]+?)(?: \((.+)\))?", part).groups())
              for number, cell in rows for part in cell.split("; ")]
     count = Counter(status for _, status, _ in parts)
     against = [f"{part or 'the whole'} ({number})" for number, status, part in parts
-               if status == "contradicted"]
+               if status == "contradicted in the toy"]
     figure, body = page(
         f"{len(rows)} claims of the paper, {len(parts)} parts:"
-        f" {count['reproduced']} reproduced, {count['contradicted']} contradicted",
+        f" {count['shown in the toy']} shown in the toy, {count['contradicted in the toy']} contradicted",
         *textwrap.wrap(f"Contradicted: {', '.join(against) or 'none'}.", 82)[:2],
         "A toy can show a mechanism, and fail to; it is no proof against the paper.",
         note="lessons/CLAIMS.md has the interval behind each status. Ask: which row"
