@@ -20,9 +20,6 @@ from minicontrolnet.run.weights import load_base, load_classifier, load_control
 from minicontrolnet.training import seeded
 from minicontrolnet.unet import UNet
 
-# These still test the old layout. Their owners port them, one after another.
-collect_ignore = ["lessons/test_chinese.py"]
-
 
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="run the slow tests, too")
