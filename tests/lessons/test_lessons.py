@@ -65,11 +65,11 @@ def quick_runs(request, tmp_path_factory):
 
 @pytest.mark.parametrize("name", SLOW)
 def test_a_lesson_runs_in_quick_mode(name, quick_runs):
-    """It asks, answers, gives no verdict, and leaves a figure that is marked as quick."""
+    """It asks, answers, gives no verdict but "none", and leaves a figure that is marked as quick."""
     output, error, folder = quick_runs[name]
     assert not error
     assert "PREDICT  " in output and output.index("PREDICT  ") < output.index("ANSWER   ")
-    assert "VERDICT  none" in output and output.count("VERDICT") == 1
+    assert output.count("VERDICT  none") == output.count("VERDICT") >= 1
     assert [path.name for path in folder.iterdir()] == ["outputs"]
     left = {path.name for path in (folder / "outputs").iterdir()}
     assert f"{name}_quick.png" in left and all("_quick" in name for name in left)

@@ -42,7 +42,7 @@ def test_each_slide_can_be_read(maker):
     slides = styled(lambda: list(maker.drawn(quick=True)))()
     assert len(slides) == len(maker.SLIDES) >= 12
     for slide, figure in zip(maker.SLIDES, slides):
-        figure.canvas.draw()
+        figure.draw_without_rendering()
         width, height = figure.canvas.get_width_height()
         for text in texts_of(figure):
             box = text.get_window_extent()
