@@ -7,6 +7,7 @@ import re
 
 import pytest
 import sources
+from test_claims import ROW, parts_of
 
 from conftest import LESSONS, ROOT
 
@@ -32,3 +33,42 @@ def test_every_lesson_and_file_is_named():
         assert f"(../{path.relative_to(ROOT).as_posix()})" in STUDENTS, path
     for path in LESSONS.glob("[0-9]*.py"):
         assert f"({path.name})" in STUDENTS, path
+
+
+# %% The map of claims
+
+STATUSES = {"exact": "精确成立", "shown in the toy": "玩具中成立", "contradicted in the toy": "玩具中相反",
+            "undecided": "未定", "departed": "有意改动", "not tested": "未检验"}
+
+
+def the_map(page, row):
+    """For each claim its status and its numbers, as they are printed."""
+    text = (LESSONS / page).read_text(encoding="utf-8")
+    return {int(number): (status, last) for number, _, status, last in re.findall(row, text, re.M)}
+
+
+ENGLISH = the_map("CLAIMS.md", ROW)
+CHINESE = the_map("CLAIMS.zh.md", ROW.replace(r"\(#claim", r"\(CLAIMS\.md#claim"))
+
+
+def numbers(text):
+    """All numbers, and percentages with their sign."""
+    return set(re.findall(r"[-+]?\d+(?:\.\d+)?%?", text.replace(" %", "%")))
+
+
+def test_both_maps_have_the_same_claims():
+    assert list(CHINESE) == list(ENGLISH) == list(range(1, 22))
+
+
+@pytest.mark.parametrize("number", range(1, 22))
+def test_a_claim_has_the_same_statuses(number):
+    """All parts of it, in the same order. A status of several parts names each of them."""
+    expected = [STATUSES[status] for status in parts_of(ENGLISH[number][0]).values()]
+    parts = CHINESE[number][0].split("；")
+    assert [part.partition("（")[0] for part in parts] == expected
+    assert len(parts) == 1 or all(part.endswith("）") for part in parts)
+
+
+@pytest.mark.parametrize("number", range(1, 22))
+def test_a_claim_has_the_same_numbers(number):
+    assert numbers(CHINESE[number][1]) == numbers(ENGLISH[number][1])
