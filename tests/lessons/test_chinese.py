@@ -8,11 +8,14 @@ import re
 import pytest
 import sources
 from test_claims import ROW, parts_of
+from test_pages import TEACHERS as ENGLISH_TEACHERS
+from test_pages import rows, section
 
 from conftest import LESSONS, ROOT
 
 PAGES = {path.name: path.read_text(encoding="utf-8") for path in sorted(LESSONS.glob("*.zh.md"))}
 STUDENTS = PAGES["README.zh.md"]
+TEACHERS = PAGES["TEACHING.zh.md"]
 
 
 def in_the_form_of_english_pages(text):
@@ -72,3 +75,30 @@ def test_a_claim_has_the_same_statuses(number):
 @pytest.mark.parametrize("number", range(1, 22))
 def test_a_claim_has_the_same_numbers(number):
     assert numbers(CHINESE[number][1]) == numbers(ENGLISH[number][1])
+
+
+# %% The page for teachers
+
+
+@pytest.mark.parametrize("minutes", [45, 90])
+def test_a_plan_has_the_minutes_of_the_english_one(minutes):
+    times = [row[0] for row in rows(section(TEACHERS, f"### {minutes} 分钟"))]
+    assert times == [row[0] for row in rows(section(ENGLISH_TEACHERS, f"### {minutes} minutes"))]
+
+
+def test_each_lesson_has_a_question_an_answer_and_beliefs():
+    """A belief names an exercise that the English page names for the same lesson."""
+    headings = re.findall(r"^### \d\d .+$", section(TEACHERS, "## 逐课讨论"), re.M)
+    assert [heading[4:6] for heading in headings] == [f"{number:02}" for number in range(14)]
+    for heading in headings:
+        text = section(TEACHERS, heading)
+        english, = re.findall(rf"^### {heading[4:6]} [A-Z].*$", ENGLISH_TEACHERS, re.M)
+        assert "**问：**" in text and "**答：**" in text and re.search("^- “", text, re.M), heading
+        ids = re.findall(r"（(\d\d[a-d])）", text)
+        assert set(ids) <= set(re.findall(r"\d\d[a-d]", section(ENGLISH_TEACHERS, english))), heading
+
+
+def test_the_marks_name_the_same_exercises():
+    marks, = re.findall(r"每道练习 1 分，(.+?)各 2 分", TEACHERS)
+    english, = re.findall(r"gives one point, and (.+?) give two", " ".join(ENGLISH_TEACHERS.split()))
+    assert re.findall(r"\d\d[a-d]", marks) == re.findall(r"\d\d[a-d]", english)
