@@ -1,6 +1,6 @@
 """The Chinese pages: their numbers are those of the records or of the English pages, and nothing is left out.
 
-test_pages.py follows their links and tries their commands, as it does for every page.
+test_pages.py follows their links, as it does for every page.
 """
 
 import re
@@ -9,7 +9,7 @@ import pytest
 import sources
 from test_claims import ROW, parts_of
 from test_pages import TEACHERS as ENGLISH_TEACHERS
-from test_pages import rows, section
+from test_pages import COMMANDS, commands, rows, section
 
 from conftest import LESSONS, ROOT
 
@@ -36,6 +36,12 @@ def test_every_lesson_and_file_is_named():
         assert f"(../{path.relative_to(ROOT).as_posix()})" in STUDENTS, path
     for path in LESSONS.glob("[0-9]*.py"):
         assert f"({path.name})" in STUDENTS, path
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_is_one_of_the_english_pages(page):
+    """Where test_pages.py tries it."""
+    assert set(commands(PAGES[page])) <= set(COMMANDS)
 
 
 # %% The map of claims
