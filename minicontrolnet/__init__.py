@@ -2,8 +2,8 @@
 
 Read the files in this order: shapes, conditions, diffusion, unet, controlnet, sampling, training.
 They are the paper. ``measure``, ``draw`` and ``run`` hold everything else. The names below can be
-imported from here; those of ``draw`` are loaded when they are first used, because they need
-torchvision, which takes longer to import than all the rest.
+imported from here. Those of ``draw`` are loaded when they are first used: they need torchvision,
+which takes longer to import than all the rest.
 """
 
 import signal

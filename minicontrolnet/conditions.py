@@ -57,8 +57,8 @@ def detect_edges(images: Tensor, low: float = 0.15, high: float = 0.3) -> Tensor
     """Detect the edges of any pictures (b, 3, h, w) in [0, 1] as Canny (1986) does. Returns (b, 1, h, w), 0 or 1.
 
     ``low`` and ``high`` are the two thresholds, as shares of each picture's steepest gradient.
-    The gradient is taken in the colour channel where it is largest: red and purple are about
-    equally bright, so an outline between them would be lost in a grey picture.
+    The gradient is taken in the colour channel where it is largest. Red and purple are about
+    equally bright, so a grey picture would lose an outline between them.
     """
     check_images("the images", images)
     gx, gy = _gradient(_blur(images))

@@ -27,9 +27,10 @@ def zero_conv(c: int) -> nn.Conv2d:
 
 
 class ConditionEncoder(nn.Module):
-    """E of Eq. 4: it maps the condition from image space to the UNet's grid of patches.
+    """E of Eq. 4 maps the condition from image space to the UNet's grid of patches.
 
-    condition (b, c_in, 64, 64) in [0, 1] -> features (b, c_out, 16, 16), which are 0 before training.
+    It turns a condition (b, c_in, 64, 64) in [0, 1] into features (b, c_out, 16, 16). Before training
+    they are 0.
     """
 
     def __init__(self, c_in: int, c_out: int):
@@ -83,9 +84,9 @@ class ControlNet(nn.Module):
 def zero_conv_gradients(x: Tensor, weight: Tensor, upstream: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of a 1x1 convolution y = W x + b, by hand: dW (o, i), db (o,), dx (b, i, h, w).
 
-    x (b, i, h, w), weight (o, i), upstream = dL/dy (b, o, h, w). Where W is 0, dx is 0 but dW is
-    not. So a zero convolution can learn, and until it has learned it passes no gradient on to the
-    layers below (the supplement of the paper, and the FAQ of the authors' code).
+    The arguments are x (b, i, h, w), weight (o, i) and upstream = dL/dy (b, o, h, w). Where W is 0,
+    dx is 0 but dW is not. So a zero convolution can learn. Until it has learned, it passes no gradient
+    on to the layers below. (See the supplement of the paper, and the FAQ of the authors' code.)
     """
     dw = torch.einsum("bohw, bihw -> oi", upstream, x)
     db = upstream.sum((0, 2, 3))

@@ -1,4 +1,4 @@
-"""What the lessons share: options, predictions, tables, result files and figures.
+"""The parts that lessons share: options, predictions, tables, records and figures.
 
 Importing this package also makes ``import minicontrolnet`` work from a plain clone.
 """
