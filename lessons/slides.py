@@ -1,8 +1,8 @@
 """Slides for a lecture: python lessons/slides.py [--out outputs/slides.pdf] [--quick]
 
-Sixteen pages of 16:9. Every number is read from results or CLAIMS.md, or measured here;
-titles follow the verdicts. The small line below each page is for the speaker: which
-lesson to run, what to ask.
+There are fifteen pages of 16:9. Every number is read from a record in lessons/results or from
+CLAIMS.md, or it is measured while the slides are made. The small line below each page is for the
+speaker. It says which lesson to run, and what to ask the class.
 """
 
 import argparse
@@ -19,10 +19,9 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).parent))
 import matplotlib
 import torch
-import torch.nn.functional as F
 from lesson import LESSONS, load_pictures, load_results
 from lesson.diagram import architecture
-from lesson.results import RESULTS
+from lesson.results import finding
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure, SubFigure
@@ -31,19 +30,18 @@ from tqdm import tqdm
 
 from exercises.checking import EXERCISES
 from minicontrolnet import (Control, ControlNet, Paired, UNet, detect_edges, difference, held_out,
-                            load_base, load_control, mask_iou, mask_of, paired, palette,
+                            load_base, load_control, mask_iou, mask_of, palette, palette_error,
                             paper_weights, sample, tokenize)
 from minicontrolnet.draw import figures
 from minicontrolnet.run.files import check_place, write_file
 from minicontrolnet.run.options import file_to_write, report_problems
 
 TITLE, TEXT, NOTE = 24, 20, 12  # points
-FIGURE_8, GUIDANCE_RECORD = "claims_13_14_16_17_figure_8", "claims_10_11_guidance"
 STYLE = {"xtick.labelsize": 18, "ytick.labelsize": 18, "legend.fontsize": 18}
 
 
 class Live(NamedTuple):
-    """What pictures are drawn with: 8 held-out pictures, their outlines and noise."""
+    """Eight held-out pictures with their outlines and noise, and the networks that generate from them."""
 
     base: UNet
     edge: ControlNet
@@ -57,33 +55,34 @@ class Live(NamedTuple):
 
 
 def page(title: str, *lines: str, note: str) -> tuple[Figure, SubFigure]:
-    """A slide with its title, at most three lines, a note; and what is left."""
-    title = textwrap.fill(title, 62)
-    lines = [part for line in lines for part in textwrap.wrap(line, 86)]
+    """A slide with its title, at most three lines of text, and a note. Returns it with its empty middle."""
+    title = textwrap.fill(title, 57)
+    wrapped = [part for line in lines for part in textwrap.wrap(line, 86)]
     figure = Figure(figsize=(12.8, 7.2))
     figure.get_layout_engine().set(w_pad=0.2)  # inches
-    top = 0.2 + 0.42 * (title.count("\n") + 1) + 0.38 * len(lines)  # inches
+    top = 0.2 + 0.42 * (title.count("\n") + 1) + 0.38 * len(wrapped)  # inches
     head, body, foot = figure.subfigures(3, 1, height_ratios=[top, 6.9 - top, 0.3])
     head.text(0.03, 1 - 0.15 / top, title, size=TITLE, weight="bold", va="top")
-    head.text(0.03, 0, "\n".join(lines), size=TEXT, va="bottom", linespacing=1.25)
+    head.text(0.03, 0, "\n".join(wrapped), size=TEXT, va="bottom", linespacing=1.25)
     foot.text(0.03, 0.5, note, size=NOTE, color="0.5", va="center")
     return figure, body
 
 
-def numbers_of(name: str) -> dict:
-    """The numbers of a record: "07" for a lesson's own, or the name of an experiment."""
-    name, = (path.stem for path in RESULTS.glob(f"{name}*.json"))
-    return load_results(name)["numbers"]
+def numbers_of(record: str) -> dict:
+    return load_results(record)["numbers"]
 
 
-def finding(record: str, name: str) -> Paired:
-    """The interval of what an experiment found."""
-    return paired(load_results(record)["findings"][name])
+def phrase(interval: Paired, above: str, below: str, unclear: str) -> str:
+    """One of three phrases: the interval is above 0, below 0, or it contains 0."""
+    return {"confirmed": above, "contradicted": below, "undecided": unclear}[interval.verdict]
 
 
-def tell(it: Paired, yes: str, no: str, unclear: str) -> str:
-    """What a difference says, as one of three phrases."""
-    return {"confirmed": yes, "contradicted": no, "undecided": unclear}[it.verdict]
+def dots(axes: Axes, scores: dict[str, list[float]]) -> None:
+    """A row for each name, from the top; a dot for each training seed."""
+    for i, values in enumerate(scores.values()):
+        axes.plot(values, [-i] * len(values), "o", ms=12, alpha=0.6, color=f"C{i}")
+    axes.set_yticks([-i for i in range(len(scores))], scores)
+    axes.margins(y=0.15)
 
 
 # %% What it is
@@ -93,177 +92,139 @@ def cover(live: Live) -> Figure:
     figure, body = page(
         "ControlNet: a picture says what words cannot",
         "L. Zhang, A. Rao, M. Agrawala, ICCV 2023, arXiv 2302.05543",
-        "Here as a small program, in a world of one shape a picture",
-        note="python lessons/00_check.py; then python -m minicontrolnet board")
-    drawn = sample(live.base, live.prompt, live.noise, [Control(live.edge, live.edges)],
-                   steps=live.steps)
-    rows = torch.cat([live.edges[:6].expand(-1, 3, -1, -1), drawn[:6]])
+        "Here it is a small program, in a world with one shape in each picture.",
+        note="Run lessons/00_check.py, and then python -m minicontrolnet board.")
+    controlled = sample(live.base, live.prompt, live.noise, [Control(live.edge, live.edges)],
+                        steps=live.steps)
+    rows = torch.cat([live.edges[:6].expand(-1, 3, -1, -1), controlled[:6]])
     figures.show(body.subplots(), rows, 6, below=figures.captions(live.prompt[:6]),
-                 left=["outline", "drawn"])
+                 left=["outline", "generated"])
     return figure
 
 
 def problem(live: Live) -> Figure:
     star = int((live.prompt[:, 1] == tokenize(["star"])[0, 1]).nonzero()[0])
-    words, edges = "red star on blue", live.edges[[star]].expand_as(live.edges)
-    rows = [sample(live.base, words, live.noise, controls, steps=live.steps)
-            for controls in ([], [Control(live.edge, edges)])]
+    words = "red star on blue"
+    edges = live.edges[[star]].expand_as(live.edges)
     mask = live.masks[[star]].expand_as(live.masks)
-    iou = [mask_iou(mask_of(images), mask).mean() for images in rows]
+    free = sample(live.base, words, live.noise, steps=live.steps)
+    controlled = sample(live.base, words, live.noise, [Control(live.edge, edges)], steps=live.steps)
+    iou = [mask_iou(mask_of(images), mask).mean() for images in (free, controlled)]
     figure, body = page(
-        f'"{words}": eight noises, eight poses. With one outline, one pose',
-        "No word fixes place, size and tilt: the noise chooses them.",
-        f"Mask IoU with the outline: {iou[0]:.2f} by words alone, {iou[1]:.2f} with it"
-        f" (n = {len(edges)}).",
-        note="python lessons/01_ddpm.py. Ask: which longer prompt would fix the pose?")
-    rows[1] = figures.outlined(rows[1], edges, 4)
-    figures.show(body.subplots(), torch.cat([figures.enlarge(rows[0], 4), rows[1]]), 8,
-                 left=["words", "and an\noutline"])
+        f'"{words}" has eight poses for eight noises, and one outline fixes the pose',
+        "No word says where the star is, how large it is or how it is tilted.",
+        f"By words alone the IoU with the outline is {iou[0]:.2f}, and with the outline it is {iou[1]:.2f}.",
+        note="Run lessons/01_ddpm.py. Ask: which longer prompt would fix the pose?")
+    rows = torch.cat([figures.enlarge(free, 4), figures.outlined(controlled, edges, 4)])
+    figures.show(body.subplots(), rows, 8, left=["words", "and an\noutline"])
     return figure
 
 
 def diagram(live: Live) -> Figure:
-    title = "{} outputs of the copy are added to the locked base's {} skips and middle"
+    title = "We add {} outputs of the copy to the locked base's {} skips and middle block"
     figure = architecture(live.base, live.edge, title=title)
-    figure.text(0.01, 0.035, "python lessons/02_locking.py\nRead controlnet.py aloud",
+    figure.text(0.01, 0.035, "Run lessons/02_locking.py.\nRead controlnet.py aloud.",
                 size=NOTE, color="0.5", va="center")
     return figure
 
 
 def locking(live: Live) -> Figure:
-    record = numbers_of("02")
-    arms, costs = record["asked for what is new"], record["costs"]["ControlNet, locked"]
-    colours = {arm: own["right colours"] for arm, own in arms.items()}
-    iou = {arm: own["IoU with the outline"] for arm, own in arms.items()}
+    record = numbers_of("few_pictures_of_four_colours")
+    names = {"ControlNet": "locked", "base trained": "fine-tuned", "from scratch": "from scratch"}
+    colours = {arm: record[arm]["new colours"]["right colours"] for arm in names}
+    iou = {arm: fmean(record[arm]["new colours"]["IoU"]) for arm in names}
     figure, body = page(
-        f"Trained itself, the base paints {colours['trained itself']:.0%} of the new"
-        f" colours right; locked, with a copy, {colours['locked + copy']:.0%}",
-        "Both learn from 100 pictures in four colours; the other four are asked for."
-        f" New shapes, too; one seed. IoU: before {iou['before']:.2f}, itself"
-        f" {iou['trained itself']:.2f}, copy {iou['locked + copy']:.2f}.",
-        f"A locked step has {costs[0]:.2f} of the base's own arithmetic, {costs[2]:.2f}"
-        " of its memory.",
-        note="python lessons/02_locking.py. Ask: what does an exact 0 buy that a small"
-             " learning rate does not?")
-    ax = body.subplots()
-    for shift, what in enumerate(("IoU with the outline", "right colours")):
-        at = [i + 0.36 * shift for i in range(len(arms))]
-        bars = ax.barh(at, [own[what] for own in arms.values()], 0.34, label=what)
-        ax.bar_label(bars, fmt="{:.2f}", padding=6, size=18)
-    ax.set_yticks([i + 0.18 for i in range(len(arms))], arms)
-    ax.set(xlim=(0, 1.1), xlabel="share of pictures asked for what is new")
-    ax.legend(ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1), reverse=True)
+        f"From 100 pictures in four colours, the fine-tuned base keeps {fmean(colours['base trained']):.0%}"
+        f" of the other colours, and the locked base {fmean(colours['ControlNet']):.0%}",
+        f"The IoU with the outline is {iou['base trained']:.2f} for the fine-tuned base and"
+        f" {iou['ControlNet']:.2f} with the copy.",
+        "How much fine-tuning forgets depends on the learning rate and the steps.",
+        note="Run lessons/02_locking.py, which compares the two where they follow equally well."
+             " Ask: what does an exact guarantee give us?")
+    left, right = body.subplots(1, 2, width_ratios=[1, 1])
+    pictures = load_pictures("few_pictures_of_four_colours", 256).unflatten(0, (len(record), -1))
+    rows = [pictures[list(record).index(arm)] for arm in names]
+    figures.show(left, torch.cat(rows), len(rows[0]), below=["seen", "new", "new", "new\nshape"],
+                 left=[name.replace(" ", "\n") for name in names.values()])
+    dots(right, {name: colours[arm] for arm, name in names.items()})
+    right.set(xlim=(-0.05, 1.05), xlabel="right colours, one dot per seed")
     return figure
 
 
 def zero_conv(live: Live) -> Figure:
-    norms = numbers_of("03")["gradient norms"]
-    text = lambda x: "None" if x is None else f"{x:.0e}" if x else "0"
-    first = {name: next((i for i, x in enumerate(row) if x), None)
-             for name, row in norms.items()}
-    order = sorted({i for i in first.values() if i is not None})
+    norms = numbers_of("03_zero_conv")["gradient norms"]
     figure, body = page(
-        "Weights of zero learn: their gradient holds the input, not the weight",
-        f"They wake at backward pass {', '.join(map(str, order))}: the outputs first;"
-        " the locked base never.",
-        note="python lessons/03_zero_conv.py. Ask: two zero convs in a row never learn;"
-             " why do these?")
+        "Weights of zero can learn, because their gradient contains the input and not the weight",
+        "The outputs get the first gradient, then the copy, and then the condition encoder."
+        " The locked base never gets one.",
+        note="Run lessons/03_zero_conv.py. Ask: two zero convolutions in a row never learn. Why do these learn?")
     left, right = body.subplots(1, 2, width_ratios=[2, 3])
     left.axis("off")
     formulas = ("$y = W x + b$,  $W = 0$,  $b = 0$", "$dL/dW = g\\, x^T$  is not 0",
-                "$dL/db = \\Sigma\\, g$  is not 0", "$dL/dx = W^T g$  is 0",
-                "with  $g = dL/dy$")
+                "$dL/db = \\Sigma\\, g$  is not 0", "$dL/dx = W^T g$  is 0", "with  $g = dL/dy$")
     left.text(0, 0.5, "\n\n".join(formulas), size=24, va="center")
-    figures.heat(right, norms, {name: [*map(text, row)] for name, row in norms.items()})
+    figures.heat(right, norms, {name: list(map(rounded, row)) for name, row in norms.items()})
     right.set_yticks(range(len(norms)), [textwrap.fill(name, 14) for name in norms])
-    right.set_xlabel("backward pass")
-    right.set_title("norm of the gradient")
+    right.set_xlabel("training step")
+    right.set_title("size of the gradient")
     return figure
 
 
-def encoder(live: Live) -> Figure:
-    arms = numbers_of("claim_06_condition_encoder")
-    rest = list(arms)[1:]
-    more = {arm: difference(arms["learned"]["F1"], arms[arm]["F1"]) for arm in rest}
-    say = lambda verdict: ", ".join(arm for arm in rest
-                                    if more[arm].verdict == verdict) or "none"
-    figure, body = page(
-        tell(more["average"], "An average of patches forgets where the line runs; a"
-             " learned encoder does not", "An average of patches is enough here",
-             "A learned encoder is not told apart from an average of patches"),
-        f"The learned encoder follows better than: {say('confirmed')}.",
-        f"Not told apart from it: {say('undecided')}. Better than it:"
-        f" {say('contradicted')}.",
-        note="python lessons/04_condition_encoder.py. An early difference says how"
-             " soon, not how well in the end.")
-    left, right = body.subplots(1, 2, width_ratios=[4, 3])
-    edges = live.edges[:2]
-    maps = [edges, F.avg_pool2d(edges, 4), edges[:, :, ::4, ::4]]
-    tiles = [figures.enlarge(x, 256 // x.shape[-1]) for x in maps]
-    figures.show(left, torch.stack(tiles, 1).flatten(0, 1), 3,
-                 below=["64 x 64", "average", "every\nfourth"])
-    dots(right, {arm: own["F1"] for arm, own in arms.items()})
-    right.set(xlabel="edge F1, a dot a seed", xlim=(0, 1.05))
-    return figure
-
-
-def dots(ax: Axes, scores: dict[str, list[float]]) -> None:
-    """A row for each name, from above; a dot for each seed."""
-    for i, values in enumerate(scores.values()):
-        ax.plot(values, [-i] * len(values), "o", ms=12, alpha=0.6, color=f"C{i}")
-    ax.set_yticks([-i for i in range(len(scores))], scores)
-    ax.margins(y=0.15)
+def rounded(norm: float | None) -> str:
+    """The size of a gradient to one digit; None means that no gradient was computed."""
+    if not norm:
+        return str(norm).replace("0.0", "0")
+    return f"{norm:.0e}"
 
 
 # %% How it learns
 
 
-def training(live: Live) -> Figure:
-    iou = {name: fmean(each) for name, each in numbers_of("05")["IoU"].items()}
-    pairs = [numbers_of("claim_08_dropped_prompts")[f"{arm} dropped"]["none"]["right colours"]
-             for arm in ("half", "none")]
-    learned = tell(difference(*pairs), "It learns to.", "It learns less than without.",
-                   "Whether it must is undecided.")
+def dropped_prompts(live: Live) -> Figure:
+    record = load_results("claim_08_dropped_prompts")
+    right = {arm: record["numbers"][f"{arm} dropped"]["none"]["right colours"] for arm in ("half", "none")}
+    learned = phrase(difference(right["half"], right["none"]), "so the copy learns to read the outline",
+                     "but the copy learns less from it", "and whether this helps is undecided")
     figure, body = page(
-        "Half of the prompts are emptied: the copy has to read the outline",
-        f"{learned} Where each shape has colours of its own, right ones without a word:"
-        f" half dropped {fmean(pairs[0]):.0%}, none dropped {fmean(pairs[1]):.0%}.",
-        f"After 200 steps, mask IoU: {iou['right prompt']:.2f} with words,"
-        f" {iou['empty prompt']:.2f} without; untrained {iou['step 0']:.2f}.",
-        note="python lessons/05_edge_control.py, 08_ablations.py. Ask: what is the loss"
-             " mostly made of?")
-    left, right = body.subplots(1, 2, width_ratios=[2, 3])
+        f"Half of the training prompts are empty, {learned}",
+        "In a world where each shape has its own colours, we then generate without words.",
+        f"The colours are right in {fmean(right['half']):.0%} of the pictures, and without empty prompts"
+        f" in {fmean(right['none']):.0%}.",
+        note="Run lessons/05_edge_control.py, and show lessons/08_ablations.py. Ask: what is the loss mostly made of?")
+    left, right_axes = body.subplots(1, 2, width_ratios=[2, 3])
     left.axis("off")
-    left.text(0, 0.5, "Eq. 5, on noisy $z_t$, time $t$,\nprompt $c_t$, outline $c_f$:"
+    left.text(0, 0.5, "Eq. 5, with noisy $z_t$, time $t$,\nprompt $c_t$ and outline $c_f$:"
               "\n\n$\\|\\epsilon - \\epsilon_\\theta(z_t, t, c_t, c_f)\\|^2$\n\n"
-              "$c_t$ is empty half of the time", size=22, va="center")
+              "Half of the time $c_t$ is empty.", size=22, va="center")
     rows = [live.edges[:4].expand(-1, 3, -1, -1)]
-    rows += [sample(live.base, prompt, live.noise[:4], [Control(live.edge, live.edges[:4])],
-                    steps=live.steps) for prompt in (live.prompt[:4], "")]
-    figures.show(right, torch.cat(rows), 4, left=["outline", "words", "no words"],
+    for prompt in (live.prompt[:4], ""):
+        rows.append(sample(live.base, prompt, live.noise[:4], [Control(live.edge, live.edges[:4])],
+                           steps=live.steps))
+    figures.show(right_axes, torch.cat(rows), 4, left=["outline", "words", "no words"],
                  below=figures.captions(live.prompt[:4], lines=3))
     return figure
 
 
 def convergence(live: Live) -> Figure:
-    gaps = numbers_of(FIGURE_8)["zero convs"]["gap"]
-    wait, half, steep = (finding(FIGURE_8, f"zero convs: {what}").mean
-                         for what in ("step of a tenth", "step of a half", "steepness in effective steps"))
-    sudden = finding(FIGURE_8, "steepness of zero convs in effective steps, minus 2")
-    figure, body = page(
-        tell(sudden, f"Sudden convergence: {wait:.0f} steps for a tenth of the rise, and"
-             f" {half - wait:.0f} more for half of it",
-             "Outlines are followed step by step", "Sudden or gradual: undecided"),
-        "The shuffle gap: how much larger the loss is with a neighbour's outline. Ten seeds.",
-        f"It rises like the {steep:.1f}th power of time; a parabola has 2. We can describe it, and do"
-        " not know why.",
-        note="python lessons/05_edge_control.py, 45 s; start it, vote, then show this.")
+    record = load_results("claims_13_14_16_17_figure_8")
+    gaps = record["numbers"]["zero convs"]["gap"]
     steps = [int(step) for step in gaps]
-    for ax, scale in zip(body.subplots(1, 2), ("linear", "log")):
-        for values in zip(*gaps.values()):
-            ax.plot(steps, [value if value > 0 or scale == "linear" else float("nan") for value in values],
-                    color="C0", alpha=0.5)
-        ax.set(xlabel="training step", yscale=scale, title=f"{scale} scale")
+    seeds = range(len(gaps["0"]))
+    tenth, half = (finding(record, f"zero convs: step of a {share}").mean for share in ("tenth", "half"))
+    sudden = phrase(finding(record, "steepness of zero convs in effective steps, minus 2"), "The gap rises suddenly",
+                    "The gap rises gradually", "Whether the gap rises suddenly is undecided")
+    figure, body = page(
+        f"{sudden}: it needs {tenth:.0f} steps for a tenth of its rise, and {half - tenth:.0f} more for half of it",
+        "The gap is the loss with another picture's outline minus the loss with the own one.",
+        "On a linear scale we see a jump. On a log scale the gap grows long before.",
+        note="Start lessons/05_edge_control.py, take a vote, and then show this slide."
+             " Ask: why do we not look at the loss of the batches?")
+    for axes, scale in zip(body.subplots(1, 2), ("linear", "log")):
+        for seed in seeds:
+            shown = [(step, values[seed]) for step, values in zip(steps, gaps.values())
+                     if scale == "linear" or values[seed] > 1e-7]
+            axes.plot(*zip(*shown), color="C0", alpha=0.4, lw=2)
+        axes.set(xlabel="training step", yscale=scale, title=f"{scale} scale, one line per seed")
     body.axes[0].set_ylabel("shuffle gap")
     return figure
 
@@ -272,59 +233,63 @@ def convergence(live: Live) -> Figure:
 
 
 def guidance(live: Live) -> Figure:
-    record = numbers_of(GUIDANCE_RECORD)
-
-    def share(arm: str, scale: int) -> str:
-        return f"{fmean(record[f'{arm}, guidance {scale}, 20 steps']['off palette'][0]):.0%}"
-
-    harm = {scale: finding(GUIDANCE_RECORD, f"harm, guidance {scale}, 20 steps") for scale in (9, 30)}
+    record = load_results("claims_10_11_guidance")
+    off = {name: fmean(flat(values["off palette"])) for name, values in record["numbers"].items()}
+    scales = [1, 2.5, 4, 6, 9, 12, 16, 23, 30]
+    harm = finding(record, "harm, guidance 9, 20 steps")
+    at_9 = phrase(harm, "guidance does harm", "guidance does good", "harm is undecided")
+    at_30 = off["one branch, guidance 30, 20 steps"]
+    both = off["both branches, guidance 1, 20 steps"]
     figure, body = page(
-        "No prompt, control in one branch: at guidance 30 "
-        + tell(harm[30], "it oversaturates colours", "colours are cleaner", "the harm is undecided")
-        + f" ({share('one branch', 30)} of the pixels)",
-        f"At guidance 9 the harm is {tell(harm[9], 'there', 'the other way', 'undecided')}: {harm[9]} of the pixels."
-        " In both branches guidance changes nothing, exactly.",
-        f"The paper's weights as printed: {share('paper, 1 to 8', 30)} at guidance 30. Divided by 8:"
-        f" {share('paper / 8', 30)}.",
-        note="python lessons/06_cfg_weighting.py. Ask: what else than weights would lessen the harm?")
-    paper = paper_weights()
-    arms = {"both branches": (True, 1.0), "one branch": (False, 1.0),
-            "paper, 1 to 8": (False, paper),
-            "paper / 8": (False, [weight / 8 for weight in paper])}
-    n, columns = 3, [figures.enlarge(live.edges[:3], 4)]
-    for in_both, weights in arms.values():
-        drawn = sample(live.base, "", live.noise[:n],
-                       [Control(live.edge, live.edges[:n], weights)], 30, live.steps, in_both=in_both)
-        columns.append(figures.outlined(drawn, live.edges[:n], 4))
-    figures.show(body.subplots(), torch.stack(columns, 1).flatten(0, 1), len(columns),
-                 below=["outline", *(arm.replace(" ", "\n", 1) for arm in arms)])
+        f"With control in one branch, {at_9} at guidance 9, and at 30 it oversaturates {at_30:.0%} of the pixels",
+        f"There is no prompt. With control in both branches, guidance changes nothing: {both:.0%}.",
+        "As printed, the paper's weights do more harm at large scales. Divided by 8, they help.",
+        note="Run lessons/06_cfg_weighting.py. Ask: how else could we avoid oversaturated colours?")
+    left, right = body.subplots(1, 2, width_ratios=[3, 4])
+    names = {"one branch": "unweighted", "paper, 1 to 8": "paper's weights", "paper / 8": "divided by 8"}
+    for arm, name in names.items():
+        shares = [off[f"{arm}, guidance {scale}, 20 steps"] for scale in scales]
+        left.plot(scales, [100 * share for share in shares], "o-", label=name)
+    left.axhline(100 * both, color="0.6", ls="--", label="both branches")
+    left.set(xlabel="guidance scale", ylabel="oversaturated pixels in %", ylim=(0, None))
+    left.legend()
+    columns = [figures.enlarge(live.edges[:3], 4)]
+    weights = {"both\nbranches": None, "one\nbranch": 1.0, "paper's\nweights": paper_weights(),
+               "divided\nby 8": [weight / 8 for weight in paper_weights()]}
+    for scale in weights.values():
+        control = Control(live.edge, live.edges[:3], 1.0 if scale is None else scale)
+        images = sample(live.base, "", live.noise[:3], [control], 30, live.steps, in_both=scale is None)
+        columns.append(figures.outlined(images, live.edges[:3], 4))
+    figures.show(right, torch.stack(columns, 1).flatten(0, 1), len(columns), title="guidance 30",
+                 below=["outline", *weights])
     return figure
 
 
+def flat(values: list) -> list[float]:
+    """The numbers of a list, which may hold one list for each seed."""
+    return torch.tensor(values).flatten().tolist()
+
+
 def several(live: Live) -> Figure:
-    record = numbers_of("07")
-    means = {what: {way: fmean(each) for way, each in ways.items()}
-             for what, ways in record.items() if isinstance(ways, dict)}
-    error, iou = record["palette error"], record["IoU"]
-    gains = (difference(error["edge alone"], error["agreeing: sum"]),
-             difference(iou["agreeing: sum"], iou["agreeing: palette alone"]))
-    weakest = min(gains, key=lambda it: it.low)
+    colours = palette(live.images)
+    edge = Control(live.edge, live.edges)
+    wanted = Control(live.palette, colours)
+    pictures = {name: sample(live.base, "", live.noise, controls, steps=live.steps) for name, controls in
+                {"edges alone": [edge], "palette alone": [wanted], "sum": [edge, wanted]}.items()}
+    lines = []
+    for name, images in pictures.items():
+        iou = mask_iou(mask_of(images), live.masks).mean()
+        error = palette_error(images, colours).mean()
+        lines.append(f"{name}: IoU with the outline {iou:.2f}, palette error {error:.3f}")
     figure, body = page(
-        "Two ControlNets that never met: their sum " + tell(
-            weakest, "follows both", "does not follow both", "may not follow both"),
-        *(f"{name}: IoU with the outline {means['IoU'][way]:.2f}, palette error"
-          f" {means['palette error'][way]:.3f}" for name, way in
-          {"Edge alone": "edge alone", "Palette alone": "agreeing: palette alone",
-           "Sum": "agreeing: sum"}.items()),
-        note="python lessons/07_multi_control.py. Ask: where would a third one go?")
-    edges, colours, noise = live.edges[:3], palette(live.images[:3]), live.noise[:3]
-    pairs = [Control(live.edge, edges), Control(live.palette, colours)]
-    columns = [figures.enlarge(x, 4) for x in (edges, colours)]
-    for controls in ([pairs[0]], [pairs[1]], pairs):
-        drawn = sample(live.base, "", noise, controls, steps=live.steps)
-        columns.append(figures.outlined(drawn, edges, 4))
+        "To use two ControlNets, we add their outputs, and the sum follows both conditions", *lines,
+        note="Run lessons/07_multi_control.py, which also has conditions that disagree."
+             " Ask: where would a third ControlNet go?")
+    columns = [figures.enlarge(condition[:3], 4) for condition in (live.edges, colours)]
+    for images in pictures.values():
+        columns.append(figures.outlined(images[:3], live.edges[:3], 4))
     figures.show(body.subplots(), torch.stack(columns, 1).flatten(0, 1), len(columns),
-                 below=["edges", "palette", "edge\nalone", "palette\nalone", "sum"])
+                 below=["edges", "palette", "edges\nalone", "palette\nalone", "sum"])
     return figure
 
 
@@ -332,89 +297,63 @@ def several(live: Live) -> Figure:
 
 
 def ablations(live: Live) -> Figure:
-    record, kinds = numbers_of(FIGURE_8), ("none", "insufficient", "conflicting", "perfect")
-    arms = ("zero convs", "N(0, 1/fan_in)", "N(0, 0.02^2)", "lite")
-    over = {arm: difference(record["zero convs"]["none"]["IoU"], record[arm]["none"]["IoU"])
-            for arm in arms[1:]}
-    say = lambda it: tell(it, "worse", "better", "not told apart")
+    record = numbers_of("claims_13_14_16_17_figure_8")
+    names = {"zero convs": "zero convs", "N(0, 1/fan_in)": "large Gaussian", "N(0, 0.02^2)": "small Gaussian",
+             "lite": "lite"}
+    zero = record["zero convs"]["none"]["IoU"]
+    compared = {}
+    for arm in ("N(0, 1/fan_in)", "N(0, 0.02^2)", "lite"):
+        compared[arm] = difference(record[arm]["none"]["IoU"], zero)
+    words = {arm: phrase(interval, "better", "worse", "not distinguished") for arm, interval in compared.items()}
+    lines = []
+    for arm, interval in compared.items():
+        lines.append(f"{names[arm]} minus zero convs, IoU without a prompt: {interval}")
     figure, body = page(
-        "Against zero convs: large Gaussian convs are"
-        f" {say(over['N(0, 1/fan_in)'])}, lite is {say(over['lite'])}",
-        *(f"Zero convs minus {arm}, no prompt: IoU {it}"
-          for arm, it in over.items()),
-        note="python lessons/08_ablations.py (Fig. 8). Ask: what would one seed have"
-             " hidden?")
-    for ax, kind in zip(body.subplots(1, 4, sharey=True, sharex=True), kinds):
-        dots(ax, {arm: record[arm][kind]["IoU"] for arm in arms})
-        ax.set_title(f"prompt: {kind}")
-    body.supxlabel("mask IoU, a dot a training seed", size=18)
-    return figure
-
-
-def few_pictures(live: Live) -> Figure:
-    record = numbers_of("few_pictures_of_four_colours")
-    arms = list(record)
-    paint = {arm: fmean(record[arm]["new colours"]["right colours"]) for arm in arms}
-    own, itself = paint["ControlNet"], paint["base trained"]
-    figure, body = page(
-        f"From 100 pictures in four colours: ControlNet paints {own:.0%} of the other"
-        f" four right, the fine-tuned base {itself:.0%}",
-        "What the locked base knew, it still knows. The copy only has to learn"
-        " outlines. Three seeds, shapes that were seen, one rate.",
-        note="python lessons/08_ablations.py, lessons/02_locking.py. Ask: who would"
-             " collect a million pictures for one condition?")
-    left, right = body.subplots(1, 2, width_ratios=[5, 6])
-    pictures = load_pictures("few_pictures_of_four_colours", 256).unflatten(0, (len(record), -1))
-    shown = [arm for arm in arms if arm not in ("random copy", "lite")]
-    rows = [pictures[list(record).index(arm)] for arm in shown]
-    figures.show(left, torch.cat(rows), len(rows[0]),
-                 below=["seen", "new", "new", "new,\nshapes too"],
-                 left=[arm.replace(" ", "\n", 1) for arm in shown])
-    dots(right, {arm: record[arm]["new colours"]["right colours"] for arm in arms})
-    right.set(xlim=(-0.05, 1.05), xlabel="right colours, a dot a seed")
+        f"Compared with zero convolutions, large Gaussian ones are {words['N(0, 1/fan_in)']} and lite is"
+        f" {words['lite']}",
+        *lines, note="Show lessons/08_ablations.py (Fig. 8 of the paper). Ask: what would a single seed have hidden?")
+    kinds = ("none", "insufficient", "conflicting", "perfect")
+    for axes, kind in zip(body.subplots(1, 4, sharey=True, sharex=True), kinds):
+        dots(axes, {name: record[arm][kind]["IoU"] for arm, name in names.items()})
+        axes.set(title=kind, xticks=[0.8, 0.9])
+    body.supxlabel("IoU for four kinds of prompt, one dot per training seed", size=18)
     return figure
 
 
 def transfer(live: Live) -> Figure:
-    arms, ways = numbers_of("10"), ("no control", "as it is")
-    bases = {"A": "A itself", "A'": "a sibling", "B": "a stranger"}
-    iou = {base: [fmean(arms[f"{base}, {way}"]["IoU"]) for way in ways]
-           for base in bases}
-    gains = {bases[base]: after - before for base, (before, after) in iou.items()}
-    keeps = {who: gain / gains["A itself"] for who, gain in gains.items()}
-    pale = difference(arms["A', as it is"]["pale colours"],
-                 arms["A', no control"]["pale colours"])
+    record = load_results("claim_21_stranger")
+    arms = record["numbers"]
+    gains = {base: finding(record, f"{base}: control minus none, IoU") for base in "AB"}
     figure, body = page(
-        f"On another base, untrained: a sibling keeps {keeps['a sibling']:.0%} of the"
-        f" gain in IoU, a stranger {keeps['a stranger']:.0%}",
-        "The sibling was trained on from A, in pale; the stranger from another start.",
-        f"The sibling's pale style {tell(pale, 'gains', 'suffers', 'may suffer')}:"
-        f" right and pale, {pale}.",
-        note="python lessons/10_transfer.py. Ask: why should channel 17 mean the same"
-             " in two networks?")
-    pictures = load_pictures("10_transfer", 192).unflatten(0, (len(arms), -1))
-    at = {arm: i for i, arm in enumerate(arms)}
-    grid = [pictures[at[f"{base}, {way}"]][i] for way in ways for base in bases
-            for i in (1, 2)]
-    below = [text for base, who in bases.items()
-             for text in (who, "IoU {:.2f}\nto {:.2f}".format(*iou[base]))]
-    figures.show(body.subplots(), torch.stack(grid), 6, "", below, ["without", "with"])
+        f"On a base that it has never met, a ControlNet keeps {gains['B'].mean / gains['A'].mean:.0%} of its gain",
+        f"The IoU rises by {gains['A']} on its own base.",
+        f"It rises by {gains['B']} on a base that was trained from another start.",
+        "On a sibling, which was trained further from its own base, it keeps more (claim 21).",
+        note="Show lessons/10_transfer.py. Ask: why should a channel mean the same in two networks?")
+    pictures = load_pictures("claim_21_stranger", 192).unflatten(0, (len(arms), -1))
+    order = list(arms)
+    grid = [pictures[order.index(f"{base}, {way}")][i]
+            for way in ("no control", "as it is") for base in "AB" for i in (1, 2)]
+    figures.show(body.subplots(), torch.stack(grid), 4, "", ["its own base"] * 2 + ["a stranger"] * 2,
+                 ["without\ncontrol", "with\ncontrol"])
     return figure
 
 
 def successors(live: Live) -> Figure:
-    record = numbers_of("12")
+    record = numbers_of("12_descendants")
     locked = ("ControlNet", "ControlNet++", "Control-LoRA", "T2I-Adapter", "ControlNet-XS")
     arms = (*locked, "ControlNeXt", "fine-tuned base", "frozen copy")
     share = record["Control-LoRA"]["cost"]["trained"] / record["ControlNet"]["cost"]["trained"]
     free = {steps: fmean(record[f"training-free, {steps} steps"]["0"]["right"]["F1"]) for steps in (8, 25)}
     new = {name: fmean(record[name]["600"]["new colours"]["colours"]) for name in arms}
+    lora = fmean(record["Control-LoRA"]["600"]["right"]["F1"])
+    full = fmean(record["ControlNet"]["600"]["right"]["F1"])
     figure, body = page(
-        f"After ControlNet: {share:.0%} of the weights follow almost as well",
-        f"Without training, by the gradient of an edge loss: F1 {free[25]:.2f} with 25 steps, {free[8]:.2f} with 8.",
-        f"New colours right: fine-tuned base {new['fine-tuned base']:.0%}, with a locked base at least"
-        f" {min(new[name] for name in locked):.0%}.",
-        note="python lessons/12_descendants.py. Ask: 40 styles and eight conditions, which method?")
+        f"A successor with {share:.0%} of the trained weights reaches an edge F1 of {lora:.2f}, and ControlNet {full:.2f}",
+        f"Without training, an edge loss and its gradient reach {free[25]:.2f} in 25 steps and {free[8]:.2f} in 8.",
+        f"The fine-tuned base gets {new['fine-tuned base']:.0%} of the new colours right.",
+        f"The worst method with a locked base gets {min(new[name] for name in locked):.0%} of them right.",
+        note="Run lessons/12_descendants.py. Ask: you have 40 styles and eight conditions. Which method do you choose?")
     left, right = body.subplots(1, 2, sharey=True)
     for axes, prompt in ((left, "right"), (right, "conflicting")):
         dots(axes, {name: record[name]["600"][prompt]["F1"] for name in arms})
@@ -422,56 +361,80 @@ def successors(live: Live) -> Figure:
     return figure
 
 
+def clinic(live: Live) -> Figure:
+    record = numbers_of("13_clinic")
+    silent = [letter for letter, gaps in record["gaps"].items() if not any(gaps.values())]
+    figure, body = page(
+        "The loss does not show which ControlNet is ill: four of these five have a bug",
+        f"The gap of {' and '.join(silent)} is exactly 0: the part that reads the condition gets no gradient.",
+        "The gap of C rises less, because its copy is frozen.",
+        "python -m minicontrolnet doctor examines the network, and not the curves.",
+        note="Run lessons/13_clinic.py. Ask: which patient would you have sent home as healthy?")
+    left, right = body.subplots(1, 2)
+    for i, (letter, losses) in enumerate(record["losses"].items()):
+        left.plot(range(1, len(losses) + 1), losses, color=f"C{i}", lw=2)
+        shown = {int(step): gap for step, gap in record["gaps"][letter].items() if gap > 0}
+        if shown:  # a log scale has no 0
+            right.plot(list(shown), list(shown.values()), "o-", color=f"C{i}", label=letter)
+    left.set(xlabel="training step", ylabel="loss of each batch", ylim=(0, None))
+    right.set(xlabel="training step", ylabel="shuffle gap", yscale="log", xlim=(0, None))
+    right.legend(loc="upper left")
+    return figure
+
+
 def claims(live: Live) -> Figure:
     text = (LESSONS / "CLAIMS.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| \[(\d+)\]\(#claim-\d+\) \| [^|]+ \| ([^|]+) \| [^|]+ \|$", text, re.MULTILINE)
-    parts = [(number, *re.fullmatch(r"([a-z ]+?)(?: \((.+)\))?", part).groups())
-             for number, cell in rows for part in cell.split("; ")]
+    rows = re.findall(r"^\| \[(\d+)\]\([^)]*\) \| [^|]+ \| ([^|]+) \|", text, re.MULTILINE)
+    parts = []
+    for number, cell in rows:
+        for part in cell.split("; "):
+            status, what = re.fullmatch(r"([a-z ]+?)(?: \((.+)\))?", part.strip()).groups()
+            parts.append((number, status, what or "the whole"))
     count = Counter(status for _, status, _ in parts)
-    against = [f"{part or 'the whole'} ({number})" for number, status, part in parts
-               if status == "contradicted in the toy"]
+    against = [f"claim {number} ({what})" for number, status, what in parts if status == "contradicted in the toy"]
     figure, body = page(
-        f"{len(rows)} claims of the paper, {len(parts)} parts:"
-        f" {count['shown in the toy']} shown in the toy, {count['contradicted in the toy']} contradicted",
+        f"The toy shows {count['shown in the toy']} parts of the paper's {len(rows)} claims, and contradicts"
+        f" {count['contradicted in the toy']}",
         *textwrap.wrap(f"Contradicted: {', '.join(against) or 'none'}.", 82)[:2],
-        "A toy can show a mechanism, and fail to; it is no proof against the paper.",
-        note="lessons/CLAIMS.md has the interval behind each status. Ask: which row"
-             " would you not have believed?")
-    ax, count = body.subplots(), dict(count.most_common())
-    bars = ax.barh([-i for i in range(len(count))], count.values(), color="C0")
-    ax.bar_label(bars, padding=6, size=18)
-    ax.set_yticks([-i for i in range(len(count))], count)
-    ax.set_xlabel("parts of claims")
+        "A toy can show that a mechanism works. It is no evidence against the paper.",
+        note="Show lessons/CLAIMS.md. Ask: which row would you not have believed?")
+    axes = body.subplots()
+    names = [status for status, _ in count.most_common()]
+    bars = axes.barh([-i for i in range(len(names))], [count[name] for name in names], color="C0")
+    axes.bar_label(bars, padding=6, size=18)
+    axes.set_yticks([-i for i in range(len(names))], names)
+    axes.set_xlabel("parts of claims")
     return figure
 
 
 def at_home(live: Live) -> Figure:
-    homework = [EXERCISES[id] for id in ("05a", "05b", "06c", "07a")]
+    minutes = sum(exercise.minutes for exercise in EXERCISES.values())
     figure, body = page(
-        f"At home: {len(EXERCISES)} exercises that check themselves,"
-        f" {sum(e.minutes for e in EXERCISES.values())} minutes in all",
+        f"At home: {len(EXERCISES)} exercises check themselves ({minutes / 60:.0f} hours)",
         "pip install -r requirements.txt", "python lessons/exercises",
         "python lessons/03_zero_conv.py --mine   (a lesson with your own functions)",
-        note="lessons/README.md: plans, grading. The project: a condition of your own.")
-    ax = body.subplots()
-    ax.axis("off")
-    told = [f"{e.id}   {e.task} ({e.minutes} minutes)" for e in homework]
-    told += ["The project: a condition of your own; what you expect, written before",
-             "Draw: python -m minicontrolnet board"]
-    ax.text(0, 0.95, "For next week:\n\n" + "\n\n".join(told), size=TEXT, va="top")
+        note="lessons/README.md explains the exercises. lessons/TEACHING.md has plans and grading.")
+    axes = body.subplots()
+    axes.axis("off")
+    homework = [EXERCISES[id] for id in ("05a", "05b", "06c", "07a")]
+    lines = [f"{exercise.id}   {exercise.task.rstrip('.')} ({exercise.minutes} minutes)" for exercise in homework]
+    lines += ["The capstone: a condition of your own. First write down what you expect.",
+              "Draw an outline: python -m minicontrolnet board"]
+    axes.text(0.015, 0.95, "For next week:\n\n" + "\n\n".join(lines), size=TEXT, va="top")
     return figure
 
 
 # %% The file
 
 
-SLIDES = (cover, problem, diagram, locking, zero_conv, encoder, training, convergence,
-          guidance, several, ablations, few_pictures, transfer, successors, claims, at_home)
+SLIDES = (cover, problem, diagram, locking, zero_conv, dropped_prompts, convergence, guidance, several, ablations,
+          transfer, successors, clinic, claims, at_home)
 
 
 def drawn(quick: bool) -> Iterator[Figure]:
-    """The slides, one by one; ``quick``: live pictures take few sampling steps."""
-    base, (truth, noise) = load_base(), held_out(8)
+    """The slides, one by one. With ``quick``, pictures are generated in few steps."""
+    base = load_base()
+    truth, noise = held_out(8)
     live = Live(base, load_control("edge", base), load_control("palette", base),
                 truth.mask, truth.image, truth.prompt, detect_edges(truth.image), noise,
                 steps=3 if quick else 25)
@@ -482,19 +445,6 @@ def drawn(quick: bool) -> Iterator[Figure]:
         yield figure
 
 
-def main(words: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python lessons/slides.py",
-                                     description="Make slides for a lecture.")
-    parser.add_argument("--out", type=file_to_write(".pdf"), metavar="FILE",
-                        default=Path("outputs") / "slides.pdf")
-    parser.add_argument("--quick", action="store_true",
-                        help="pictures of few sampling steps, in seconds")
-    args = parser.parse_args(words)
-    check_place(args.out)  # now, and not after minutes of work
-    write_file(args.out, as_pdf(args.quick))
-    print(args.out)
-
-
 @figures.styled
 def as_pdf(quick: bool) -> bytes:
     """All slides as the bytes of a PDF file."""
@@ -503,6 +453,19 @@ def as_pdf(quick: bool) -> bytes:
         for figure in tqdm(drawn(quick), "slides", len(SLIDES)):
             pdf.savefig(figure, dpi=200)
     return file.getvalue()
+
+
+def main(words: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python lessons/slides.py",
+                                     description="Make slides for a lecture.")
+    parser.add_argument("--out", type=file_to_write(".pdf"), metavar="FILE",
+                        default=Path("outputs") / "slides.pdf")
+    parser.add_argument("--quick", action="store_true",
+                        help="generate pictures in few sampling steps, to see the layout")
+    args = parser.parse_args(words)
+    check_place(args.out)  # now, and not after minutes of work
+    write_file(args.out, as_pdf(args.quick))
+    print(args.out)
 
 
 if __name__ == "__main__":
