@@ -19,9 +19,8 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).parent))
 import matplotlib
 import torch
-from lesson import LESSONS, load_pictures, load_results
+from lesson import LESSONS, finding, load_pictures, load_results
 from lesson.diagram import architecture
-from lesson.results import finding
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure, SubFigure
