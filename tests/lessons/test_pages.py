@@ -148,6 +148,17 @@ def test_diffusers_names_exist():
     assert names_in(theirs) <= words_in(Path(found.origin).parent)
 
 
+def test_every_figure_is_one_that_a_lesson_saves():
+    """Names such as 02_locking_paths.png in the teachers' page."""
+    names = set(re.findall(r"\b(\d\d)_(\w+)\.png", TEACHERS))
+    assert len(names) > 8
+    for number, name in names:
+        path, = LESSONS.glob(f"{number}_*.py")
+        suffix = f"{number}_{name}".removeprefix(path.stem)
+        saved = re.findall(r"save_figure\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\)", path.read_text(encoding="utf-8"))
+        assert any(f'"{suffix}"' in call if suffix else '"_' not in call for call in saved), name
+
+
 # %% Exercises and plans
 
 
