@@ -33,7 +33,7 @@ def making(zero_conv, generator: torch.Generator) -> Observed:
 
 
 @exercise(
-    "03b", 10, "Sec. 3.1, Eq. 2", "The three gradients of a 1x1 conv, by hand.",
+    "03b", 10, "Supplement, Eq. 2", "The three gradients of a 1x1 conv, by hand.",
     "minicontrolnet.controlnet.zero_conv_gradients",
     hints=(
         "At every place of every picture, y = W x + b. Add up what each place contributes.",
