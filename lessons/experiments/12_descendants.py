@@ -325,7 +325,7 @@ class Record:
         """Write the numbers, and a row of pictures for each arm in the same order."""
         numbers = self.numbers()
         rows = [self.rows[arm] for arm in numbers if arm in self.rows]
-        self.lesson.save_results(numbers, torch.cat(rows), 4)
+        self.lesson.save_results(numbers, torch.cat(rows) if rows else None, 4)
 
     def numbers(self) -> dict:
         numbers = {arm: {"cost": cost} for arm, cost in self.costs.items()}

@@ -1,13 +1,15 @@
 """The relatives of ControlNet: exact starts, an untouched base, shapes, and each paper's own choice."""
 
 import copy
+import importlib.util
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from conftest import LESSONS, fill_zeros
-from minicontrolnet import (ControlNet, detect_edges, held_out, load_base, mask_iou, mask_of,
+from minicontrolnet import (ControlNet, describe, detect_edges, held_out, load_base, mask_iou, mask_of,
                             random_batch, seeded)
 
 sys.path.append(str(LESSONS))
@@ -229,3 +231,55 @@ def test_a_locked_method_without_guidance_by_words_is_plain_sampling(base, input
     assert torch.equal(model(xt, t), method(base, *inputs, condition))
     model = methods.guided_by(base, method, prompt, condition, guidance_scale=0)
     assert torch.equal(model(xt, t), base(xt, t, 0 * prompt))
+
+
+# %% The record
+
+
+@pytest.fixture
+def experiment():
+    path = LESSONS / "experiments" / "12_descendants.py"
+    spec = importlib.util.spec_from_file_location("experiments.12_descendants", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_arm_and_seed_is_trained_to_each_stage_once(experiment):
+    """The smoke run trains all arms as well."""
+    runs = list(experiment.plan(experiment.Effort()))
+    assert len(runs) == len(set(runs))
+    main = [name for name, arm in experiment.ARMS.items() if not arm.ablation]
+    assert {run for run in runs if run[2] == 2000} == {(name, seed, 2000) for name in main for seed in range(3)}
+    assert {run for run in runs if run[2] == 600} == {(name, seed, 600) for name in experiment.ARMS for seed in range(3)}
+    assert {name for name, _, _ in experiment.plan(experiment.SMOKE)} == set(experiment.ARMS)
+
+
+def test_a_record_holds_lists_in_the_order_of_the_seeds_and_continues(experiment, tmp_path):
+    """Scores that arrive in another order are sorted, and a new Record reads what the last one saved."""
+    lesson = SimpleNamespace(path=lambda ending, which="": tmp_path / f"x{which}{ending}",
+                             save_results=lambda *args: saved.append(args))
+    saved = []
+    record = experiment.Record(lesson)
+    record.costs = {"late": {"trained": 2}, "early": {"trained": 1}}
+    picture = torch.rand(4, 3, 8, 8)
+    for seed in (1, 0, 2):
+        record.add(seed, {"right": {"F1": float(seed)}}, picture, "early", "600")
+    record.add(0, {"right": {"F1": 5.0}}, 1 - picture, "late", "600")
+    numbers, pictures, columns = saved[-1]
+    assert numbers["early"]["600"]["right"]["F1"] == [0.0, 1.0, 2.0] and list(numbers) == ["late", "early"]
+    assert torch.equal(pictures, torch.cat([1 - picture, picture])) and columns == 4
+    assert experiment.Record(lesson).done == record.done
+
+
+def test_training_pictures_have_four_colours_and_the_others_are_new():
+    batch = methods.seen_batch(torch.Generator().manual_seed(0))
+    words = " ".join(describe(batch.prompt)).split()
+    assert len(batch.image) == 16 and not set(words) & set(methods.NEW)
+    new = methods.part_of_world(8, torch.Generator().manual_seed(0), methods.NEW)
+    assert not set(" ".join(describe(new.prompt)).split()) & set(methods.SEEN)
+
+
+def test_what_reads_the_outline_alone_is_counted_apart(experiment, base):
+    for name, build in BUILD.items():
+        experiment.read_outline(seeded(0, build, base).double(), torch.zeros(1, 1, 32, 32, dtype=torch.float64))
