@@ -352,8 +352,8 @@ def plan(effort: Effort) -> Iterator[tuple[str, int, int]]:
         parts = [(list(ARMS), effort.seeds, 2)]
     else:
         parts = [(main + rest, SEEDS[:1], 600), (main, SEEDS[1:], 600), (rest[:1], SEEDS[1:], 600),
-                 (ablations, SEEDS[:1], 600), (rest[1:], SEEDS[1:], 600), (main + rest, SEEDS[:1], 2000),
-                 (ablations, SEEDS[1:], 600), (main + rest, SEEDS[1:], 2000)]
+                 (ablations, SEEDS[:1], 600), (main, SEEDS[:1], 2000), (rest[1:], SEEDS[1:], 600),
+                 (rest, SEEDS[:1], 2000), (ablations, SEEDS[1:], 600), (main + rest, SEEDS[1:], 2000)]
     for names, seeds, until in parts:
         for seed in seeds:
             for name in names:
