@@ -316,9 +316,10 @@ for name in order:
 table(rows)
 
 # %% [markdown]
-# The lock gives three guarantees at once. The four methods that lock the base keep every
+# The lock gives three guarantees at once. The methods that lock the base keep every
 # colour, leave the base exactly as it was, and work beside another ControlNet. The
-# fine-tuned base follows best, and pays with some of its colours.
+# fine-tuned base follows at least as well, even against a conflicting prompt. It pays
+# with some of its colours.
 #
 # ## Which one would you choose?
 #
@@ -331,7 +332,7 @@ table(rows)
 # - **Words and outline that disagree:** T2I-Adapter, or a ControlNet trained with the
 #   reward of ControlNet++.
 # - **A measure with a gradient, and time to train:** add the reward. It costs nothing at
-#   sampling, and it saves most of the training.
+#   sampling, and the same network follows much earlier.
 # - **One condition for ever, and nothing else to keep:** fine-tune the base.
 #
 # This order belongs to this toy. A different base, rate or number of steps may change

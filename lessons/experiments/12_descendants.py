@@ -1,6 +1,6 @@
 """What came after ControlNet, on one base: the record of lesson 12.
 
-    python lessons/experiments/12_descendants.py   (one core, about three hours)
+    python lessons/experiments/12_descendants.py   (one core, about 110 minutes)
 
 It writes outputs/12_descendants.json and _pictures.png after each look. It keeps every training in
 outputs/12_descendants_states, so a run that was cut off continues where it ended. The copies that
