@@ -11,7 +11,7 @@
 # 2. train three of them, and control the base once without any training,
 # 3. read a table of costs and fidelity, and choose a method for a budget.
 #
-# It takes about a minute. Read lesson/descendants.py beside it: every method there says
+# It takes about a minute. Keep lesson/descendants.py open: every method there says
 # what it trains, what it locks, and where it joins the base. Then do exercises 12a, 12b
 # and 12c.
 
@@ -233,10 +233,10 @@ table(rows)
 #
 # ## The same 600 steps for everybody
 #
-# The record of lessons/experiments/12_descendants.py trained every method with three
-# seeds, on the same batches, in four of the eight colours. What we expected stands at
-# its top. Costs are millions of operations per picture. The base alone needs 194 for
-# one step of sampling.
+# The record of lessons/experiments/12_descendants.py trained the methods with three
+# seeds (the floor with one), on the same batches, in four of the eight colours. We wrote
+# down beforehand, at its top, what we expected. Costs are millions of operations per
+# picture and sampling step. The base alone needs 194.
 
 # %%
 record = load_results("12_descendants")["numbers"]
@@ -317,9 +317,10 @@ table(rows)
 
 # %% [markdown]
 # The lock gives three guarantees at once. The methods that lock the base keep every
-# colour, leave the base exactly as it was, and work beside another ControlNet. The
-# fine-tuned base follows at least as well, even against a conflicting prompt. It pays
-# with some of its colours.
+# colour, leave the base exactly as it was, and work beside another ControlNet. Only
+# T2I-Adapter disturbs the other one's colours a little. The fine-tuned base follows at
+# least as well as ControlNet, even against a conflicting prompt. It pays with some of
+# its colours.
 #
 # ## Which one would you choose?
 #
@@ -332,7 +333,7 @@ table(rows)
 # - **Words and outline that disagree:** T2I-Adapter, or a ControlNet trained with the
 #   reward of ControlNet++.
 # - **A measure with a gradient, and time to train:** add the reward. It costs nothing at
-#   sampling, and the same network follows much earlier.
+#   sampling, and the same network needs about half the steps.
 # - **One condition for ever, and nothing else to keep:** fine-tune the base.
 #
 # This order belongs to this toy. A different base, rate or number of steps may change
