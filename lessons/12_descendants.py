@@ -354,7 +354,7 @@ ASIDE = {"ControlNet": (14, -4), "ControlNet++": (14, 6), "Control-LoRA": (-128,
 title = "After 600 steps most methods follow equally well; they differ in price and speed"
 lesson.save_figure(cost_and_fidelity(record, title, ASIDE))
 pictures = load_pictures("12_descendants", 256)
-title = "One outline, four prompts: the first columns choose, the others follow"
+title = "The outline decides, except without control and with a frozen copy"
 measured = [name for name in record if len(record[name]) > 1]  # not the cost alone
 lesson.save_figure(pictures_of(pictures, measured, title), "_grid")
 print("\nEXERCISES  12a, 12b, 12c: python lessons/exercises")
