@@ -33,10 +33,10 @@ lesson = Lesson("00_check", steps=10, quick_steps=2, meaning="timed training ste
 # %% [markdown]
 # ## The toy world
 #
-# Every picture shows one bright shape on a dark background, 64 pixels wide. Its *prompt* names
-# two colours and a shape, such as "red star on blue". The program paints these pictures
-# itself, so we know everything about them: the prompt, the *mask* (which pixels belong to
-# the shape) and the outline.
+# Every picture shows one bright shape on a dark background, 64 pixels wide. Its *prompt*
+# names two colours and a shape, such as "red star on blue". The program paints these pictures
+# itself, so we know everything about them: the prompt, the *mask* (which pixels belong to the
+# shape) and the outline.
 #
 # A *condition* is a picture that says what the prompt does not say. Here it is an *edge map*:
 # the outline of the shape, white on black.

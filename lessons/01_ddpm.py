@@ -1,9 +1,9 @@
 # %% [markdown]
 # # Lesson 01: How does a small network turn noise into a picture?
 #
-# A *diffusion model* learns one simple thing: to look at a noisy picture and guess the
-# noise in it. That is enough to generate pictures from nothing but noise (Ho et al.,
-# "Denoising Diffusion Probabilistic Models", 2020). In this lesson you
+# A *diffusion model* learns one simple thing: to look at a noisy picture and guess the noise
+# in it. That is enough to generate pictures from nothing but noise (Ho et al., "Denoising
+# Diffusion Probabilistic Models", 2020). In this lesson you
 #
 # 1. add noise to a picture and see what the network has to learn (Eq. 5 of the paper),
 # 2. write the sampling loop, in ten lines, and watch a picture appear,
@@ -36,13 +36,13 @@ guess = lesson.predict('We generate many pictures for the prompt "red star on bl
 # %% [markdown]
 # ## Adding noise
 #
-# Take a picture x0, with values in [-1, 1], and Gaussian noise eps of the same shape.
-# We mix them:
+# Take a picture x0, with values in [-1, 1], and Gaussian noise eps of the same shape. We mix
+# them:
 #
 #     xt = sqrt(alpha_bar[t]) * x0 + sqrt(1 - alpha_bar[t]) * eps
 #
-# The *time* t goes from 0 to 999. As it does, alpha_bar[t] falls from about 1 to about 0,
-# so xt goes from the picture to pure noise. Nothing is learned here: it is a formula.
+# The *time* t goes from 0 to 999. As it does, alpha_bar[t] falls from about 1 to about 0, so
+# xt goes from the picture to pure noise. Nothing is learned here: it is a formula.
 
 # %%
 n = 8 if lesson.quick else 64
@@ -61,14 +61,14 @@ print(f"at t = 500, {ALPHA_BAR[500]:.0%} of the picture's variance is left")
 #
 # ## What the network learns
 #
-# The network sees xt, t and the prompt, and predicts the noise. Its loss is the mean
-# squared error (Eq. 5 of the paper):
+# The network sees xt, t and the prompt, and predicts the noise. Its loss is the mean squared
+# error (Eq. 5 of the paper):
 #
 #     loss = mean of (eps - network(xt, t, prompt))^2
 #
-# Each training step picks random pictures, times and noise, and takes a gradient step on
-# this loss. Let us see how well our trained network does at t = 500. A network that knows
-# nothing would predict 0, and its error would be the variance of the noise, which is 1.
+# Each training step picks random pictures, times and noise, and takes a gradient step on this
+# loss. Let us see how well our trained network does at t = 500. A network that knows nothing
+# would predict 0, and its error would be the variance of the noise, which is 1.
 
 # %%
 with torch.no_grad():
@@ -86,11 +86,11 @@ print(f"mean squared error of the predicted noise: {error:.3f}")
 #
 # ## From noise to a picture
 #
-# Now start from pure noise, where there is no picture yet. The network still predicts one.
-# At first its prediction is blurred: it is the average of everything that could come out.
-# So we do not believe it entirely. We mix a little less noise back in and ask again. Now
-# the picture is a little more certain, and the next prediction is sharper. This is the
-# DDIM sampler (Song et al., 2021), and it is the heart of every diffusion model.
+# Now start from pure noise, where there is no picture yet. The network still predicts one. At
+# first its prediction is blurred: it is the average of everything that could come out. So we
+# do not believe it entirely. We mix a little less noise back in and ask again. Now the
+# picture is a little more certain, and the next prediction is sharper. This is the DDIM
+# sampler (Song et al., 2021), and it is the heart of every diffusion model.
 
 # %%
 times = ddim_times(lesson.steps)  # from 999 down to 0, and -1 for the clean picture
@@ -121,14 +121,14 @@ lesson.save_figure(noising_and_sampling(truth.x0[3], noise[3], [xt[3] for xt in 
                    "_noising")
 
 # %% [markdown]
-# Look at the bottom row of the figure from left to right. The colours are decided first,
-# then the place of the shape, and its outline last.
+# Look at the bottom row of the figure from left to right. The colours are decided first, then
+# the place of the shape, and its outline last.
 #
 # ## Guidance: listening to the prompt more closely
 #
-# In training, one prompt in ten was replaced by the empty prompt. So the network can
-# predict the noise with the prompt and without it. The difference between the two is what
-# the prompt contributes, and *classifier-free guidance* (Ho and Salimans, 2022) amplifies it:
+# In training, one prompt in ten was replaced by the empty prompt. So the network can predict
+# the noise with the prompt and without it. The difference between the two is what the prompt
+# contributes, and *classifier-free guidance* (Ho and Salimans, 2022) amplifies it:
 #
 #     eps = eps_empty + guidance_scale * (eps_prompt - eps_empty)
 #
@@ -142,8 +142,8 @@ for scale, images in {1: pictures, 2.5: guided}.items():
     print(f"guidance scale {scale}: {right:.0%} of {n} pictures show the right shape")
 
 # %% [markdown]
-# Guidance makes the shapes clearer. A few stars still have four tips. Lesson 06 looks at
-# what guidance does to control.
+# Guidance makes the shapes clearer. A few stars still have four tips. Lesson 06 looks at what
+# guidance does to control.
 #
 # ## What words cannot say
 #
@@ -169,8 +169,8 @@ lesson.save_figure(one_prompt_many_poses(stars))
 # %% [markdown]
 # A longer prompt would not help, because no word of the toy world describes a pose. An
 # outline could: it has hundreds of numbers. To make the network follow an outline *without
-# retraining it* is what ControlNet does. Lesson 02 begins with the question why we should
-# not simply retrain it.
+# retraining it* is what ControlNet does. Lesson 02 begins with the question why we should not
+# simply retrain it.
 #
 # ## For the curious: what should the network output?
 #
@@ -197,9 +197,9 @@ for name, loss in {"eps": "Eq. 5", "v": "weighted", "x0 by Eq. 5": "Eq. 5", "x0"
 table(rows)
 
 # %% [markdown]
-# (v is a mixture of noise and picture; see `eps_from_v`.) After so few steps, only the network
-# that outputs x0 with the weighted loss has learned the colours. Both changes matter: with
-# Eq. 5 the same output fails.
+# (v is a mixture of noise and picture; see `eps_from_v`.) After so few steps, only the
+# network that outputs x0 with the weighted loss has learned the colours. Both changes matter:
+# with Eq. 5 the same output fails.
 
 # %%
 seeds = len(arms["x0"]["colour accuracy"])

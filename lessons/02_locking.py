@@ -1,11 +1,12 @@
 # %% [markdown]
 # # Lesson 02: What does fine-tuning destroy?
 #
-# We have a model that generates pictures from prompts, and we want it to follow outlines as well. The
-# obvious way is *fine-tuning*: give the model the outline as an additional input, and train all of
-# its weights a little further. The paper warns against it (Sec. 1): data with outlines are rare, so the
-# model sees few pictures again and again, and may forget what it knew. ControlNet *locks* the model
-# instead, and trains a copy of one half of it (Sec. 3.1 and 3.2). In this lesson you
+# We have a model that generates pictures from prompts, and we want it to follow outlines as
+# well. The obvious way is *fine-tuning*: give the model the outline as an additional input,
+# and train all of its weights a little further. The paper warns against it (Sec. 1): data
+# with outlines are rare, so the model sees few pictures again and again, and may forget what
+# it knew. ControlNet *locks* the model instead, and trains a copy of one half of it (Sec. 3.1
+# and 3.2). In this lesson you
 #
 # 1. fine-tune the base on 100 pictures in four of its eight colours,
 # 2. lock the base and train a copy of its encoder on the same 100 pictures,
@@ -44,9 +45,9 @@ guess = lesson.predict("We fine-tune the base on 100 pictures that show only fou
 # %% [markdown]
 # ## The data
 #
-# We paint 1000 pictures of the toy world and keep 100 of them. All of these show a circle or a square,
-# and only the first four colours. For the test we keep pictures that are new in every respect: triangles
-# and stars in the other four colours.
+# We paint 1000 pictures of the toy world and keep 100 of them. All of these show a circle or
+# a square, and only the first four colours. For the test we keep pictures that are new in
+# every respect: triangles and stars in the other four colours.
 
 # %%
 generator = torch.Generator().manual_seed(lesson.seed)
@@ -70,8 +71,8 @@ def next_batch(generator):
 # %% [markdown]
 # ## The first way: fine-tune the base
 #
-# `ConditionedUNet` is a copy of the whole base with one addition: a small network turns the outline into
-# features, which are added after the first convolution. Nothing in it is locked.
+# `ConditionedUNet` is a copy of the whole base with one addition: a small network turns the
+# outline into features, which are added after the first convolution. Nothing in it is locked.
 
 # %%
 fine_tuned = seeded(lesson.seed, ConditionedUNet, base).to(lesson.device)
@@ -84,13 +85,15 @@ def fine_tuning_loss(network, generator):
 # %% [markdown]
 # ## The second way: lock it, and train a copy
 #
-# A UNet has two halves. The *encoder* shrinks the picture from a grid of 16x16 to one of 2x2 in
-# several blocks, and the *decoder* enlarges it again. At every size the decoder also gets the encoder's
-# output, through so-called *skip connections*. There are 12 of them, and one more output in the middle.
+# A UNet has two halves. The *encoder* shrinks the picture from a grid of 16x16 to one of 2x2
+# in several blocks, and the *decoder* enlarges it again. At every size the decoder also gets
+# the encoder's output, through so-called *skip connections*. There are 12 of them, and one
+# more output in the middle.
 #
-# ControlNet copies the encoder (`copy.deepcopy`) and gives the outline to the copy. The copy has the same
-# 13 outputs, and these are *added* to the 13 of the base. They pass through *zero convolutions* first,
-# which output 0 at the start of training (lesson 03). The base itself stays as it is.
+# ControlNet copies the encoder (`copy.deepcopy`) and gives the outline to the copy. The copy
+# has the same 13 outputs, and these are *added* to the 13 of the base. They pass through
+# *zero convolutions* first, which output 0 at the start of training (lesson 03). The base
+# itself stays as it is.
 
 # %%
 control = seeded(lesson.seed, ControlNet, base)
@@ -103,8 +106,9 @@ lesson.save_figure(architecture(base, control), "_architecture")
 #
 # ## Train both, and test them on the way
 #
-# The test asks for the new shapes and colours, with their outlines. It measures two things: how well the
-# outline is followed (IoU, 1 is perfect), and in how many pictures both colours are right.
+# The test asks for the new shapes and colours, with their outlines. It measures two things:
+# how well the outline is followed (IoU, 1 is perfect), and in how many pictures both colours
+# are right.
 
 # %%
 def test(model):
@@ -149,10 +153,11 @@ table(rows)
 # %% [markdown]
 # ## A fair comparison
 #
-# It would not be fair to compare the last rows alone. A network that has hardly learned to follow outlines
-# has of course not forgotten much. So we compare both *at equal fidelity*: at the moments when
-# they follow the outline equally well. The second figure draws each training as a path. To the
-# right means that outlines are followed better, and down means that colours are forgotten.
+# It would not be fair to compare the last rows alone. A network that has hardly learned to
+# follow outlines has of course not forgotten much. So we compare both *at equal fidelity*: at
+# the moments when they follow the outline equally well. The second figure draws each training
+# as a path. To the right means that outlines are followed better, and down means that colours
+# are forgotten.
 
 # %%
 lesson.save_figure(paths(results), "_paths")
@@ -170,8 +175,8 @@ lesson.verdict(f"After {lesson.steps} steps both follow the outline, with an IoU
 # %% [markdown]
 # ## Switch the copy off
 #
-# There is one more thing that only a locked base can do. Without its copy it generates exactly the pictures
-# that it generated before, bit for bit.
+# There is one more thing that only a locked base can do. Without its copy it generates
+# exactly the pictures that it generated before, bit for bit.
 
 # %%
 again = test(predictor(base, new.prompt))
@@ -183,8 +188,8 @@ lesson.save_figure(forgetting(edges, results, new.prompt, lesson.steps))
 #
 # ## Locked does not mean detached
 #
-# The copy's gradient has to pass *through* the locked decoder. If we cut the graph there (`detach`), the
-# loss no longer depends on the copy, and nothing is learned.
+# The copy's gradient has to pass *through* the locked decoder. If we cut the graph there
+# (`detach`), the loss no longer depends on the copy, and nothing is learned.
 
 # %%
 def detached(xt, t, prompt, condition):
@@ -198,9 +203,10 @@ assert not loss.requires_grad  # loss.backward() would be an error
 # %% [markdown]
 # ## What does a training step cost?
 #
-# A lock also saves work: we need no gradients of locked weights, and the base's encoder needs no graph at
-# all. The released code computes the gradients of the decoder's weights and discards them. The table
-# compares arithmetic, time and memory with a step that trains the base itself.
+# A lock also saves work: we need no gradients of locked weights, and the base's encoder needs
+# no graph at all. The released code computes the gradients of the decoder's weights and
+# discards them. The table compares arithmetic, time and memory with a step that trains the
+# base itself.
 
 # %%
 unlocked = copy.deepcopy(base).requires_grad_(True)
@@ -219,9 +225,9 @@ for name, row in costs.items():
 table(rows)
 
 # %% [markdown]
-# The paper reports 1.34 times the time and 1.23 times the memory for its network on one GPU. Ours is cheaper
-# than training the base. The two cannot be compared directly: the networks differ, and the paper does
-# not say how its decoder was treated.
+# The paper reports 1.34 times the time and 1.23 times the memory for its network on one GPU.
+# Ours is cheaper than training the base. The two cannot be compared directly: the networks
+# differ, and the paper does not say how its decoder was treated.
 
 # %%
 sizes = {name: sum(p.numel() for p in network.parameters()) / 1e6

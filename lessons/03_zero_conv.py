@@ -1,10 +1,10 @@
 # %% [markdown]
 # # Lesson 03: How can weights that are all zero learn?
 #
-# ControlNet joins its trainable copy to the locked base through *zero convolutions*:
-# 1x1 convolutions whose weights and biases start at zero (Sec. 3.1, Eq. 2 and 3). At
-# first their output is zero, so the base works as if the copy were not there. But if
-# the weights are zero, are their gradients not zero, too? In this lesson you
+# ControlNet joins its trainable copy to the locked base through *zero convolutions*: 1x1
+# convolutions whose weights and biases start at zero (Sec. 3.1, Eq. 2 and 3). At first their
+# output is zero, so the base works as if the copy were not there. But if the weights are
+# zero, are their gradients not zero, too? In this lesson you
 #
 # 1. work out the gradients of one zero convolution by hand, and train it,
 # 2. watch gradients reach one part of a ControlNet after another,
@@ -41,15 +41,15 @@ guess = lesson.predict("Every zero convolution has weight 0 and bias 0. In the f
 # %% [markdown]
 # ## One zero convolution, by hand
 #
-# At each pixel a 1x1 convolution computes y = W x + b. Write g for dL/dy, the gradient
-# that arrives from above. The chain rule gives
+# At each pixel a 1x1 convolution computes y = W x + b. Write g for dL/dy, the gradient that
+# arrives from above. The chain rule gives
 #
 #     dL/dW = g x^T        dL/db = g        dL/dx = W^T g
 #
-# (for dL/dW and dL/db we add up all pixels). The gradient of W contains the *input* x, not
-# W itself. So it is not zero, even though W is. The gradient of x does contain W, so it is
-# zero: for now the layer passes nothing on to the layers below it. Let us check that
-# autograd agrees.
+# (for dL/dW and dL/db we add up all pixels). The gradient of W contains the *input* x, not W
+# itself. So it is not zero, even though W is. The gradient of x does contain W, so it is
+# zero: for now the layer passes nothing on to the layers below it. Let us check that autograd
+# agrees.
 
 # %%
 x = torch.randn(2, 3, 4, 4, dtype=torch.float64, generator=generator)
@@ -151,9 +151,9 @@ for name, row in norms.items():
 table(rows)
 
 # %% [markdown]
-# Read the table from the bottom up. Note that `None` and 0 are different. The locked
-# base has `None`: its weights ask for no gradient, so none was computed. The copy's first
-# gradient was computed, and it came out as exactly zero.
+# Read the table from the bottom up. Note that `None` and 0 are different. The locked base has
+# `None`: its weights ask for no gradient, so none was computed. The copy's first gradient was
+# computed, and it came out as exactly zero.
 
 # %%
 assert norms["locked base"] == [None] * 4
@@ -171,8 +171,9 @@ lesson.save_figure(first_gradients(base, control, first), "_architecture")
 # ## What if the convolutions do not start at zero?
 #
 # With zero convolutions the first picture is exactly the one that the base would have
-# generated (Eq. 3). Now we start the 13 output convolutions from Gaussian weights instead, once
-# with a small and once with a large standard deviation. What do the first pictures look like?
+# generated (Eq. 3). Now we start the 13 output convolutions from Gaussian weights instead,
+# once with a small and once with a large standard deviation. What do the first pictures look
+# like?
 
 # %%
 truth, noise = held_out(4, lesson.device)
@@ -226,9 +227,9 @@ lesson.verdict(f"Starting at std 0.25 makes the held-out loss {at_first:.1f} tim
 # The second figure answers the question of this lesson for the whole network. The weights of
 # the zero convolutions start at exactly 0 and grow from the first step on.
 #
-# A zero start costs nothing: the first picture is the base's own, and the loss is never
-# worse than the base's. A large random start adds noise at all 13 connections, and training
-# has to remove that noise before it can learn anything. A small one is harmless here. So what
+# A zero start costs nothing: the first picture is the base's own, and the loss is never worse
+# than the base's. A large random start adds noise at all 13 connections, and training has to
+# remove that noise before it can learn anything. A small one is harmless here. So what
 # matters is that the start is *small*, and exactly zero is the value that needs no tuning.
 
 # %%

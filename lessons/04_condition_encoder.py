@@ -2,9 +2,9 @@
 # # Lesson 04: Why not just shrink the edge map?
 #
 # An edge map has 64x64 pixels. The UNet works on a much smaller grid of 16x16 patches (in
-# Stable Diffusion: 512x512 pixels and a grid of 64x64). So the edge map has to become
-# smaller before it can enter the copy. The paper trains a small convolutional network to do
-# this, the *condition encoder* E (Sec. 3.2, Eq. 4):
+# Stable Diffusion: 512x512 pixels and a grid of 64x64). So the edge map has to become smaller
+# before it can enter the copy. The paper trains a small convolutional network to do this, the
+# *condition encoder* E (Sec. 3.2, Eq. 4):
 #
 #     features = E(condition)
 #
@@ -61,9 +61,9 @@ for name, small in maps.items():
 #
 # ## What can be recovered?
 #
-# We put a decoder of two convolutions behind each map and train it to recover the edge map. The
-# three simple ways have nothing to learn themselves, except for one 1x1 convolution that gives
-# all of them 32 channels. The fourth arm is the condition encoder of our ControlNet.
+# We put a decoder of two convolutions behind each map and train it to recover the edge map.
+# The three simple ways have nothing to learn themselves, except for one 1x1 convolution that
+# gives all of them 32 channels. The fourth arm is the condition encoder of our ControlNet.
 
 # %%
 def recover(how: str) -> Tensor:
@@ -89,8 +89,8 @@ def recover(how: str) -> Tensor:
 
 # %% [markdown]
 # We measure the result by the *F1 score*. It combines how many of the recovered pixels are
-# correct and how many of the true pixels were found. 1 is perfect. A pixel counts only if it is
-# in exactly the right place.
+# correct and how many of the true pixels were found. 1 is perfect. A pixel counts only if it
+# is in exactly the right place.
 
 # %%
 recovered_maps = {}
@@ -118,15 +118,16 @@ lesson.save_figure(recovered(edges, maps, recovered_maps, scores), "_recovered")
 # ## The encoder in the paper and in its code
 #
 # The text describes four convolutions of 4x4 with stride 2 and ReLU. They would shrink 512
-# pixels to 32, although the text says 64. The released code has eight convolutions of 3x3, three of
-# them with stride 2; the last one is a zero convolution. That gives 64. Ours has two of the
-# paper's convolutions, from 64 to 16, and then a zero convolution.
+# pixels to 32, although the text says 64. The released code has eight convolutions of 3x3,
+# three of them with stride 2; the last one is a zero convolution. That gives 64. Ours has two
+# of the paper's convolutions, from 64 to 16, and then a zero convolution.
 #
 # ## What does it mean for a ControlNet?
 #
-# A record in lessons/results has the answer. For each encoder we trained a ControlNet with three random
-# seeds, for a short time. The arm *shifted* is a control experiment: its edge maps are
-# moved by up to one patch at random, so they have the right lines in the wrong places.
+# A record in lessons/results has the answer. For each encoder we trained a ControlNet with
+# three random seeds, for a short time. The arm *shifted* is a control experiment: its edge
+# maps are moved by up to one patch at random, so they have the right lines in the wrong
+# places.
 
 # %%
 record = load_results("claim_06_condition_encoder")
@@ -138,9 +139,9 @@ table(rows)
 
 # %% [markdown]
 # (For generated pictures, an edge pixel counts if it is at most one pixel away.) Here, too,
-# averaging and dropping pixels lose the outline. They do no better than the shifted maps.
-# Is the learned encoder really better than the others, or could it be luck? We take the differences
-# for each random seed, and compute a 95 % interval from them.
+# averaging and dropping pixels lose the outline. They do no better than the shifted maps. Is
+# the learned encoder really better than the others, or could it be luck? We take the
+# differences for each random seed, and compute a 95 % interval from them.
 
 # %%
 seeds = len(arms["learned"]["F1"])
@@ -154,7 +155,7 @@ lesson.save_figure(followed(load_pictures("claim_06_condition_encoder", 256), ar
 print("\nEXERCISE  04a: python lessons/exercises")
 
 # %% [markdown]
-# "Confirmed" means that the whole interval is above 0, and "undecided" that it contains 0. So the
-# learned encoder beats everything that loses the position of the line. Whether it is better
-# than stacking, which loses nothing, three seeds cannot decide. The conclusion is not that the
-# map must be learned, but that it must keep *where* the line is.
+# "Confirmed" means that the whole interval is above 0, and "undecided" that it contains 0. So
+# the learned encoder beats everything that loses the position of the line. Whether it is
+# better than stacking, which loses nothing, three seeds cannot decide. The conclusion is not
+# that the map must be learned, but that it must keep *where* the line is.

@@ -2,8 +2,8 @@
 # # Lesson 05: Does the copy learn to follow outlines suddenly or gradually?
 #
 # In this lesson we train an edge ControlNet, from the first step to the point where it
-# follows outlines (Sec. 3.3). The paper reports something strange about this training. For a long
-# time the condition is ignored, and then, "suddenly", it is followed (Fig. 4). You will
+# follows outlines (Sec. 3.3). The paper reports something strange about this training. For a
+# long time the condition is ignored, and then, "suddenly", it is followed (Fig. 4). You will
 #
 # 1. lock the base and make a copy that changes nothing at first,
 # 2. find a measure that shows what the loss hides,
@@ -57,13 +57,13 @@ assert torch.equal(with_copy, sample(base, prompt[:4], noise[:4], steps=ddim_ste
 # %% [markdown]
 # ## What should we watch?
 #
-# The obvious answer is the loss (Eq. 5). But the loss of a batch depends mostly on the noise and
-# the times that were picked for it, and these are different in every step. So a single loss says
-# little about what has been learned.
+# The obvious answer is the loss (Eq. 5). But the loss of a batch depends mostly on the noise
+# and the times that were picked for it, and these are different in every step. So a single
+# loss says little about what has been learned.
 #
 # We need a question that only a model which uses its outlines can answer. So we take held-out
-# pictures, and fix their noise and times once and for all. Then we compute the loss twice: with
-# the right outlines, and with every picture's outline given to its neighbour.
+# pictures, and fix their noise and times once and for all. Then we compute the loss twice:
+# with the right outlines, and with every picture's outline given to its neighbour.
 #
 #     gap = loss with the wrong outlines - loss with the right outlines
 #
@@ -78,10 +78,11 @@ print(f"before training the gap is {gaps[0]}")
 # %% [markdown]
 # ## Training
 #
-# Every step takes 16 new pictures, their noise and their times, and predicts the noise through the
-# locked base. Half of the prompts are empty (Sec. 3.3), so that the copy must read the outline
-# itself. The optimiser changes the ControlNet only. Every ten steps we compute the gap, and six
-# times we generate one outline's picture, with its prompt and without words.
+# Every step takes 16 new pictures, their noise and their times, and predicts the noise
+# through the locked base. Half of the prompts are empty (Sec. 3.3), so that the copy must
+# read the outline itself. The optimiser changes the ControlNet only. Every ten steps we
+# compute the gap, and six times we generate one outline's picture, with its prompt and
+# without words.
 
 # %%
 one = [4, 4]
@@ -105,10 +106,10 @@ assert fingerprint(base.state_dict()) == mark  # the base has not changed
 # %% [markdown]
 # ## Does it follow the outlines now?
 #
-# We generate pictures for all held-out outlines and measure them in two ways. The *IoU* compares
-# the shape with the inside of the outline, and the *F1 score* compares its edges with the outline.
-# For comparison we also score the pictures from before the training, and the trained ones
-# against the wrong outlines.
+# We generate pictures for all held-out outlines and measure them in two ways. The *IoU*
+# compares the shape with the inside of the outline, and the *F1 score* compares its edges
+# with the outline. For comparison we also score the pictures from before the training, and
+# the trained ones against the wrong outlines.
 
 # %%
 right = sample(base, prompt, noise, [(trained, edges)], steps=ddim_steps)
@@ -136,10 +137,11 @@ lesson.verdict(f"The ControlNet follows outlines: training raised the IoU by {ga
 #
 # ## Suddenly or gradually?
 #
-# Look at the first figure, and cover the right half with your hand. Up to step 50 the training has
-# changed nothing that you could see. Then it takes only a few dozen steps until the shape is in the
-# right place. The gap puts numbers on this. Along a straight line it
-# would reach a tenth of its final value after a tenth of the steps, and half after half of them.
+# Look at the first figure, and cover the right half with your hand. Up to step 50 the
+# training has changed nothing that you could see. Then it takes only a few dozen steps until
+# the shape is in the right place. The gap puts numbers on this. Along a straight line it
+# would reach a tenth of its final value after a tenth of the steps, and half after half of
+# them.
 
 # %%
 final = gaps[lesson.steps]
@@ -158,10 +160,10 @@ lesson.reveal(guess, "b" if late_start and quick_rise else "a",
               c="the weights are zero, but their gradients are not (lesson 03).")
 
 # %% [markdown]
-# So we see in our toy world what the paper describes. The second figure shows why one can miss it.
-# The loss of the batches (grey) falls, but it jumps up and down by more than it falls. So it does
-# not show when the copy began to use its outlines. On fixed pictures, noise and times the loss
-# (blue) falls smoothly.
+# So we see in our toy world what the paper describes. The second figure shows why one can
+# miss it. The loss of the batches (grey) falls, but it jumps up and down by more than it
+# falls. So it does not show when the copy began to use its outlines. On fixed pictures, noise
+# and times the loss (blue) falls smoothly.
 
 # %%
 print(f"held-out loss: {held_out_loss[0]:.4f} before training"
@@ -174,6 +176,7 @@ lesson.save_figure(while_training(edges[one[:1]], strip, prompt[one[:1]]))
 print("\nEXERCISES  05a to 05d: python lessons/exercises")
 
 # %% [markdown]
-# Why does it wait at all? It is tempting to blame the zero convolutions: they pass on nothing at
-# first. But ControlNets that start from random weights wait as long (lesson 08). We can describe
-# the wait, and we do not know its cause. Claim 9 in [CLAIMS.md](CLAIMS.md) has what we measured.
+# Why does it wait at all? It is tempting to blame the zero convolutions: they pass on nothing
+# at first. But ControlNets that start from random weights wait as long (lesson 08). We can
+# describe the wait, and we do not know its cause. Claim 9 in [CLAIMS.md](CLAIMS.md) has what
+# we measured.

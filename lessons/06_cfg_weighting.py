@@ -6,9 +6,10 @@
 #
 #     eps = eps_uncond + guidance_scale * (eps_cond - eps_uncond)
 #
-# Now add a ControlNet. Should it act on both branches, or on the conditional branch alone? And
-# should all of its 13 connections be equally strong? The paper discusses this with Fig. 5, whose
-# pictures have *no prompt*: only the outline of an eagle (Sec. 3.4). In this lesson you
+# Now add a ControlNet. Should it act on both branches, or on the conditional branch alone?
+# And should all of its 13 connections be equally strong? The paper discusses this with Fig.
+# 5, whose pictures have *no prompt*: only the outline of an eagle (Sec. 3.4). In this lesson
+# you
 #
 # 1. see what control in both branches does, and prove it,
 # 2. see what control in one branch does, at four guidance scales,
@@ -48,10 +49,10 @@ guess = lesson.predict("There is no prompt, and control acts on both branches. W
 # %% [markdown]
 # ## Control in both branches
 #
-# Without a prompt, both branches get the same input: the same noisy picture, the empty prompt, and
-# the same outline. So they compute the same prediction, and their difference is 0. There is nothing
-# that guidance could amplify. The paper says that this "completely removes" guidance. We can
-# check it exactly, for one prediction and all scales.
+# Without a prompt, both branches get the same input: the same noisy picture, the empty
+# prompt, and the same outline. So they compute the same prediction, and their difference is
+# 0. There is nothing that guidance could amplify. The paper says that this "completely
+# removes" guidance. We can check it exactly, for one prediction and all scales.
 
 # %%
 empty = torch.zeros_like(truth.prompt)
@@ -66,11 +67,12 @@ lesson.reveal(guess, "b", "both branches are the same function, so every scale g
 # %% [markdown]
 # ## Control in one branch
 #
-# With control in the conditional branch alone, the branches differ by exactly what the ControlNet
-# adds. Now guidance amplifies the control itself. A little of that is useful, and `sample` does it
-# by default, with a scale of 2.5. The paper says that without a prompt it makes guidance "very
-# strong". Too strong an amplification pushes colours to the limits of what a pixel can show.
-# We call such pixels *oversaturated*, and count those that are far from every colour of the toy world.
+# With control in the conditional branch alone, the branches differ by exactly what the
+# ControlNet adds. Now guidance amplifies the control itself. A little of that is useful, and
+# `sample` does it by default, with a scale of 2.5. The paper says that without a prompt it
+# makes guidance "very strong". Too strong an amplification pushes colours to the limits of
+# what a pixel can show. We call such pixels *oversaturated*, and count those that are far
+# from every colour of the toy world.
 
 # %%
 def generate(scale, weights=1.0, in_both=False):
@@ -89,10 +91,12 @@ table(rows)
 lesson.save_figure(one_branch_or_both(edges, both, one), "_branches")
 
 # %% [markdown]
-# (Pixels along the outline mix two colours, and count as well. So even good pictures are not at 0.)
+# (Pixels along the outline mix two colours, and count as well. So even good pictures are not
+# at 0.)
 #
-# At small scales one branch does no harm. At 30, which is more than anybody would use, it does a lot.
-# Is the difference between 9 and both branches more than chance? We compare picture by picture.
+# At small scales one branch does no harm. At 30, which is more than anybody would use, it
+# does a lot. Is the difference between 9 and both branches more than chance? We compare
+# picture by picture.
 
 # %%
 sentences = []
@@ -106,15 +110,16 @@ lesson.verdict(f"Control in one branch gives more oversaturated pixels than in b
 # %% [markdown]
 # ## Weights for the 13 connections
 #
-# The paper's remedy is *CFG resolution weighting*: keep control in one branch, and multiply each of the
-# 13 connections by a weight that depends on its grid of h x h,
+# The paper's remedy is *CFG resolution weighting*: keep control in one branch, and multiply
+# each of the 13 connections by a weight that depends on its grid of h x h,
 #
 #     w = 64 / h        for grids of 64, 32, 16 and 8 in Stable Diffusion.
 #
-# So the largest grid gets 1 and the smallest gets 8. Our grids of 16 to 2 give the same numbers. But
-# none of these weights is below 1, so they make control *stronger*, while the text speaks of
-# *reducing* it. So we also try the same weights divided by 8, which is our reading and not the
-# paper's formula. The released code has yet another list, called *guess mode*.
+# So the largest grid gets 1 and the smallest gets 8. Our grids of 16 to 2 give the same
+# numbers. But none of these weights is below 1, so they make control *stronger*, while the
+# text speaks of *reducing* it. So we also try the same weights divided by 8, which is our
+# reading and not the paper's formula. The released code has yet another list, called *guess
+# mode*.
 
 # %%
 weights = {"one branch, unweighted": [1.0] * 13,
@@ -125,7 +130,8 @@ for name, row in weights.items():
     print(f"{name:24}", *(f"{weight:5.2f}" for weight in row))
 
 # %% [markdown]
-# The list goes from the largest grid (left) to the middle block (right). How much harm is left with each?
+# The list goes from the largest grid (left) to the middle block (right). How much harm is
+# left with each?
 
 # %%
 pictures = {"one branch, unweighted": one}
@@ -142,19 +148,19 @@ table(rows)
 lesson.save_figure(harm_by_scale(harm, off_palette(both).mean().item()), "_weights")
 
 # %% [markdown]
-# As printed, the weights make things worse. Divided by 8 they help at large scales, and the outline is
-# followed less closely. That raises a suspicion: is it the *order* of the weights that helps, or
-# only that they are smaller? A record of more pictures answers it (claim 11 in
+# As printed, the weights make things worse. Divided by 8 they help at large scales, and the
+# outline is followed less closely. That raises a suspicion: is it the *order* of the weights
+# that helps, or only that they are smaller? A record of more pictures answers it (claim 11 in
 # [CLAIMS.md](CLAIMS.md)). If we compare versions that follow the outline equally well, then
 # unweighted control with a smaller guidance scale does nearly as well. In this toy world the
 # simplest remedy is not to use a large guidance scale.
 #
 # ## Who wins when words and outline disagree?
 #
-# Weights have another use. It is often said that the small, deep grids carry the meaning of a picture
-# and the large ones its details. We can test this: we ask for one shape by the prompt and give
-# the outline of another one. Control acts on the larger grids alone (16 and 8), or on the
-# smaller ones alone (4 and 2).
+# Weights have another use. It is often said that the small, deep grids carry the meaning of a
+# picture and the large ones its details. We can test this: we ask for one shape by the prompt
+# and give the outline of another one. Control acts on the larger grids alone (16 and 8), or
+# on the smaller ones alone (4 and 2).
 
 # %%
 guess = lesson.predict('The prompt says "square", the outline shows a circle, and control acts on the'
@@ -195,6 +201,7 @@ lesson.save_figure(who_wins(edges, words, disagree))
 print("\nEXERCISES  06a, 06b, 06c: python lessons/exercises")
 
 # %% [markdown]
-# The outline wins on the larger grids, and the words win on the smaller ones. The most interesting row
-# is the 8 x 8 grid alone. There, many pictures have the *word's* shape at the *outline's* place. So in
-# our network it is a middle grid that blends the two, and not the deepest ones.
+# The outline wins on the larger grids, and the words win on the smaller ones. The most
+# interesting row is the 8 x 8 grid alone. There, many pictures have the *word's* shape at the
+# *outline's* place. So in our network it is a middle grid that blends the two, and not the
+# deepest ones.

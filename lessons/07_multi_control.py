@@ -1,18 +1,18 @@
 # %% [markdown]
 # # Lesson 07: How do we use several ControlNets at once?
 #
-# An outline says where a shape is, but not which colours it has. A *palette* is a very coarse map of
-# colours: the means of a 4x4 grid. It says which colours are where, but not whether the shape
-# is a star. For each of them there is a ControlNet that was trained alone. Can we use both for
-# the same picture? The paper says that we only have to *add their outputs*, without any weights
-# (Sec. 3.4, Fig. 6). In this lesson you
+# An outline says where a shape is, but not which colours it has. A *palette* is a very coarse
+# map of colours: the means of a 4x4 grid. It says which colours are where, but not whether
+# the shape is a star. For each of them there is a ControlNet that was trained alone. Can we
+# use both for the same picture? The paper says that we only have to *add their outputs*,
+# without any weights (Sec. 3.4, Fig. 6). In this lesson you
 #
 # 1. write this down and check three things that follow from it,
 # 2. try it where two conditions agree, and where they disagree,
 # 3. add a third condition, a pose.
 #
-# No prompt is used anywhere: every picture is the work of the conditions. It takes about a minute. Then
-# do exercises 07a and 07b, and read `compose` and `predictor` in sampling.py.
+# No prompt is used anywhere: every picture is the work of the conditions. It takes about a
+# minute. Then do exercises 07a and 07b, and read `compose` and `predictor` in sampling.py.
 
 # %%
 import os
@@ -45,13 +45,14 @@ guess = lesson.predict("Two ControlNets were trained separately. Can both steer 
 # %% [markdown]
 # ## Composing is adding
 #
-# Every ControlNet returns 13 controls. `compose` adds the first to the first, the second to the
-# second, and so on:
+# Every ControlNet returns 13 controls. `compose` adds the first to the first, the second to
+# the second, and so on:
 #
 #     base(xt, t, prompt, controls = edge_controls + palette_controls)
 #
-# Three things follow. The order does not matter. A condition that is added twice counts twice. And a
-# ControlNet that has not been trained changes nothing, because its zero convolutions return 0.
+# Three things follow. The order does not matter. A condition that is added twice counts
+# twice. And a ControlNet that has not been trained changes nothing, because its zero
+# convolutions return 0.
 
 # %%
 t = torch.full((n,), 700, device=lesson.device)
@@ -74,9 +75,10 @@ assert all(map(torch.equal, compose(a, b, untrained), compose(a, b)))
 # We try the sum in three cases, and for comparison also the mean.
 #
 # - *same picture*: the outline and the palette come from the same picture, so they agree.
-# - *other colours*: the palette comes from a picture with another shape in other colours, at the same
-#   place. The outline decides the shape, and the palette decides the colours.
-# - *other picture*: the palette comes from an unrelated picture. The two cannot both be followed.
+# - *other colours*: the palette comes from a picture with another shape in other colours, at
+#   the same place. The outline decides the shape, and the palette decides the colours.
+# - *other picture*: the palette comes from an unrelated picture. The two cannot both be
+#   followed.
 
 # %%
 scenes = truth.scenes
@@ -102,8 +104,8 @@ for case, wanted in palettes.items():
 # %% [markdown]
 # ## Are both conditions followed?
 #
-# The IoU measures the outline. The *palette error* measures the colours: it is the mean difference
-# between the palette of a picture and the one it should have, so 0 is perfect.
+# The IoU measures the outline. The *palette error* measures the colours: it is the mean
+# difference between the palette of a picture and the one it should have, so 0 is perfect.
 
 # %%
 iou = {}
@@ -130,8 +132,8 @@ lesson.reveal(guess, "a" if sum_follows_both else "c",
 # %% [markdown]
 # ## The sum or the mean?
 #
-# Where the conditions agree, the mean works nearly as well as the sum. One might conclude that it makes
-# no difference. Look at the cases in which they do not agree.
+# Where the conditions agree, the mean works nearly as well as the sum. One might conclude
+# that it makes no difference. Look at the cases in which they do not agree.
 
 # %%
 sentences = []
@@ -141,13 +143,14 @@ for case in palettes:
 lesson.verdict(f"IoU of the sum minus IoU of the mean ({n} pictures, 95 % intervals):", *sentences)
 
 # %% [markdown]
-# Where the palette contradicts the outline, the mean gives up more of the outline. A mean gives each condition
-# half of its strength. With five conditions, each would be left with a fifth.
+# Where the palette contradicts the outline, the mean gives up more of the outline. A mean
+# gives each condition half of its strength. With five conditions, each would be left with a
+# fifth.
 #
 # ## A third condition: the pose
 #
-# A pose is a stick figure from the centre of the shape to its tip. Its ControlNet was trained alone,
-# too. We measure the tilt in degrees and the place in pixels.
+# A pose is a stick figure from the centre of the shape to its tip. Its ControlNet was trained
+# alone, too. We measure the tilt in degrees and the place in pixels.
 
 # %%
 pose = (load_control("pose", base), condition_of("pose", truth))
@@ -164,5 +167,5 @@ lesson.save_figure(three_cases(edges, palettes, pictures))
 print("\nEXERCISES  07a, 07b: python lessons/exercises")
 
 # %% [markdown]
-# Three networks that were trained separately steer one picture. This is the strength of ControlNet's
-# design: the base is locked, so all of them speak to exactly the same network.
+# Three networks that were trained separately steer one picture. This is the strength of
+# ControlNet's design: the base is locked, so all of them speak to exactly the same network.

@@ -1,16 +1,18 @@
 # %% [markdown]
 # # Lesson 08: Which parts of ControlNet matter?
 #
-# An *ablation* removes one part of a method and measures what is lost. The paper does this in Sec. 4.2
-# and Fig. 8: it replaces the zero convolutions, and it replaces the copy. In this lesson you
+# An *ablation* removes one part of a method and measures what is lost. The paper does this in
+# Sec. 4.2 and Fig. 8: it replaces the zero convolutions, and it replaces the copy. In this
+# lesson you
 #
 # 1. compare four variants with four kinds of prompts, as in Fig. 8,
 # 2. see what it is good for that half of the prompts are empty in training (Sec. 3.3),
 # 3. find out which part protects the colours that the control data do not show.
 #
-# An honest ablation needs many trainings, so the numbers come from records in lessons/results. Each
-# was made by a file in lessons/experiments, which says beforehand what was expected. The page takes a few
-# seconds. Then do exercise 08a, and read `gaussian` and `Lite` in lessons/lesson/networks.py.
+# An honest ablation needs many trainings, so the numbers come from records in
+# lessons/results. Each was made by a file in lessons/experiments, which says beforehand what
+# was expected. The page takes a few seconds. Then do exercise 08a, and read `gaussian` and
+# `Lite` in lessons/lesson/networks.py.
 
 # %%
 import os
@@ -37,13 +39,14 @@ guess = lesson.predict("Networks learn to follow outlines from 100 pictures with
 # ## Four variants (Fig. 8)
 #
 # - *zero convs*: ControlNet as it is.
-# - *large Gaussian*: the zero convolutions start with random weights of variance 1 / channels, the usual
-#   size for a layer.
+# - *large Gaussian*: the zero convolutions start with random weights of variance 1 /
+#   channels, the usual size for a layer.
 # - *small Gaussian*: they start with random weights of standard deviation 0.02.
-# - *lite*: each block of the copy is replaced by a single convolution ("ControlNet-lite"). Nothing is
-#   copied from the base.
+# - *lite*: each block of the copy is replaced by a single convolution ("ControlNet-lite").
+#   Nothing is copied from the base.
 #
-# Before training, each of them is put on the base. Which of them leave its pictures unchanged?
+# Before training, each of them is put on the base. Which of them leave its pictures
+# unchanged?
 
 # %%
 base = load_base(device=lesson.device)
@@ -62,13 +65,14 @@ for name, network in variants.items():
 table(rows)
 
 # %% [markdown]
-# Only the zero start changes nothing at all. Lite has zero convolutions as well, so it starts in the same way.
+# Only the zero start changes nothing at all. Lite has zero convolutions as well, so it starts
+# in the same way.
 #
 # ## How well do they follow outlines after training?
 #
-# Each was trained for 400 steps with ten random seeds, and tested with four kinds of prompts. There is no
-# prompt, an *insufficient* one (the background's colour alone), a *conflicting* one (which names another shape
-# than the outline shows), and the *perfect* one.
+# Each was trained for 400 steps with ten random seeds, and tested with four kinds of prompts.
+# There is no prompt, an *insufficient* one (the background's colour alone), a *conflicting*
+# one (which names another shape than the outline shows), and the *perfect* one.
 
 # %%
 record = load_results("claims_13_14_16_17_figure_8")
@@ -94,15 +98,15 @@ lesson.verdict(f"Without a prompt, IoU ({seeds} seeds, 95 % intervals):",
                f"zero convs minus lite: {iou_difference('zero convs', 'lite')}.")
 
 # %% [markdown]
-# A large random start costs fidelity, nearly as much as giving up the copy does. That is what the paper
-# reports. A small random start costs nothing that ten seeds could show, so in our toy world it matters that
-# the start is small, and not that it is exactly zero.
+# A large random start costs fidelity, nearly as much as giving up the copy does. That is what
+# the paper reports. A small random start costs nothing that ten seeds could show, so in our
+# toy world it matters that the start is small, and not that it is exactly zero.
 #
 # ## Does lite fail?
 #
-# The paper says that lite fails without a prompt or with an insufficient one. Its Fig. 8 is about the
-# *meaning* of the outline: can the network recognise what the outline shows? We ask the classifier which
-# shape it sees.
+# The paper says that lite fails without a prompt or with an insufficient one. Its Fig. 8 is
+# about the *meaning* of the outline: can the network recognise what the outline shows? We ask
+# the classifier which shape it sees.
 
 # %%
 rows = [["right shape, prompt:", *prompts]]
@@ -112,16 +116,17 @@ table(rows)
 lesson.save_figure(figure_8(load_pictures("claims_13_14_16_17_figure_8", 256), list(names.values())), "_figure_8")
 
 # %% [markdown]
-# Lite is behind wherever the prompt does not name the shape. But it does not fail: without a prompt nine of
-# ten shapes are right. One outline on a plain background is easy to understand, much easier than the paper's
-# drawings of whole rooms. The toy agrees with the order of the methods, and contradicts the word "fails".
+# Lite is behind wherever the prompt does not name the shape. But it does not fail: without a
+# prompt nine of ten shapes are right. One outline on a plain background is easy to
+# understand, much easier than the paper's drawings of whole rooms. The toy agrees with the
+# order of the methods, and contradicts the word "fails".
 #
 # ## Why are half of the prompts empty in training?
 #
-# Then the copy has to read from the condition what the picture shows (Sec. 3.3). We test this in a world in
-# which each shape has its own two colours, for example every star is yellow on blue. Two ControlNets were
-# trained in it, one with half of the prompts empty and one with none. Without words, does a ControlNet
-# know by the outline that the star has to be yellow?
+# Then the copy has to read from the condition what the picture shows (Sec. 3.3). We test this
+# in a world in which each shape has its own two colours, for example every star is yellow on
+# blue. Two ControlNets were trained in it, one with half of the prompts empty and one with
+# none. Without words, does a ControlNet know by the outline that the star has to be yellow?
 
 # %%
 record = load_results("claim_08_dropped_prompts")
@@ -138,9 +143,10 @@ lesson.save_figure(dropped_prompts(load_pictures("claim_08_dropped_prompts", 256
 # %% [markdown]
 # ## Which part protects the base's knowledge?
 #
-# Five networks were trained on the same 100 pictures with four of the eight colours. The *random copy* is a
-# ControlNet whose copy starts from random weights. The network *from scratch* is a new UNet without a base. The
-# *base trained* is the base itself after fine-tuning (lesson 02). We ask all of them for the other four colours.
+# Five networks were trained on the same 100 pictures with four of the eight colours. The
+# *random copy* is a ControlNet whose copy starts from random weights. The network *from
+# scratch* is a new UNet without a base. The *base trained* is the base itself after
+# fine-tuning (lesson 02). We ask all of them for the other four colours.
 
 # %%
 record = load_results("few_pictures_of_four_colours")
@@ -166,6 +172,7 @@ lesson.save_figure(few_pictures(load_pictures("few_pictures_of_four_colours", 25
 print("\nEXERCISE  08a: python lessons/exercises")
 
 # %% [markdown]
-# So each part has its own task. The *lock* keeps what the base knows. The *copy* makes control precise. The
-# *small start* avoids harm at the beginning. And the *empty prompts* teach the copy to read the condition. Our toy
-# differs from the paper in two points: a small random start does as well as zeros, and lite does not fail.
+# So each part has its own task. The *lock* keeps what the base knows. The *copy* makes
+# control precise. The *small start* avoids harm at the beginning. And the *empty prompts*
+# teach the copy to read the condition. Our toy differs from the paper in two points: a small
+# random start does as well as zeros, and lite does not fail.

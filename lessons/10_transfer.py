@@ -1,9 +1,10 @@
 # %% [markdown]
 # # Lesson 10: Does a ControlNet work on a base that it has never seen?
 #
-# There are thousands of versions of Stable Diffusion. Most are fine-tuned from the same original, in another style. The
-# paper puts its ControlNets on such versions without any training (Sec. 4.5, Fig. 12). Why should that work? The copy was made
-# from another encoder, and its outputs now enter a decoder that has changed. In this lesson you
+# There are thousands of versions of Stable Diffusion. Most are fine-tuned from the same
+# original, in another style. The paper puts its ControlNets on such versions without any
+# training (Sec. 4.5, Fig. 12). Why should that work? The copy was made from another encoder,
+# and its outputs now enter a decoder that has changed. In this lesson you
 #
 # 1. fine-tune a *sibling* of our base in another style, and put the old ControlNet on it,
 # 2. put it on a *stranger*, a base that was trained from another random start,
@@ -45,8 +46,8 @@ guess = lesson.predict("We put the ControlNet on a stranger: a base with the sam
 # %% [markdown]
 # ## A sibling in another style
 #
-# We copy the base and train the copy a little further on pale pictures, in which each colour is half way to white. The base
-# itself stays as it is.
+# We copy the base and train the copy a little further on pale pictures, in which each colour
+# is half way to white. The base itself stays as it is.
 
 # %%
 sibling = copy.deepcopy(base).requires_grad_(True)
@@ -57,7 +58,8 @@ for step, loss in tqdm(training, "the sibling"):
 sibling = lock(training.averaged)
 
 # %% [markdown]
-# Now the old ControlNet meets the new base. Are outlines followed, and do the pictures stay pale?
+# Now the old ControlNet meets the new base. Are outlines followed, and do the pictures stay
+# pale?
 
 # %%
 pictures = {"the base, with ControlNet": sample(base, truth.prompt, noise, [(control, edges)], steps=ddim_steps),
@@ -78,15 +80,16 @@ lesson.verdict(f"On the sibling, the old ControlNet raises the IoU by {gain.mean
                f" {gain.high:.2f}, {n} pictures, one sibling): {gain.verdict}.")
 
 # %% [markdown]
-# It works, as the paper says. The sibling still has nearly the same features as the base, so the controls still
-# mean the same to its decoder.
+# It works, as the paper says. The sibling still has nearly the same features as the base, so
+# the controls still mean the same to its decoder.
 #
 # ## A stranger
 #
-# A stranger has the same layers, but it was trained from another random start. The meaning of its channels is an accident of
-# that start. The paper claims nothing for this case. A record has one stranger, on which we use three ControlNets. The first
-# is the old one as it is. To the second we add the *difference* of the two bases, as a tool of the authors does. The third was
-# trained on the stranger itself, for a short time.
+# A stranger has the same layers, but it was trained from another random start. The meaning of
+# its channels is an accident of that start. The paper claims nothing for this case. A record
+# has one stranger, on which we use three ControlNets. The first is the old one as it is. To
+# the second we add the *difference* of the two bases, as a tool of the authors does. The
+# third was trained on the stranger itself, for a short time.
 
 # %%
 record = load_results("claim_21_stranger")
@@ -106,23 +109,24 @@ on_stranger = finding(record, "B: control minus none, IoU")
 added = finding(record, "B: difference added minus as it is, IoU")
 kept = on_stranger.mean / on_base.mean
 answer = "a" if kept > 0.8 else "b" if kept > 0.2 else "c"
-lesson.reveal(guess, answer, f"on the stranger it gains {on_stranger.mean:.2f} of IoU, and {on_base.mean:.2f} on its own base.",
+lesson.reveal(guess, answer, f"it gains {on_stranger.mean:.2f} of IoU on the stranger, and {on_base.mean:.2f} on its own base.",
               a="the places are the same, but the features in them have other meanings.",
               b="it is not half.",
               c="something is left: both bases have learned the same kind of pictures.")
 lesson.verdict(f"On the stranger the ControlNet still raises the IoU, by {on_stranger.mean:.2f}"
                f" ({on_stranger.low:.2f} to {on_stranger.high:.2f}): {on_stranger.verdict}.",
-               f"Adding the difference of the bases changes that by {added.mean:+.2f} ({added.low:+.2f} to {added.high:+.2f}).",
+               f"Adding the difference of the bases changes that by {added.mean:+.2f} ({added.low:+.2f} to"
+               f" {added.high:+.2f}).",
                "Each interval is over 48 pictures of one stranger.")
 
 # %% [markdown]
-# Adding the difference does harm here. It is meant for siblings, whose weights differ a little. The difference of two
-# strangers is as large as the weights themselves.
+# Adding the difference does harm here. It is meant for siblings, whose weights differ a
+# little. The difference of two strangers is as large as the weights themselves.
 #
 # ## An outline that says too little
 #
-# Now back to our own base. We erase 60 % of each outline. Without words, the model has to guess what the rest belongs to
-# (Fig. 11 of the paper). With words, it can combine both.
+# Now back to our own base. We erase 60 % of each outline. Without words, the model has to
+# guess what the rest belongs to (Fig. 11 of the paper). With words, it can combine both.
 
 # %%
 classifier = load_classifier().to(lesson.device)
@@ -140,5 +144,6 @@ lesson.save_figure(too_little(rest, guessed, truth.prompt))
 print("\nEXERCISE  10a: python lessons/exercises")
 
 # %% [markdown]
-# A whole outline wins against a wrong word (lesson 06). The rest of an erased outline leaves room, and the word fills it. So an
-# outline and a prompt are two sources of information, and each decides what the other leaves open.
+# A whole outline wins against a wrong word (lesson 06). The rest of an erased outline leaves
+# room, and the word fills it. So an outline and a prompt are two sources of information, and
+# each decides what the other leaves open.

@@ -1,8 +1,9 @@
 # %% [markdown]
 # # Lesson 11: What do users of ControlNet ask most often?
 #
-# The public issue trackers of ControlNet are full of good questions. We have collected those that come again and again, and
-# this lesson answers five of them by measuring. (CN 185 means issue 185 of the official repository.)
+# The public issue trackers of ControlNet are full of good questions. We have collected those
+# that come again and again, and this lesson answers five of them by measuring. (CN 185 means
+# issue 185 of the official repository.)
 #
 # 1. What does the strength mean, and what happens above 1? (CN 185, 199)
 # 2. When should control act, early or late? (diffusers 2731, 3770)
@@ -10,7 +11,8 @@
 # 4. Is it better to train with larger batches, or for more steps? (CN 93, 527)
 # 5. May I unlock the decoder, or save part of the copy? (CN 52, 62, 360, 608)
 #
-# It takes about a minute. Then do exercise 11a, and read `control_window` and `mask_controls` in sampling.py.
+# It takes about a minute. Then do exercise 11a, and read `control_window` and `mask_controls`
+# in sampling.py.
 
 # %%
 import os
@@ -41,8 +43,9 @@ guess = lesson.predict("Control acts only in the first half of sampling, or only
 # %% [markdown]
 # ## What does the strength mean?
 #
-# The strength (`conditioning_scale`) multiplies all 13 controls. To see it at work, we let words and outlines disagree: each
-# prompt names another shape than its outline shows. Whose shape do we get?
+# The strength (`conditioning_scale`) multiplies all 13 controls. To see it at work, we let
+# words and outlines disagree: each prompt names another shape than its outline shows. Whose
+# shape do we get?
 
 # %%
 words = conflicting(truth.prompt)
@@ -65,16 +68,18 @@ for scale in (0, 0.25, 0.5, 1, 1.5, 2):
 who_wins(by_scale)
 lesson.save_figure(strengths(edges, by_scale, words), "_strength")
 harm = paired(off_palette(by_scale["strength 2"]) - off_palette(by_scale["strength 1"]))
-lesson.verdict(f"A strength of 2 gives more oversaturated pixels than 1: {harm.mean:+.1%} (95 % interval {harm.low:+.1%} to"
-               f" {harm.high:+.1%}, {lesson.steps} pictures), {harm.verdict}.")
+lesson.verdict(f"A strength of 2 gives more oversaturated pixels than 1: {harm.mean:+.1%} (95 % interval"
+               f" {harm.low:+.1%} to {harm.high:+.1%}, {lesson.steps} pictures), {harm.verdict}.")
 
 # %% [markdown]
-# A little control is not enough against the word. At 1, which is what training has seen, the outline wins.
+# A little control is not enough against the word. At 1, which is what training has seen, the
+# outline wins.
 #
 # ## When should control act?
 #
-# Many programs can switch control on and off during sampling (`control_start` and `control_end`, as shares of the steps). We
-# use the same words and outlines, and different parts of sampling.
+# Many programs can switch control on and off during sampling (`control_start` and
+# `control_end`, as shares of the steps). We use the same words and outlines, and different
+# parts of sampling.
 
 # %%
 by_window = {"never": by_scale["strength 0"]}
@@ -95,13 +100,13 @@ lesson.reveal(guess, answer, f"the edge F1 of the first half minus that of the s
 lesson.save_figure(windows(edges, by_window, words))
 
 # %% [markdown]
-# In the first steps the model decides where things are, and in the last ones how they look. A late control comes too late to
-# move a shape.
+# In the first steps the model decides where things are, and in the last ones how they look. A
+# late control comes too late to move a shape.
 #
 # ## Can control act in one region only?
 #
-# Yes. Multiply the 13 controls by a mask that has been shrunk to their grids (`Control(..., region=mask)`). Here the outline
-# counts in the left half of the picture only.
+# Yes. Multiply the 13 controls by a mask that has been shrunk to their grids (`Control(...,
+# region=mask)`). Here the outline counts in the left half of the picture only.
 
 # %%
 left_half = torch.zeros(1, 1, 64, 64, device=lesson.device)
@@ -111,13 +116,14 @@ on_the_left = sample(base, truth.prompt, noise, [Control(control, edges, region=
 lesson.save_figure(in_a_region(edges, everywhere, on_the_left, truth.prompt), "_region")
 
 # %% [markdown]
-# On the left the shape follows its outline. On the right the model completes it as it likes. The border is soft, because
-# convolutions look across it.
+# On the left the shape follows its outline. On the right the model completes it as it likes.
+# The border is soft, because convolutions look across it.
 #
 # ## Larger batches or more steps?
 #
-# train.md, the authors' guide, recommends larger batches: since the sudden convergence comes at the same *step* anyway, make
-# every step count. A record compares 300 steps of 16 pictures with 1,200 steps of 4, so that both see equally many pictures.
+# train.md, the authors' guide, recommends larger batches: since the sudden convergence comes
+# at the same *step* anyway, make every step count. A record compares 300 steps of 16 pictures
+# with 1,200 steps of 4, so that both see equally many pictures.
 
 # %%
 record = load_results("users_variants")
@@ -131,14 +137,16 @@ lesson.verdict(f"F1 of the large batches minus the small ones: {batches.mean:+.3
                f" {batches.high:+.3f}), {batches.verdict}.")
 
 # %% [markdown]
-# Here more small steps do a little better. We had also expected that both begin to follow at the same step. That failed: the
-# large batches reached half of their gap after 161 steps, and the small ones after 430.
+# Here more small steps do a little better. We had also expected that both begin to follow at
+# the same step. That failed: the large batches reached half of their gap after 161 steps, and
+# the small ones after 430.
 #
 # ## May I unlock the decoder, or save part of the copy?
 #
-# Some users unlock the base's decoder as well and report better results; the authors call it dangerous. Others want to save
-# computing. They use the middle block's control alone, or a copy that does not see the noisy picture and the time. Such
-# a copy could run once for a picture, and not in every step.
+# Some users unlock the base's decoder as well and report better results; the authors call it
+# dangerous. Others want to save computing. They use the middle block's control alone, or a
+# copy that does not see the noisy picture and the time. Such a copy could run once for a
+# picture, and not in every step.
 
 # %%
 findings = {"the decoder unlocked, minus locked": "unlocked minus locked, F1",
@@ -150,11 +158,13 @@ for name, key in findings.items():
     rows.append([name, f"{more.mean:+.3f}", f"{more.low:+.3f} to {more.high:+.3f}", more.verdict])
 table(rows)
 harm = finding(record, "locked minus unlocked, right shapes without control")
-lesson.verdict(f"Without control, unlocking costs {harm.mean:.3f} of the right shapes ({harm.low:+.3f} to {harm.high:+.3f}):"
-               f" {harm.verdict}.")
+lesson.verdict(f"Without control, unlocking costs {harm.mean:.3f} of the right shapes ({harm.low:+.3f} to"
+               f" {harm.high:+.3f}): {harm.verdict}.")
 print("\nEXERCISE  11a: python lessons/exercises")
 
 # %% [markdown]
-# Unlocking follows a little better. Our test can hardly show its harm: the decoder was trained on the base's own pictures,
-# so there was little to forget (lesson 02 shows what happens with other pictures). The middle block alone is useless here. And
-# a copy that sees only the outline does as well as ours could measure, which is the idea of T2I-Adapter (lesson 12).
+# Unlocking follows a little better. Our test can hardly show its harm: the decoder was
+# trained on the base's own pictures, so there was little to forget (lesson 02 shows what
+# happens with other pictures). The middle block alone is useless here. And a copy that sees
+# only the outline does as well as ours could measure, which is the idea of T2I-Adapter
+# (lesson 12).

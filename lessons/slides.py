@@ -348,7 +348,7 @@ def successors(live: Live) -> Figure:
     lora = fmean(record["Control-LoRA"]["600"]["right"]["F1"])
     full = fmean(record["ControlNet"]["600"]["right"]["F1"])
     figure, body = page(
-        f"A successor with {share:.0%} of the trained weights reaches an edge F1 of {lora:.2f}, and ControlNet {full:.2f}",
+        f"A successor with {share:.0%} of the trained weights reaches an edge F1 of {lora:.2f}, ControlNet {full:.2f}",
         f"Without training, an edge loss and its gradient reach {free[25]:.2f} in 25 steps and {free[8]:.2f} in 8.",
         f"The fine-tuned base gets {new['fine-tuned base']:.0%} of the new colours right.",
         f"The worst method with a locked base gets {min(new[name] for name in locked):.0%} of them right.",

@@ -88,7 +88,8 @@ def grade(args: argparse.Namespace) -> None:
     for path in filter(None, (args.csv, args.json)):
         check_place(path)
     if args.students:
-        return grade_class(args.students, args.csv, args.feedback, args.seed, args.only)
+        grade_class(args.students, args.csv, args.feedback, args.seed, args.only)
+        return
     folder = Path(args.what or ".").resolve()
     check_folder(folder)
     marks = {}

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from exercises.checking import COMMAND, EXERCISES, FILES, HERE, SECONDS, check, failed, mark, out_of_time
+from exercises.checking import EXERCISES, FILES, HERE, SECONDS, check, failed, mark, out_of_time
 from exercises.probing import Exercise
 from minicontrolnet.errors import Problem
 from minicontrolnet.run.files import write_file

@@ -24,8 +24,8 @@ Training-free guidance has no training; its pictures take 8, 12 and 25 steps, an
 words. Seed s decides the initial weights, the batches, the 32 pictures and their noise alike, so
 differences between two arms are paired by seed, with Student's 95 % interval over three seeds.
 If the time does not suffice, seeds 1 and 2 end after 600 steps, and the record says so. (A first start
-had 64 pictures per look. It was stopped after the rows without training, because it was too slow. A second start was stopped
-after 150 steps of one arm, to leave out two prompts of the early looks.)
+had 64 pictures per look. It was stopped after the rows without training, because it was too slow. A second
+start was stopped after 150 steps of one arm, to leave out two prompts of the early looks.)
 
 **What we expect, and what would refute it.** Written down before any number was seen, except for short
 pilots of up to 300 steps that checked the code, and an earlier prototype on one seed, whose ordering

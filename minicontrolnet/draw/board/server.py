@@ -203,7 +203,7 @@ class Handler(BaseHTTPRequestHandler):
         if not (length.isascii() and length.isdigit()):
             raise Refused(411, "The request does not say how long it is.")
         if int(length) > largest:
-            raise Refused(413, f"The request is larger than {largest // 10**6} million bytes, the most that the board takes.")
+            raise Refused(413, f"The request is larger than {largest // 10**6} million bytes, which is the limit.")
         data = self.rfile.read(int(length))
         if len(data) < int(length):
             raise Refused(400, "The request ended before it was complete.")
@@ -262,8 +262,8 @@ class Handler(BaseHTTPRequestHandler):
 
     # %% HTTP
 
-    def send(self, status: int, kind: str, data: bytes, headers: dict[str, str] = {}) -> None:
-        self.start_answer(status, kind, {"Content-Length": str(len(data)), **headers})
+    def send(self, status: int, kind: str, data: bytes, headers: dict[str, str] | None = None) -> None:
+        self.start_answer(status, kind, {"Content-Length": str(len(data)), **(headers or {})})
         self.wfile.write(data)
 
     def start_answer(self, status: int, kind: str, headers: dict[str, str]) -> None:
@@ -274,7 +274,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def send_sentence(self, status: int, sentence: str) -> None:
-        """End a request that failed. The rest of its body is read and forgotten, or the browser would miss the answer."""
+        """End a request that failed. The rest of its body is read, or the browser would miss the answer."""
         self.close_connection = True
         if self.begun:
             return
@@ -303,7 +303,7 @@ def edges_of_file(data: bytes, name: str, way: str) -> tuple[str, str]:
         path.write_bytes(data)
         try:
             if way == "picture":
-                return _base64(paper_bits(edges_from_picture(path))), f"These are the edges that the detector found in {name}."
+                return _base64(paper_bits(edges_from_picture(path))), f"These are the edges detected in {name}."
             edges, zoom = trace(*read_image(path), name=name)
         except Problem as problem:
             raise Problem(str(problem).replace(str(path), name)) from problem
