@@ -1,6 +1,6 @@
 """Claim 17: does control cost distance from real pictures?
 
-    python lessons/experiments/claim_17_distance_of_the_base.py   (one core, about 3 minutes, no training)
+    python lessons/experiments/claim_17_distance_of_the_base.py   (one core, about one minute, no training)
 
 Tab. 3 of the paper: an FID of 15.27 for ControlNet and 17.92 for its lite form, but 6.09 for Stable Diffusion without
 any control. The order of the first two is tested by the arms of Fig. 8. This experiment asks about the third.

@@ -1,6 +1,6 @@
 """Claim 19: how many training pictures does a ControlNet need?
 
-    python lessons/experiments/claim_19_few_pictures.py   (one core, about 12 minutes)
+    python lessons/experiments/claim_19_few_pictures.py   (one core, about 16 minutes)
 
 The paper (Sec. 4.5, Fig. 10): with 1,000 pictures the training does not collapse, and 50,000 and 3 million
 pictures give better results.

@@ -1,6 +1,6 @@
 """Claim 20: what does a ControlNet make of an ambiguous outline when there are no words?
 
-    python lessons/experiments/claim_20_ambiguous_outlines.py   (one core, about 3 minutes, no training)
+    python lessons/experiments/claim_20_ambiguous_outlines.py   (one core, about one minute, no training)
 
 The paper (Fig. 11): without a prompt the model interprets the content of an ambiguous condition, in several plausible
 ways.

@@ -1,6 +1,6 @@
 """Claims 10 and 11: at which guidance scales does control in one branch harm, and which weights cure that?
 
-    python lessons/experiments/claims_10_11_guidance.py   (one core, about 6 minutes, no training)
+    python lessons/experiments/claims_10_11_guidance.py   (one core, about 5 minutes, no training)
 
 The paper (Sec. 3.4, Fig. 5): without a prompt, control in both branches removes guidance, and control in the
 conditional branch alone makes it very strong; weights w_i = 64 / h_i on the connections cure that.

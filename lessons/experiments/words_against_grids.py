@@ -1,6 +1,6 @@
 """Which grids decide when the words contradict the outline?
 
-    python lessons/experiments/words_against_grids.py   (one core, about 3 minutes, no training)
+    python lessons/experiments/words_against_grids.py   (one core, about one minute, no training)
 
 It is often said that control on the deeper, smaller grids blends text and outline better, and that control on the
 shallow, larger grids copies the outline. Nobody seems to have tested it. The prompt names another shape than the
