@@ -297,6 +297,21 @@ lesson.reveal(
     c="it looks at the outline at each step, but 25 small pushes are less than a trained network.")
 
 # %% [markdown]
+# ControlNeXt is the surprise. Our prototype had it first, and here it is behind. Does it
+# train too little of the base, or does its one join come too late? Two more arms, with
+# one seed, ask that: one trains the whole encoder behind the join, the other joins right
+# behind the first conv, on the grid of 16x16.
+
+# %%
+rows = [["edge F1, one seed", "trained", "150", "300", "600"]]
+for name in ("ControlNeXt", "ControlNeXt, whole encoder", "ControlNeXt, early join"):
+    by_step = []
+    for step in ("150", "300", "600"):
+        by_step.append(f"{record[name][step]['right']['F1'][0]:.2f}" if step in record[name] else "")
+    rows.append([name, f"{record[name]['cost']['trained']:,}", *by_step])
+table(rows)
+
+# %% [markdown]
 # ## What is left of the base?
 #
 # Fidelity is half of the question. The other half is what a method does to the base. Can

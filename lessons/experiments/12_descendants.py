@@ -47,6 +47,9 @@ else is undecided. Comparisons are of F1 with the right prompt after 600 steps, 
    uniform times; cross normalisation is above a zero conv in ControlNeXt after 150 steps.
 9. What decides ControlNeXt's place is how much of the base it trains: with the whole rest of the
    encoder trained, which is about what the prototype did, it is above ControlNeXt as built here.
+After 300 steps of that arm it was not, so one more arm was added: "early join" puts the join behind
+the first conv, on the grid of 16x16, and trains the two blocks behind it. The time did not suffice
+for 2,000 steps, for more than one seed of the floor, and for the two arms of item 8.
 """
 
 import sys
@@ -108,6 +111,7 @@ ARMS = {
     "fine-tuned base": Arm(methods.FineTuned),
     "frozen copy": Arm(methods.frozen_copy),
     "ControlNeXt, whole encoder": Arm(partial(methods.ControlNeXt, trained=range(4, 13)), ablation=True),
+    "ControlNeXt, early join": Arm(partial(methods.ControlNeXt, trained=(1, 2), join=0), ablation=True),
     "ControlNeXt, zero conv": Arm(partial(methods.ControlNeXt, normalise=False), ablation=True),
     "T2I-Adapter, uniform times": Arm(methods.T2IAdapter, ablation=True),
 }

@@ -266,20 +266,23 @@ class ControlNeXt(nn.Module):
         first step on the control is as large as the maps that it is added to.
     Start: not the base.
     Departs: the convs do not see t; the trained part is the two residual blocks after the join, where
-        the paper trains other selected weights of its larger base.
+        the paper trains other selected weights of its larger base. The arguments are for ablations:
+        which layers are trained, a zero conv in place of the normalisation, and another join.
     """
 
-    JOIN = 3  # the first map on the grid of 8x8
+    JOIN = 3  # the first map on the grid of 8x8; 0 is the first one on the grid of 16x16
 
-    def __init__(self, base: UNet, trained: Sequence[int] = (4, 5), normalise: bool = True):
+    def __init__(self, base: UNet, trained: Sequence[int] = (4, 5), normalise: bool = True, join: int = JOIN):
         super().__init__()
-        c = base.encoder.channels[self.JOIN]
+        self.join = join
+        c = base.encoder.channels[join]
+        stride = 2 if join == self.JOIN else 1
         self.normalise = normalise
         self.reader = nn.Sequential(
             nn.Conv2d(1, 16, 4, stride=2, padding=1), nn.ReLU(),   # (b, 16, 32, 32)
             nn.Conv2d(16, 32, 4, stride=2, padding=1), nn.ReLU(),  # (b, 32, 16, 16)
             nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(),            # (b, 64, 16, 16)
-            nn.Conv2d(64, c, 4, stride=2, padding=1),              # (b, c, 8, 8)
+            nn.Conv2d(64, c, 2 + stride, stride, padding=1),       # (b, c, 8, 8)
         )
         if not normalise:  # an ablation: start as ControlNet does
             nn.init.zeros_(self.reader[-1].weight)
@@ -299,7 +302,7 @@ class ControlNeXt(nn.Module):
                 layer = self.blocks[str(i)]
             h = layer(h, emb)
             maps.append(h)
-            if i == self.JOIN and condition is not None:
+            if i == self.join and condition is not None:
                 control = self.reader(condition)
                 h = h + (cross_normalise(control, h) if self.normalise else control)
         return decode(base, maps, xt, t, emb, controls)
