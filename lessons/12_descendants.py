@@ -312,6 +312,9 @@ for name in ("ControlNeXt", "ControlNeXt, whole encoder", "ControlNeXt, early jo
 table(rows)
 
 # %% [markdown]
+# The join decides, and not the number of trained weights. On the grid of 8x8 a line of
+# one pixel is blurred, and the decoder's skips from the larger grid never see it.
+#
 # ## What is left of the base?
 #
 # Fidelity is half of the question. The other half is what a method does to the base. Can
