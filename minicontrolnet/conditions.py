@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .errors import Problem, check_images
+from .errors import Problem, check_images, check_number
 from .shapes import SIZE, Batch, tip_of
 
 CHANNELS = {"edge": 1, "palette": 3, "pose": 1}
@@ -25,7 +25,11 @@ def condition_of(kind: Kind, batch: Batch) -> Tensor:
     unknown name.
     """
     check_kind(kind)
-    return kind(batch) if callable(kind) else CONDITIONS[kind](batch)
+    if not callable(kind):
+        return CONDITIONS[kind](batch)
+    condition = kind(batch)
+    _check_own(condition, len(batch.x0))
+    return condition
 
 
 def check_kind(kind: Kind) -> None:
@@ -34,6 +38,18 @@ def check_kind(kind: Kind) -> None:
     if not (known or callable(kind)):
         raise Problem(f"there is no condition {kind!r}; give one of {', '.join(CONDITIONS)}, or a function"
                       " that takes a batch and returns its conditions")
+
+
+def _check_own(condition: Tensor, n: int) -> None:
+    """Raise Problem unless a function of your own returned n conditions."""
+    if not isinstance(condition, Tensor):
+        raise Problem(f"the condition's function returned a {type(condition).__name__}; let it return a tensor"
+                      " (n, c, h, w)")
+    if condition.dim() != 4 or len(condition) != n or not condition.is_floating_point():
+        raise Problem(f"the condition's function returned {str(condition.dtype)[6:]} of the shape"
+                      f" {tuple(condition.shape)} for {n} pictures; let it return floating point values ({n}, c, h, w)")
+    if not condition.isfinite().all():
+        raise Problem("the condition's function returned values that are not finite; check its divisions")
 
 
 def _edges_of(batch: Batch) -> Tensor:
@@ -61,6 +77,10 @@ def detect_edges(images: Tensor, low: float = 0.15, high: float = 0.3) -> Tensor
     equally bright, so a grey picture would lose an outline between them.
     """
     check_images("the images", images)
+    check_number("low", low, 0, 1)
+    check_number("high", high, low, 1)
+    if min(images.shape[2:]) < 2:
+        raise Problem(f"the images have the shape {tuple(images.shape)}; edges need at least 2x2 pixels")
     gx, gy = _gradient(_blur(images))
     strength, channel = torch.hypot(gx, gy).max(dim=1, keepdim=True)
     ridge = _is_ridge(strength, gx.gather(1, channel), gy.gather(1, channel))
@@ -158,6 +178,7 @@ def stick_figure(centre: Tensor, tip: Tensor) -> Tensor:
 
     Places are x and y in [-1, 1]. The value of a pixel is the share of it that is covered.
     """
+    _check_places(centre, tip)
     line = (torch.arange(SIZE, device=centre.device) + 0.5) * 2 / SIZE - 1
     pixels = torch.stack(torch.meshgrid(line, line, indexing="xy"), -1).flatten(0, 1)  # (4096, 2)
     away = pixels - centre[:, None]  # (b, 4096, 2)
@@ -166,6 +187,17 @@ def stick_figure(centre: Tensor, tip: Tensor) -> Tensor:
     stick = _covered(away - along.clamp(0, 1) * bone, radius=1)
     dot = _covered(away, radius=3)
     return torch.maximum(stick, dot).view(-1, 1, SIZE, SIZE)
+
+
+def _check_places(centre: Tensor, tip: Tensor) -> None:
+    if not (isinstance(centre, Tensor) and isinstance(tip, Tensor)) or centre.shape != tip.shape or (
+            centre.shape[1:] != (2,)):
+        raise Problem("centre and tip must be two tensors of the same shape (b, 2); give x and y in [-1, 1]")
+    if centre.is_meta:
+        return  # tensors without values
+    if not (centre.abs().le(1).all() and tip.isfinite().all()):  # a tip may lie outside, but pixels such as 32 may not
+        raise Problem("the centre lies outside of the picture, or a place is not finite; give x and y in [-1, 1],"
+                      " where a pixel p of 64 is (p + 0.5) / 32 - 1")
 
 
 def _covered(offset: Tensor, radius: float) -> Tensor:

@@ -5,6 +5,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from .errors import Problem, check_count
 from .unet import UNet
 
 Controls = tuple[Tensor, ...]  # 13 maps, from shallow to deep, with the middle block's last
@@ -56,6 +57,9 @@ class ControlNet(nn.Module):
     """
 
     def __init__(self, base: UNet, c_condition: int = 1):
+        check_count("c_condition", c_condition)
+        if not hasattr(base, "decoder"):
+            raise Problem(f"the base is a {type(base).__name__}; give a UNet, such as load_base() returns")
         super().__init__()
         self.embedding = copy.deepcopy(base.embedding)  # of time and prompt: the encoder's blocks need it
         self.encoder = copy.deepcopy(base.encoder)      # this includes the middle block

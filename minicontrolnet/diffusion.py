@@ -44,7 +44,17 @@ ALPHA_BAR = shift(_cosine_alpha_bar(), SHIFT)
 
 def alpha_bar_at(t: Tensor, like: Tensor) -> Tensor:
     """alpha_bar at times t (b,), as (b, 1, 1, 1) with the dtype and device of ``like``."""
+    _check_times(t)
     return ALPHA_BAR.to(like.dtype).to(like.device)[t].view(-1, 1, 1, 1)
+
+
+def _check_times(t: Tensor) -> None:
+    """Raise Problem for times outside of [0, TIMESTEPS). A negative index would count from the end."""
+    if not isinstance(t, Tensor) or t.is_floating_point() or t.dtype == torch.bool:
+        raise Problem(f"the times are {t if not isinstance(t, Tensor) else t.dtype}; give a tensor (b,) of whole numbers")
+    on_cpu = t.device.type == "cpu" and not torch.compiler.is_compiling()  # elsewhere, looking at values would wait
+    if on_cpu and ((t < 0) | (t >= TIMESTEPS)).any():
+        raise Problem(f"the times go from {t.min().item()} to {t.max().item()}; give times from 0 to {TIMESTEPS - 1}")
 
 
 # %% Noising, and the three things that a network may predict
@@ -118,8 +128,26 @@ def loss_weight(t: Tensor, like: Tensor, prediction_type: str) -> Tensor:
 def noise_loss(model: Model, x0: Tensor, t: Tensor, eps: Tensor, prediction_type: str) -> Tensor:
     """Eq. 5 with the weight above: the mean of weight |eps - model(xt, t)|^2, a scalar."""
     xt = q_sample(x0, t, eps)
-    error = eps - model(xt, t)
+    error = eps - _predicted(model, xt, t)
     return (loss_weight(t, x0, prediction_type) * error**2).mean()
+
+
+def _predicted(model: Model, xt: Tensor, t: Tensor) -> Tensor:
+    """What the model predicts. Raises Problem for another shape, which would be broadcast in silence."""
+    eps = model(xt, t)
+    if not isinstance(eps, Tensor) or eps.shape != xt.shape:
+        found = tuple(eps.shape) if isinstance(eps, Tensor) else type(eps).__name__
+        raise Problem(f"the model predicted {found} for pictures of the shape {tuple(xt.shape)}; let it return the"
+                      " noise of each picture, in the same shape")
+    return eps
+
+
+def _finite(eps: Tensor, t: int) -> Tensor:
+    """Return a prediction. Raises Problem where it is not finite, so that nan never becomes a picture."""
+    if not eps.isfinite().all():
+        raise Problem(f"the model's prediction at t = {t} is not finite; look for weights, a strength or a guidance"
+                      " scale that is far too large")
+    return eps
 
 
 # %% Guidance and samplers
@@ -162,11 +190,16 @@ def ddim_steps(model: Model, xt: Tensor, times: Sequence[int]) -> Iterator[tuple
 
     Pass ``ddim_times(steps)``, or a part of it to change the model on the way.
     """
+    times = list(times)
+    if not xt.is_floating_point():
+        raise Problem(f"the noise has the type {str(xt.dtype)[6:]}; give floating point values")
+    if any(later >= now for now, later in zip(times, times[1:])) or any(t < -1 or t >= TIMESTEPS for t in times):
+        raise Problem(f"the times are {times}; give times that fall from at most {TIMESTEPS - 1} to at least -1")
     for now, later in zip(times, times[1:]):
         t = torch.full((len(xt),), now, device=xt.device)
         t_next = torch.full_like(t, later)
         with torch.no_grad():  # around the step alone: a generator must not leave it on for its consumer
-            xt, x0 = ddim_step(model(xt, t), xt, t, t_next)
+            xt, x0 = ddim_step(_finite(_predicted(model, xt, t), now), xt, t, t_next)
         yield xt, x0
 
 
@@ -198,5 +231,5 @@ def ddpm(model: Model, xt: Tensor, generator: torch.Generator) -> Tensor:
     for now in reversed(range(TIMESTEPS)):
         t = torch.full((len(xt),), now, device=xt.device)
         z = torch.randn(xt.shape, generator=generator, dtype=xt.dtype).to(xt.device)
-        xt = ddpm_step(model(xt, t), xt, t, z)
+        xt = ddpm_step(_finite(_predicted(model, xt, t), now), xt, t, z)
     return xt

@@ -2,8 +2,12 @@
 
 import math
 from collections.abc import Sequence
+from numbers import Integral, Real
 
 from torch import Tensor
+
+
+LARGEST = 3.4e38  # about the largest number in float32
 
 
 class Problem(ValueError):
@@ -12,14 +16,28 @@ class Problem(ValueError):
 
 def check_count(name: str, value: int, low: int = 1) -> None:
     """Raise Problem unless ``value`` is a whole number of at least ``low``."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < low:
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < low:
         raise Problem(f"{name} is {value!r}; give a whole number of at least {low}")
 
 
-def check_number(name: str, value: float) -> None:
-    """Raise Problem unless ``value`` is a finite number."""
-    if not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise Problem(f"{name} is {value!r}; give a finite number")
+def check_number(name: str, value: float, low: float = -LARGEST, high: float = LARGEST) -> None:
+    """Raise Problem unless ``value`` is a number from ``low`` to ``high``."""
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if not (is_number and low <= value <= high):  # also true for nan
+        wanted = "finite number" if high == LARGEST else f"number from {low:g} to {high:g}"
+        raise Problem(f"{name} is {value!r}; give a {wanted}")
+
+
+def check_flag(name: str, value: bool) -> None:
+    """Raise Problem unless ``value`` is True or False. A text such as "no" would count as True."""
+    if not isinstance(value, bool):
+        raise Problem(f"{name} is {value!r}; give True or False")
+
+
+def check_seed(seed: int) -> None:
+    """Raise Problem unless a generator of torch takes this seed."""
+    if not isinstance(seed, Integral) or isinstance(seed, bool) or not -(2**63) <= seed < 2**64:
+        raise Problem(f"the seed is {seed!r}; give a whole number, such as 0")
 
 
 def check_images(name: str, images: Tensor, channels: Sequence[int] | None = None) -> None:

@@ -11,8 +11,8 @@ from tqdm import tqdm
 
 from .controlnet import ControlNet, Controls
 from .diffusion import Model, cfg, ddim_steps, ddim_times
-from .errors import Problem, check_count, check_images, check_number
-from .shapes import SIZE, VOCABULARY_SIZES, to_image, tokenize
+from .errors import Problem, check_count, check_flag, check_images, check_number, check_seed
+from .shapes import SIZE, check_tokens, to_image, tokenize
 from .unet import PATCH, UNet
 
 GUIDANCE = 2.5  # the scale for the shipped weights; lesson 06 shows others
@@ -28,11 +28,28 @@ class Control(NamedTuple):
     region: Tensor | None = None  # (n or 1, 1, 64, 64) in [0, 1]; None is the whole picture
 
 
+def as_controls(controls: Iterable[Control]) -> list[Control]:
+    """A list of Control; each may be given as a plain tuple. Raises Problem for anything else."""
+    if isinstance(controls, (Control, str)) or not isinstance(controls, Iterable):
+        raise Problem(f"controls is a {type(controls).__name__}; give a list, such as [(control, edges)]")
+    found = []
+    for control in controls:
+        if not isinstance(control, (tuple, list)) or not 2 <= len(control) <= 4:
+            raise Problem(f"an entry of controls is a {type(control).__name__}; give a list of (net, condition),"
+                          " (net, condition, scale) or (net, condition, scale, region)")
+        if not callable(control[0]) or isinstance(control[0], UNet):
+            raise Problem(f"the network of a control is a {type(control[0]).__name__}; give a ControlNet, such as"
+                          ' load_control("edge", base) returns')
+        found.append(Control(*control))
+    return found
+
+
 # %% The strength of control
 
 
 def weigh(controls: Controls, scale: Scale) -> Controls:
     """Multiply the 13 controls by one number (conditioning_scale), or each by its own number."""
+    controls = tuple(controls)
     weights = scale_per_control(scale, len(controls))
     return tuple(control * weight for control, weight in zip(controls, weights))
 
@@ -74,6 +91,7 @@ def mask_controls(controls: Controls, region: Tensor) -> Controls:
     keeps half of its control. Outside the region the base follows the prompt alone, but its
     convolutions look a few cells beyond each border, so the transition is soft.
     """
+    controls = tuple(controls)
     masks = [F.adaptive_avg_pool2d(region, control.shape[2:]) for control in controls]
     return tuple(control * mask for control, mask in zip(controls, masks))
 
@@ -83,7 +101,8 @@ def mask_controls(controls: Controls, region: Tensor) -> Controls:
 
 def predictor(base: UNet, prompt: Tensor, controls: Sequence[Control] = ()) -> Model:
     """The base with a prompt (n, 3) and any number of ControlNets, as a model(xt, t) -> eps."""
-    controls = [Control(*control) for control in controls]  # plain tuples are fine, too
+    check_tokens(prompt)
+    controls = as_controls(controls)
 
     def model(xt: Tensor, t: Tensor) -> Tensor:
         weighed = []
@@ -103,7 +122,9 @@ def guided(base: UNet, prompt: Tensor, controls: Sequence[Control] = (),
     ``in_both`` it is in both branches. With an empty prompt both branches are then the same, and
     guidance has nothing to amplify (Sec. 3.4; lesson 06 measures the choice).
     """
-    controls = list(controls)
+    check_number("guidance_scale", guidance_scale)
+    check_flag("in_both", in_both)
+    controls = as_controls(controls)
     cond = predictor(base, prompt, controls)
     has_words = bool(prompt.any())  # EMPTY is 0
     branches_differ = has_words or (controls and not in_both)
@@ -122,6 +143,9 @@ def control_window(steps: int, start: float = 0.0, end: float = 1.0) -> tuple[in
     Step i of 0, 1, ..., steps - 1 begins at the share i / steps of sampling, and it has control if
     start <= i / steps < end. Raises Problem if no step has control.
     """
+    check_count("steps", steps)
+    check_number("control_start", start, 0, 1)
+    check_number("control_end", end, 0, 1)
     with_control = [i for i in range(steps) if start <= i / steps < end]
     if not with_control:
         raise Problem(f"no step has control: none of the {steps} steps begins between the shares"
@@ -138,7 +162,6 @@ def sample_steps(base: UNet, prompt: str | Sequence[str] | Tensor, noise: Tensor
     The last x0 is the picture. The arguments are those of ``sample``.
     """
     tokens, noise, controls = _fitted(base, prompt, noise, controls)
-    check_number("guidance_scale", guidance_scale)
     times = ddim_times(steps)
     model = guided(base, tokens, controls, guidance_scale, in_both)
     if not controls:
@@ -174,9 +197,14 @@ def sample(base: UNet, prompt: str | Sequence[str] | Tensor, noise: Tensor,
     """
     tokens, noise, controls = _fitted(base, prompt, noise, controls)
     check_count("batch", batch)
+    if not (progress is None or isinstance(progress, str)):
+        raise Problem(f"progress is {progress!r}; give a title for the progress bar, or None for no bar")
     if controls and guidance_scale == 0 and not in_both:
         warnings.warn("at guidance scale 0 only the unconditional branch counts, and it has no control, so the"
                       " conditions have no effect; choose another scale, or in_both=True", stacklevel=2)
+    if any(control.region is not None and not control.region.any() for control in controls):
+        warnings.warn("a region is 0 everywhere, so its control has no effect; make the mask white where control"
+                      " should act", stacklevel=2)
     done = []
     for i in tqdm(range(0, len(noise), batch), progress, disable=progress is None):
         part = slice(i, i + batch)
@@ -192,7 +220,8 @@ def sample(base: UNet, prompt: str | Sequence[str] | Tensor, noise: Tensor,
 def seeded_noise(n: int, seed: int) -> Tensor:
     """The noise (n, 3, 64, 64) of a seed. The first k of n are the same for every n."""
     check_count("the number of pictures", n)
-    return torch.randn(n, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
+    check_seed(seed)
+    return torch.randn(n, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(int(seed)))
 
 
 # %% Checks of what ``sample`` is given
@@ -204,6 +233,8 @@ def _fitted(base: UNet, prompt: str | Sequence[str] | Tensor, noise: Tensor,
 
     Raises Problem if they do not fit.
     """
+    if not hasattr(base, "parameters") or isinstance(base, ControlNet):
+        raise Problem(f"the base is a {type(base).__name__}; give a UNet, such as load_base() returns")
     weight = next(base.parameters())
     if weight.dtype == torch.float16:
         raise Problem("the base is in float16, which cannot hold alpha_bar at t = 999 (1.2e-9);"
@@ -212,7 +243,8 @@ def _fitted(base: UNet, prompt: str | Sequence[str] | Tensor, noise: Tensor,
     n = len(noise)
     tokens = _tokens_for(prompt, n).to(weight.device)
     fitted = []
-    for net, condition, scale, region in [Control(*control) for control in controls]:
+    for net, condition, scale, region in as_controls(controls):
+        _check_alike(net, weight)
         _check_condition(net, condition, noise)
         scale_per_control(scale)
         if region is not None:
@@ -237,16 +269,18 @@ def _check_noise(noise: Tensor) -> None:
 def _tokens_for(prompt: str | Sequence[str] | Tensor, n: int) -> Tensor:
     """The tokens (n, 3) of one prompt for all pictures, or of one for each."""
     tokens = prompt if isinstance(prompt, Tensor) else tokenize(prompt)
-    if tokens.dim() != 2 or tokens.shape[1] != 3 or tokens.dtype != torch.long:
-        raise Problem(f"the tokens are {str(tokens.dtype)[6:]} of the shape {tuple(tokens.shape)}; give whole numbers"
-                      " (int64) of the shape (n, 3), as tokenize makes them")
+    check_tokens(tokens)
     if len(tokens) not in {1, n}:
         raise Problem(f"there are {len(tokens)} prompts for {n} pictures; give one for all, or {n}")
-    sizes = torch.tensor(VOCABULARY_SIZES, device=tokens.device)
-    if ((tokens < 0) | (tokens >= sizes)).any():
-        raise Problem(f"a token is outside of the vocabulary; the tokens of colour, shape and background go from 0 to"
-                      f" {', '.join(str(size - 1) for size in VOCABULARY_SIZES)}")
     return tokens.expand(n, 3)
+
+
+def _check_alike(net: ControlNet, weight: Tensor) -> None:
+    """Raise Problem unless a ControlNet is on the base's device and has its dtype."""
+    own = next(net.parameters(), weight) if hasattr(net, "parameters") else weight
+    if (own.dtype, own.device) != (weight.dtype, weight.device):
+        raise Problem(f"the ControlNet is in {str(own.dtype)[6:]} on {own.device} and the base in"
+                      f" {str(weight.dtype)[6:]} on {weight.device}; bring both together by .to()")
 
 
 def _check_condition(net: ControlNet, condition: Tensor, noise: Tensor) -> None:

@@ -99,6 +99,7 @@ def render(scenes: Scenes, size: int = SIZE,
     A mask holds the share of each pixel that the shape covers. scenes.shape is an index into
     ``outlines``; lesson 10 passes an outline that is none of the four shapes.
     """
+    check_count("the size", size)
     device = scenes.radius.device
     outlines = torch.tensor(outlines, device=device)[scenes.shape]
     points, notch, scale, upright = (column.view(-1, 1, 1) for column in outlines.unbind(1))
@@ -231,8 +232,22 @@ def _shorten(text: str, length: int = 60) -> str:
     return text if len(text) <= length else text[: length - 3] + "..."
 
 
+def check_tokens(tokens: Tensor) -> None:
+    """Raise Problem unless ``tokens`` are (n, 3), as tokenize makes them."""
+    if not isinstance(tokens, Tensor):
+        raise Problem(f"the tokens are a {type(tokens).__name__}; give a tensor (n, 3), as tokenize makes it")
+    if tokens.dim() != 2 or tokens.shape[1] != 3 or tokens.dtype != torch.long:
+        raise Problem(f"the tokens are {str(tokens.dtype)[6:]} of the shape {tuple(tokens.shape)}; give whole numbers"
+                      " (int64) of the shape (n, 3), as tokenize makes them")
+    sizes = torch.tensor(VOCABULARY_SIZES, device=tokens.device)
+    if ((tokens < 0) | (tokens >= sizes)).any():
+        raise Problem(f"a token is outside of the vocabulary; the tokens of colour, shape and background go from 0 to"
+                      f" {', '.join(str(size - 1) for size in VOCABULARY_SIZES)}")
+
+
 def describe(prompt: Tensor) -> list[str]:
     """Turn tokens (n, 3) back into texts: the inverse of tokenize."""
+    check_tokens(prompt)
     texts = []
     for colour, shape, background in prompt.tolist():
         words = []

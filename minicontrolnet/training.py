@@ -12,7 +12,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from .conditions import Kind, check_kind, condition_of, roughen
 from .controlnet import ControlNet
 from .diffusion import TIMESTEPS, noise_loss
-from .errors import Problem, check_count
+from .errors import Problem, check_count, check_number, check_seed
 from .shapes import EMPTY, Batch, random_batch
 from .unet import UNet
 
@@ -31,6 +31,8 @@ def drop_words(prompt: Tensor, generator: torch.Generator, whole: float, each: f
     With probability ``whole`` a prompt loses all of its words. Every word of the other prompts is
     lost with probability ``each``.
     """
+    check_number("the share of dropped prompts", whole, 0, 1)
+    check_number("the share of dropped words", each, 0, 1)
     n = len(prompt)
     keep = torch.rand(n, 1, generator=generator) >= whole
     keep = keep & (torch.rand(n, 3, generator=generator) >= each)
@@ -133,11 +135,12 @@ class Training:
 
     def __init__(self, network: nn.Module, loss: Loss, steps: int, *, lr: float, seed: int = 0):
         _check_training(network, steps, lr)
+        check_seed(seed)
         self.network = network
         self.loss = loss
         self.steps = steps
         self.step = 0  # how many are done
-        self.generator = torch.Generator().manual_seed(seed)
+        self.generator = torch.Generator().manual_seed(int(seed))
         self.optimiser = adamw(network, lr)
         self.schedule = LambdaLR(self.optimiser, lambda step: learning_rate(step, steps))
         self.average = AveragedModel(network, multi_avg_fn=moving_average)
@@ -179,7 +182,8 @@ class Training:
 
 def _check_training(network: nn.Module, steps: int, lr: float) -> None:
     check_count("steps", steps)
-    if not (0 < lr < math.inf):
+    check_number("the learning rate", lr)
+    if lr <= 0:
         raise Problem(f"the learning rate is {lr!r}; give a positive number, such as 1e-3")
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise Problem("every parameter of the network is locked, so there is nothing to train; unlock it first"
@@ -193,7 +197,13 @@ def find_gradients(network: nn.Module, loss: Loss, generator: torch.Generator) -
     """
     network.zero_grad()
     value = loss(network, generator)
+    if not isinstance(value, Tensor) or value.dim() or not value.requires_grad:
+        raise Problem("the loss must be a scalar tensor that depends on the network; return for example the mean of"
+                      " the squared error, and train outside of no_grad")
     value.backward()
+    if all(parameter.grad is None for parameter in network.parameters()):
+        raise Problem("the loss does not depend on the network, so nothing would be learned; compute it with the"
+                      " network that it is given")
     norm = nn.utils.clip_grad_norm_(network.parameters(), 1.0)
     if not (value.isfinite() and norm.isfinite()):
         raise Problem(f"the loss is {value.item()} and the norm of its gradient is {norm.item()}, so training"
@@ -228,6 +238,7 @@ def moving_average(averaged: list[Tensor], current: list[Tensor], count: Tensor)
 
 def seeded(seed: int, build: Callable[..., nn.Module], *args: Any, **options: Any) -> nn.Module:
     """Build a module whose initial weights come from a seed. torch's global generator stays as it is."""
+    check_seed(seed)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(int(seed))
         return build(*args, **options)

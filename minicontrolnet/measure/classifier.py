@@ -4,9 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..errors import Problem
 from ..shapes import SHAPES, random_batch
 from ..training import WHOLE
-from .pictures import mask_of, mean_over
+from .pictures import check_prompts, mask_of, mean_over
 
 
 class ShapeClassifier(nn.Sequential):
@@ -82,6 +83,7 @@ def classifier_loss(classifier: nn.Module, generator: torch.Generator, part: sli
 
 def shapes_right(images: Tensor, prompt: Tensor, classifier: nn.Module) -> Tensor:
     """Whether (n,) the classifier finds the prompt's shape in the mask of each image."""
+    check_prompts(images, prompt)
     return classifier(mask_of(images)).argmax(1) == prompt[:, 1] - 1
 
 
@@ -94,6 +96,10 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
 
     It is computed in float64. Small sets increase it, so compare sets of equal size.
     """
+    for features in (a, b):
+        if features.dim() != 2 or len(features) < 2 or not features.isfinite().all() or a.shape[1] != b.shape[-1]:
+            raise Problem(f"the features have the shapes {tuple(a.shape)} and {tuple(b.shape)}; give two sets (n, d)"
+                          " of finite numbers, with n of at least 2 and the same d")
     a = a.double()
     b = b.double()
     cov_a = a.T.cov()

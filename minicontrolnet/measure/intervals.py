@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..errors import Problem
+
 
 class Paired(NamedTuple):
     """The mean of paired differences, with its 95 % interval."""
@@ -32,6 +34,8 @@ def paired(differences: Tensor | list[float]) -> Paired:
     If one difference is not finite, the interval is infinite and the claim is undecided.
     """
     values = torch.as_tensor(differences, dtype=torch.float64).flatten().tolist()
+    if len(values) < 2:
+        raise Problem(f"there are {len(values)} differences; an interval needs at least 2")
     if not all(map(math.isfinite, values)):
         return Paired(-math.inf, math.nan, math.inf)
     mean = statistics.fmean(values)
@@ -56,7 +60,11 @@ def difference(one: list, other: list) -> Paired:
 
     A list of one number stands for every seed. Lists may be nested, such as pictures within seeds.
     """
-    return paired(torch.tensor(one, dtype=torch.float64) - torch.tensor(other, dtype=torch.float64))
+    one = torch.as_tensor(one, dtype=torch.float64)
+    other = torch.as_tensor(other, dtype=torch.float64)
+    if len(one) != len(other) and 1 not in {len(one), len(other)}:
+        raise Problem(f"there are {len(one)} and {len(other)} numbers; give as many on both sides, or 1 for all")
+    return paired(one - other)
 
 
 def no_worse(difference: Paired, margin: float) -> str:

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..conditions import detect_edges
-from ..errors import Problem, check_images
-from ..shapes import COLOURS, DARK, SHAPES, Scenes
+from ..errors import Problem, check_images, check_number
+from ..shapes import COLOURS, DARK, SHAPES, Scenes, check_tokens
 
 BRIGHT = torch.tensor(list(COLOURS.values()))
 PAINTS = torch.cat([BRIGHT, DARK * BRIGHT])  # (16, 3): every colour of a real picture, shapes first
@@ -48,6 +48,9 @@ def mask_iou(mask: Tensor, truth: Tensor) -> Tensor:
     if mask.shape != truth.shape or mask.dim() != 4:
         raise Problem(f"the masks have the shapes {tuple(mask.shape)} and {tuple(truth.shape)}; give two of the same"
                       " shape (n, 1, h, w)")
+    for given in (mask, truth):
+        if given.is_floating_point():
+            check_images("the masks", given)
     a, b = mask > 0.5, truth > 0.5
     return (a & b).sum((1, 2, 3)) / (a | b).sum((1, 2, 3)).clamp(min=1)
 
@@ -94,6 +97,10 @@ def pose_errors(images: Tensor, scenes: Scenes) -> tuple[Tensor, Tensor]:
     remove it. Then the p-th moment around the centre, sum of r^2 exp(i p angle), points along the
     tips, up to turns of 360 / p degrees. A circle has no tilt; its angle error is nan.
     """
+    if not isinstance(scenes, Scenes):
+        raise Problem(f"the scenes are a {type(scenes).__name__}; give the scenes of a batch, such as batch.scenes")
+    if len(images) != len(scenes.shape):
+        raise Problem(f"there are {len(images)} images and {len(scenes.shape)} scenes; give one scene for each image")
     mean, x, y = mean_over((mask_of(images) > 0.5).to(images))
     place = torch.stack([mean(x), mean(y)], dim=1)
     x = x - place[:, 0].view(-1, 1, 1, 1)
@@ -138,8 +145,17 @@ def nearest_colour(images: Tensor) -> Tensor:
     return (images[:, None] - PAINTS.to(images)[..., None, None]).square().sum(2).argmin(1)
 
 
+def check_prompts(images: Tensor, prompt: Tensor) -> None:
+    """Raise Problem unless there are images in [0, 1] and the tokens of one prompt for each."""
+    check_images("the images", images)
+    check_tokens(prompt)
+    if len(images) != len(prompt):
+        raise Problem(f"there are {len(images)} images and {len(prompt)} prompts; give one prompt for each image")
+
+
 def colours_right(images: Tensor, prompt: Tensor) -> Tensor:
     """Whether (n,) the two most frequent colours are the prompt's, with the background's at the border."""
+    check_prompts(images, prompt)
     nearest = nearest_colour(images)
     two = F.one_hot(nearest, len(PAINTS)).sum((1, 2)).topk(2).indices.sort(1).values
     offset = torch.tensor([0, len(COLOURS)], device=prompt.device)  # PAINTS has the backgrounds second
@@ -153,5 +169,7 @@ def off_palette(images: Tensor, reach: float = 0.2) -> Tensor:
 
     Oversaturated pixels count, and so do the mixed pixels along outlines. So real pictures are not at 0.
     """
+    check_images("the images", images)
+    check_number("reach", reach, 0, 2)  # the distance from black to white is 1.73
     off = (images[:, None] - PAINTS.to(images)[..., None, None]).norm(dim=2).amin(1)
     return (off > reach).float().mean((1, 2))

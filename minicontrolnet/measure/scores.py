@@ -12,9 +12,9 @@ from torch import Tensor
 from ..conditions import CHANNELS, Kind, condition_of
 from ..controlnet import ControlNet
 from ..diffusion import noise_loss
-from ..errors import Problem
+from ..errors import Problem, check_count, check_seed
 from ..sampling import Control, predictor, sample
-from ..shapes import SHAPES, Batch, random_batch
+from ..shapes import SHAPES, Batch, check_tokens, random_batch
 from ..training import random_times_and_noise
 from ..unet import UNet
 from .classifier import ShapeClassifier, shapes_right
@@ -25,7 +25,8 @@ HELD_OUT = 10_000  # the seed of the held-out pictures; trainings use small seed
 
 def held_out(n: int, device: str | torch.device = "cpu", seed: int = HELD_OUT) -> tuple[Batch, Tensor]:
     """n held-out pictures, which no training has seen, and noise (n, 3, 64, 64) from which to sample."""
-    generator = torch.Generator().manual_seed(seed)
+    check_seed(seed)
+    generator = torch.Generator().manual_seed(int(seed))
     batch = random_batch(n, generator)
     noise = torch.randn(batch.x0.shape, generator=generator)
     return batch.map(lambda tensor: tensor.to(device)), noise.to(device)
@@ -62,6 +63,7 @@ def condition_scores(kind: str, images: Tensor, truth: Batch) -> dict[str, float
 
 def conflicting(prompt: Tensor) -> Tensor:
     """The same prompts (n, 3), each with the word for another shape."""
+    check_tokens(prompt)
     other = prompt.clone()
     other[:, 1] = prompt[:, 1] % len(SHAPES) + 1
     return other
@@ -73,7 +75,8 @@ def loss_of_condition(base: UNet, control: ControlNet, kind: Kind, n: int = 128,
 
     Times and noise are the same at each call.
     """
-    generator = torch.Generator().manual_seed(seed)
+    check_seed(seed)
+    generator = torch.Generator().manual_seed(int(seed))
     truth = random_batch(n, generator)
     t, eps = random_times_and_noise(truth.x0, generator)
     device = next(base.parameters()).device
@@ -96,6 +99,8 @@ def shuffle_gap(loss_with: Callable[[Tensor], Tensor], condition: Tensor) -> flo
     each call. Rolling by one leaves no condition in its place. 0 means that the model ignores its
     condition.
     """
+    if len(condition) < 2:
+        raise Problem("there is 1 condition; give at least 2, since each picture needs another one's condition")
     return (loss_with(condition.roll(1, 0)) - loss_with(condition)).item()
 
 
@@ -104,6 +109,7 @@ def gap(base: UNet, control: ControlNet, kind: Kind, n: int = 128, seed: int = H
 
     Raises Problem for n = 1: a single picture has no neighbour, so the gap would always be 0.
     """
+    check_count("n", n)
     if n < 2:
         raise Problem(f"n is {n}; give at least 2 pictures, since each needs another one's condition")
     return shuffle_gap(*loss_of_condition(base, control, kind, n, seed))

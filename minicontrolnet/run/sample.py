@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..conditions import stick_figure
+from ..conditions import CHANNELS, stick_figure
 from ..errors import Problem
 from ..sampling import Control, control_window, sample, seeded_noise
 from ..shapes import SIZE, tokenize
@@ -26,6 +26,7 @@ def sample_command(args: argparse.Namespace) -> None:
     tokens = tokenize(prompts)  # a mistake in a prompt is reported before any file is read
     check_output(args)
     conditions = conditions_asked_for(args)
+    hint_at_idle_options(args, conditions)
     region = map_from_file(args.region, 1) if args.region else None
     base = load_base(args.base_weights, args.device)
     nets = {kind: load_control(kind, base, getattr(args, f"{kind}_weights")) for kind in conditions}
@@ -110,6 +111,21 @@ def conditions_asked_for(args: argparse.Namespace) -> dict[str, Tensor]:
     if conditions:
         control_window(args.steps, args.control_start, args.control_end)
     return conditions
+
+
+def hint_at_idle_options(args: argparse.Namespace, conditions: dict[str, Tensor]) -> None:
+    """Tell about options that have no effect, because their condition is missing."""
+    idle = [f"--{kind}-weights" for kind in CHANNELS if getattr(args, f"{kind}_weights") and kind not in conditions]
+    if not conditions:
+        given = {"--conditioning-scale": args.conditioning_scale != 1, "--connection-scales": args.connection_scales,
+                 "--region": args.region, "--control-start": args.control_start != 0,
+                 "--control-end": args.control_end != 1, "--in-both": args.in_both}
+        idle += [name for name, is_given in given.items() if is_given]
+    if idle:
+        print(f"hint: {', '.join(idle)} without a condition that it belongs to has no effect;"
+              " add --edge FILE, --palette FILE or --pose")
+    if args.edge_map and not conditions["edge"].any():
+        print(f'hint: the edge map "{args.edge_map}" is black everywhere, so it shows no outline')
 
 
 def map_from_file(path: Path, channels: int) -> Tensor:

@@ -34,6 +34,7 @@ def save_weights(network: nn.Module, kind: str, path: str | Path, base: UNet | N
     base: of a ControlNet, the base that it was trained on. Raises Problem if a weight is not
     finite in half precision, whose largest number is 65504.
     """
+    _check_kind_of(network, kind)
     weights = {name: tensor.detach().cpu().half() for name, tensor in network.state_dict().items()}
     if not all(tensor.isfinite().all() for tensor in weights.values()):
         raise Problem(f"the weights of this {kind} are not finite, or are too large for half precision (65504),"
@@ -43,6 +44,15 @@ def save_weights(network: nn.Module, kind: str, path: str | Path, base: UNet | N
         content["base"] = fingerprint(base.state_dict())
     save_file(content, path)
     return fingerprint(weights)
+
+
+def _check_kind_of(network: nn.Module, kind: str) -> None:
+    """Raise Problem if the network cannot be of this kind, because nothing could load the file."""
+    names = list(network.state_dict())
+    first = next((name for name in names if name.endswith("condition_encoder.layers.0.weight")), None)
+    channels = network.state_dict()[first].shape[1] if first else 0  # 0: the network is no ControlNet
+    if kind in CHANNELS and channels != CHANNELS[kind] or kind == "base" and channels:
+        raise Problem(f"the {type(network).__name__} is not of the kind {kind!r}; give the network that belongs to it")
 
 
 def load_base(path: str | Path | None = None, device: str | torch.device = "cpu") -> UNet:
@@ -61,7 +71,8 @@ def load_control(kind: str, base: UNet, path: str | Path | None = None) -> Contr
         raise Problem(f"there is no ControlNet {kind!r}; give one of {', '.join(CHANNELS)}")
     control = ControlNet(base, CHANNELS[kind])
     trained_on = _load_into(control, kind, path)
-    if trained_on and trained_on != fingerprint(base.state_dict()):
+    own = {name: tensor.float() for name, tensor in base.state_dict().items()}  # also where float64 is the default
+    if trained_on and trained_on != fingerprint(own):
         warnings.warn(f"the {kind} ControlNet {path or 'that ships'} was trained on another base than this one, so"
                       " it may follow its condition less well; train it on this base, or give its own base",
                       OtherBase, stacklevel=2)

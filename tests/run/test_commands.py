@@ -334,3 +334,20 @@ def test_evaluate_prints_finite_numbers(capsys):
         "prompt: real pictures (ceiling)", "prompt: base", "prompt: base, shape accuracy of each",
         "prompt: shuffled prompts (floor)"]
     assert "1.000" in lines[0] and not any("nan" in line or "inf" in line for line in lines)
+
+
+def test_options_without_a_condition_are_told(tmp_path, capsys):
+    """They have no effect; the picture is that of the prompt alone."""
+    main(["sample", "--count", "1", "--steps", "1", "--plain", "--out", str(tmp_path / "a.png"),
+          "--conditioning-scale", "0.5", "--control-start", "0.2", "--in-both", "--pose-weights", "nowhere.pt"])
+    hint = capsys.readouterr().out
+    for option in ("--conditioning-scale", "--control-start", "--in-both", "--pose-weights"):
+        assert option in hint
+    assert "--control-end" not in hint
+
+
+def test_a_black_edge_map_is_told(tmp_path, capsys):
+    Image.new("L", (64, 64)).save(tmp_path / "black.png")
+    main(["sample", "--count", "1", "--steps", "1", "--plain", "--out", str(tmp_path / "a.png"),
+          "--edge-map", str(tmp_path / "black.png")])
+    assert "black everywhere" in capsys.readouterr().out

@@ -138,3 +138,26 @@ def test_other_contents_are_a_problem(content, tmp_path):
     save_file(content, tmp_path / "mine.pt")
     with pytest.raises(Problem, match="mine.pt"):
         load_base(tmp_path / "mine.pt")
+
+
+# %% Kinds and dtypes
+
+
+@pytest.mark.parametrize("kind, other", [("edge", "base"), ("palette", "pose"), ("edge", "palette")])
+def test_weights_are_not_saved_under_the_name_of_another_kind(kind, other, tmp_path):
+    control = load_control(kind, load_base())
+    with pytest.raises(Problem, match="is not of the kind"):
+        save_weights(control, other, tmp_path / "x.pt")
+    with pytest.raises(Problem, match="is not of the kind"):
+        save_weights(load_base(), kind, tmp_path / "x.pt")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_base_is_its_own_base_in_float64(recwarn):
+    """Where float64 is the default, the shipped ControlNets still belong to the shipped base."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        load_control("edge", load_base())
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert not recwarn.list

@@ -1,0 +1,88 @@
+"""Scores and intervals refuse in one sentence what would otherwise be a wrong number."""
+
+import pytest
+import torch
+
+from minicontrolnet import (colours_right, conflicting, difference, frechet_distance, gap, held_out, mask_iou,
+                            off_palette, paired, pose_errors, shapes_right, shuffle_gap, tokenize)
+from minicontrolnet.errors import Problem
+from minicontrolnet.measure.intervals import Paired
+
+
+@pytest.fixture(scope="module")
+def batch():
+    return held_out(2)[0]
+
+
+def test_each_image_has_a_scene_and_a_prompt_of_its_own(batch):
+    one = batch.image[:1]
+    with pytest.raises(Problem, match="one scene for each image"):
+        pose_errors(one, batch.scenes)
+    with pytest.raises(Problem, match="batch.scenes"):
+        pose_errors(batch.image, batch)
+    with pytest.raises(Problem, match="one prompt for each image"):
+        colours_right(batch.image, batch.prompt[:1])
+    with pytest.raises(Problem, match="one prompt for each image"):
+        shapes_right(batch.image, batch.prompt[:1], None)
+    with pytest.raises(Problem, match="tokens"):
+        shapes_right(batch.image, "star", None)
+
+
+@pytest.mark.parametrize("factor", [float("nan"), 255.0])
+def test_masks_are_in_0_and_1(batch, factor):
+    with pytest.raises(Problem, match="the masks"):
+        mask_iou(batch.mask * factor, batch.mask)
+
+
+def test_masks_may_be_bool(batch):
+    mask = batch.mask > 0.5
+    assert torch.equal(mask_iou(mask, mask), torch.ones(2))
+
+
+@pytest.mark.parametrize("reach", [float("nan"), -1, "a"])
+def test_a_reach_is_a_distance(batch, reach):
+    with pytest.raises(Problem, match="reach is"):
+        off_palette(batch.image, reach)
+
+
+def test_pictures_in_the_samplers_range_are_not_scored(batch):
+    with pytest.raises(Problem, match="the images have values"):
+        off_palette(batch.x0)
+    with pytest.raises(Problem, match="the images have values"):
+        colours_right(batch.x0, batch.prompt)
+
+
+def test_conflicting_takes_tokens():
+    with pytest.raises(Problem, match="tokens"):
+        conflicting(tokenize("star").float())
+
+
+@pytest.mark.parametrize("few", [[], [1.0]])
+def test_an_interval_needs_two_differences(few):
+    with pytest.raises(Problem, match="at least 2"):
+        paired(few)
+
+
+def test_differences_are_paired():
+    with pytest.raises(Problem, match="as many on both sides"):
+        difference([1.0, 2.0], [1.0, 2.0, 3.0])
+    assert isinstance(difference(torch.tensor([1.0, 2.0]), torch.tensor([1.0])), Paired)
+
+
+@pytest.mark.parametrize("a, b", [((1, 4), (5, 4)), ((5, 4), (5, 3)), ((5,), (5,)), ((2, 3, 4, 4), (2, 3, 4, 4))])
+def test_frechet_distance_takes_two_sets_of_features(a, b):
+    with pytest.raises(Problem, match="the features"):
+        frechet_distance(torch.rand(a), torch.rand(b))
+
+
+def test_a_gap_needs_a_neighbour():
+    with pytest.raises(Problem, match="at least 2"):
+        shuffle_gap(lambda condition: condition.mean(), torch.ones(1, 1, 4, 4))
+    with pytest.raises(Problem, match="n is"):
+        gap(None, None, "edge", "2")
+
+
+@pytest.mark.parametrize("seed", [1.5, 2**64, None])
+def test_held_out_pictures_have_a_seed(seed):
+    with pytest.raises(Problem, match="the seed is"):
+        held_out(2, seed=seed)
