@@ -109,7 +109,7 @@ on_stranger = finding(record, "B: control minus none, IoU")
 added = finding(record, "B: difference added minus as it is, IoU")
 kept = on_stranger.mean / on_base.mean
 answer = "a" if kept > 0.8 else "b" if kept > 0.2 else "c"
-lesson.reveal(guess, answer, f"it gains {on_stranger.mean:.2f} of IoU on the stranger, and {on_base.mean:.2f} on its own base.",
+lesson.reveal(guess, answer, f"it gains {on_stranger.mean:.2f} of IoU there, and {on_base.mean:.2f} on its own base.",
               a="the places are the same, but the features in them have other meanings.",
               b="it is not half.",
               c="something is left: both bases have learned the same kind of pictures.")

@@ -50,7 +50,7 @@ def anchors(text):
 
 
 # Their new versions, or files that they name, have not landed yet.
-NOT_YET = ("minicontrolnet/README.md",)
+NOT_YET = ()
 
 
 @pytest.mark.parametrize("page", [pytest.param(page, marks=pytest.mark.xfail(strict=False) if page in NOT_YET else ())
