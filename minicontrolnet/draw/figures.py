@@ -11,16 +11,21 @@ from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any, TypeVar
 
-import matplotlib.style
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from torch import Tensor
 
+from ..errors import Problem
 from ..shapes import describe
+
+try:
+    import matplotlib.style
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
+except ValueError as error:  # MPLBACKEND names a backend that does not exist
+    raise Problem(f"matplotlib cannot start ({error}); correct MPLBACKEND or remove it") from error
 
 # 16:9 at 1280 x 720 points of 1/100 inch: 18 point text is 25 pixels high on a 1280-pixel hall screen.
 STYLE = {"figure.figsize": (12.8, 7.2), "figure.dpi": 100, "font.size": 18,

@@ -80,6 +80,8 @@ def check_output(args: argparse.Namespace) -> None:
         if path and os.path.exists(args.out) and os.path.exists(path) and os.path.samefile(path, args.out):
             raise Problem(f"--out {args.out} would overwrite the picture that is read; give another name")
     check_place(args.out)
+    if not args.plain:
+        from ..draw import figures  # noqa: F401  (if matplotlib cannot start, that is told before any work)
 
 
 def conditions_asked_for(args: argparse.Namespace) -> dict[str, Tensor]:
@@ -124,6 +126,8 @@ def hint_at_idle_options(args: argparse.Namespace, conditions: dict[str, Tensor]
     if idle:
         print(f"hint: {', '.join(idle)} without a condition that it belongs to has no effect;"
               " add --edge FILE, --palette FILE or --pose")
+    if args.grid and args.conditioning_scale != 1:
+        print("hint: --grid scale chooses the scales itself, so --conditioning-scale has no effect")
     if args.edge_map and not conditions["edge"].any():
         print(f'hint: the edge map "{args.edge_map}" is black everywhere, so it shows no outline')
 

@@ -326,6 +326,15 @@ def test_a_poor_terminal_and_a_backend_that_is_not_there(tmp_path):
     assert (tmp_path / "\u00fc.png").exists()
 
 
+@pytest.mark.slow
+def test_a_backend_without_sense_is_told_before_any_work(tmp_path):
+    words = ["sample", "--count", "1", "--steps", "1", "--out", str(tmp_path / "a.png")]
+    done = subprocess.run([sys.executable, "-m", "minicontrolnet", *words], cwd=ROOT, capture_output=True,
+                          text=True, env={**os.environ, "MPLBACKEND": "nonsense"})
+    assert done.returncode == 1 and "MPLBACKEND" in done.stderr
+    assert "Traceback" not in done.stderr and "sampling" not in done.stderr
+
+
 def test_evaluate_prints_finite_numbers(capsys):
     """The base alone, on two pictures."""
     main(["evaluate", "--count", "2", "--only"])
@@ -351,3 +360,9 @@ def test_a_black_edge_map_is_told(tmp_path, capsys):
     main(["sample", "--count", "1", "--steps", "1", "--plain", "--out", str(tmp_path / "a.png"),
           "--edge-map", str(tmp_path / "black.png")])
     assert "black everywhere" in capsys.readouterr().out
+
+
+def test_a_scale_beside_a_grid_of_scales_is_told(tmp_path, capsys, drawing):
+    main(["sample", "--grid", "scale", "--conditioning-scale", "2", "--steps", "1", "--plain", "--edge", str(drawing),
+          "--out", str(tmp_path / "a.png")])
+    assert "--conditioning-scale has no effect" in capsys.readouterr().out
