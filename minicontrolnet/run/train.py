@@ -100,6 +100,8 @@ def check_options(args: argparse.Namespace) -> None:
     """Raise Problem for options that do not fit what is trained."""
     if args.start_from and args.what not in CHANNELS:
         raise Problem(f"--start-from is for ControlNets, and this trains {args.what}; leave it out")
+    if args.base_weights and args.what not in CHANNELS:
+        raise Problem(f"--base-weights is for ControlNets, and this trains {args.what} from new weights; leave it out")
     if args.what == "shapes" and args.batch != RECIPES["shapes"][1]:
         raise Problem(f"the classifier always learns from {RECIPES['shapes'][1]} pictures a step,"
                       f" not from {args.batch}; leave out --batch")

@@ -366,3 +366,10 @@ def test_a_scale_beside_a_grid_of_scales_is_told(tmp_path, capsys, drawing):
     main(["sample", "--grid", "scale", "--conditioning-scale", "2", "--steps", "1", "--plain", "--edge", str(drawing),
           "--out", str(tmp_path / "a.png")])
     assert "--conditioning-scale has no effect" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("what", ["base", "shapes"])
+def test_a_base_is_not_trained_from_another_base(what, tmp_path, capsys):
+    words = ["train", what, "--steps", "1", "--base-weights", "some.pt", "--out", tmp_path / "x.pt"]
+    assert "--base-weights is for ControlNets" in error_of(capsys, *words)
+    assert not list(tmp_path.iterdir())
