@@ -35,7 +35,7 @@ def paired(differences: Tensor | list[float]) -> Paired:
     """
     values = torch.as_tensor(differences, dtype=torch.float64).flatten().tolist()
     if len(values) < 2:
-        raise Problem(f"there are {len(values)} differences; an interval needs at least 2")
+        raise Problem(f"the number of differences is {len(values)}; an interval needs at least 2")
     if not all(map(math.isfinite, values)):
         return Paired(-math.inf, math.nan, math.inf)
     mean = statistics.fmean(values)
