@@ -320,21 +320,27 @@ def ablations(live: Live) -> Figure:
 
 
 def transfer(live: Live) -> Figure:
-    record = load_results("claim_21_stranger")
-    arms = record["numbers"]
-    gains = {base: finding(record, f"{base}: control minus none, IoU") for base in "AB"}
+    stranger, sibling = numbers_of("claim_21_stranger"), numbers_of("claim_21_another_base")
+    arms = {"A itself": ("A, no control", "A, as it is"), "a sibling": ("A', no control", "A', A's ControlNet"),
+            "a stranger": ("B, no control", "B, as it is")}
+    iou = {base: [fmean((sibling if "'" in arm else stranger)[arm]["IoU"]) for arm in pair]
+           for base, pair in arms.items()}
+    followed = finding("claim_21_another_base", "A's ControlNet minus no control, IoU")
+    style = finding("claim_21_another_base", "A's ControlNet minus its own, pale colours")
     figure, body = page(
-        f"On a base that it has never met, a ControlNet keeps {gains['B'].mean / gains['A'].mean:.0%} of its gain",
-        f"The IoU rises by {gains['A']} on its own base.",
-        f"It rises by {gains['B']} on a base that was trained from another start.",
-        "On a sibling, which was trained further from its own base, it keeps more (claim 21).",
-        note="Show lessons/10_transfer.py. Ask: why should a channel mean the same in two networks?")
-    pictures = load_pictures("claim_21_stranger", 192).unflatten(0, (len(arms), -1))
-    order = list(arms)
-    grid = [pictures[order.index(f"{base}, {way}")][i]
-            for way in ("no control", "as it is") for base in "AB" for i in (1, 2)]
-    figures.show(body.subplots(), torch.stack(grid), 4, "", ["its own base"] * 2 + ["a stranger"] * 2,
-                 ["without\ncontrol", "with\ncontrol"])
+        "On another base, without training: " + tell(
+            followed, "outlines are followed", "outlines are not followed", "undecided")
+        + " on a sibling, and half as well on a stranger",
+        f"The sibling was made from A, in pale colours. IoU, control minus none: {followed}.",
+        f"Pale colours, A's ControlNet minus the sibling's own: {style}.",
+        note="python lessons/10_transfer.py. Ask: why should channel 17 mean the same"
+             " in two networks?")
+    pictures = dict(zip(stranger, load_pictures("claim_21_stranger", 192).unflatten(0, (len(stranger), -1))))
+    rows = load_pictures("claim_21_another_base", 64).unflatten(0, (len(sibling), -1))
+    pictures |= {arm: figures.enlarge(row, 3) for arm, row in zip(sibling, rows) if "'" in arm}
+    grid = [pictures[pair[way]][i] for way in (0, 1) for pair in arms.values() for i in (1, 2)]
+    below = [text for base in arms for text in (base, "IoU {:.2f}\nto {:.2f}".format(*iou[base]))]
+    figures.show(body.subplots(), torch.stack(grid), 6, "", below, ["without", "with"])
     return figure
 
 
