@@ -325,8 +325,8 @@ def transfer(live: Live) -> Figure:
             "a stranger": ("B, no control", "B, as it is")}
     iou = {base: [fmean((sibling if "'" in arm else stranger)[arm]["IoU"]) for arm in pair]
            for base, pair in arms.items()}
-    followed = finding("claim_21_another_base", "A's ControlNet minus no control, IoU")
-    style = finding("claim_21_another_base", "A's ControlNet minus its own, pale colours")
+    followed = finding(load_results("claim_21_another_base"), "A's ControlNet minus no control, IoU")
+    style = finding(load_results("claim_21_another_base"), "A's ControlNet minus its own, pale colours")
     figure, body = page(
         "On another base, without training: " + tell(
             followed, "outlines are followed", "outlines are not followed", "undecided")
