@@ -328,9 +328,8 @@ def transfer(live: Live) -> Figure:
     followed = finding(load_results("claim_21_another_base"), "A's ControlNet minus no control, IoU")
     style = finding(load_results("claim_21_another_base"), "A's ControlNet minus its own, pale colours")
     figure, body = page(
-        "On another base, without training: " + tell(
-            followed, "outlines are followed", "outlines are not followed", "undecided")
-        + " on a sibling, and half as well on a stranger",
+        f"On another base, without training, the outline's IoU rises to {iou['a sibling'][1]:.2f} (a sibling) and"
+        f" {iou['a stranger'][1]:.2f} (a stranger)",
         f"The sibling was made from A, in pale colours. IoU, control minus none: {followed}.",
         f"Pale colours, A's ControlNet minus the sibling's own: {style}.",
         note="python lessons/10_transfer.py. Ask: why should channel 17 mean the same"
