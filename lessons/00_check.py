@@ -8,7 +8,7 @@
 # 3. measures how long the other lessons will take on your machine,
 # 4. generates pictures with ControlNet and without it.
 #
-# If something goes wrong, send everything that it prints to your teacher.
+# If something goes wrong, send everything that it prints to your teacher, or open an issue.
 
 # %%
 import os
@@ -33,10 +33,10 @@ lesson = Lesson("00_check", steps=10, quick_steps=2, meaning="timed training ste
 # %% [markdown]
 # ## The toy world
 #
-# Every picture shows one bright shape on a dark background, 64 pixels wide. Its *prompt*
-# names two colours and a shape, such as "red star on blue". The program paints these pictures
-# itself, so we know everything about them: the prompt, the *mask* (which pixels belong to the
-# shape) and the outline.
+# Every picture is 64 pixels wide and shows one bright shape on a dark background. Its
+# *prompt* names two colours and a shape, such as "red star on blue". The program paints these
+# pictures itself, so we know everything about them: the prompt, the *mask* (which pixels
+# belong to the shape) and the outline.
 #
 # A *condition* is a picture that says what the prompt does not say. Here it is an *edge map*:
 # the outline of the shape, white on black.
@@ -73,8 +73,8 @@ table([["what", "on this machine"],
 # ## How long will the lessons take?
 #
 # We time a few training steps of the base and of a new ControlNet, with 16 pictures in each
-# step. The other lessons mostly consist of such steps. So we know how long they will take
-# here, because we know how long they took on another machine.
+# step. The other lessons mostly consist of such steps. We know how long they took on another
+# machine, so we can scale those times.
 
 # %%
 STEP = 0.08  # seconds of a ControlNet step on the machine on which the lessons were timed
@@ -93,8 +93,8 @@ table(rows)
 # %% [markdown]
 # ## Generating pictures, with an outline and without
 #
-# Both networks start from noise. We give them the same prompts and the same noise twice. The
-# second time, every picture also gets the outline of a real picture.
+# We sample twice from the same prompts and the same noise: first with the base alone, then
+# with the ControlNet and the outline of a real picture.
 
 # %%
 guess = lesson.predict("What does the outline change in the generated pictures?",
@@ -123,7 +123,7 @@ for name, images in {"the prompt": without, "the prompt and an outline": followe
 table(rows)
 
 # %%
-lesson.reveal(guess, "b", "words cannot describe a pose, and an outline can.",
+lesson.reveal(guess, "b", "the prompt says nothing about the place, but an outline does.",
               a="the prompt names colours and a shape, and leaves the rest to the noise.",
               c="the colours come from the prompt, and an outline has no colours.")
 gain = paired(iou["the prompt and an outline"] - iou["the prompt"])

@@ -5,7 +5,8 @@
 # in it. That is enough to generate pictures from nothing but noise (Ho et al., "Denoising
 # Diffusion Probabilistic Models", 2020). In this lesson you
 #
-# 1. add noise to a picture and see what the network has to learn (Eq. 5 of the paper),
+# 1. add noise to a picture and see what the network has to learn (Eq. 5 of the ControlNet
+#    paper),
 # 2. write the sampling loop, in ten lines, and watch a picture appear,
 # 3. find out what a prompt cannot say, which is the reason for ControlNet (Sec. 1).
 #
@@ -57,12 +58,12 @@ print(f"at t = 500, {ALPHA_BAR[500]:.0%} of the picture's variance is left")
 
 # %% [markdown]
 # `q_sample` in diffusion.py is this formula. The top row of the first figure shows it at
-# seven times.
+# seven values of t.
 #
 # ## What the network learns
 #
 # The network sees xt, t and the prompt, and predicts the noise. Its loss is the mean squared
-# error (Eq. 5 of the paper):
+# error (Eq. 5 of the ControlNet paper):
 #
 #     loss = mean of (eps - network(xt, t, prompt))^2
 #
@@ -88,9 +89,10 @@ print(f"mean squared error of the predicted noise: {error:.3f}")
 #
 # Now start from pure noise, where there is no picture yet. The network still predicts one. At
 # first its prediction is blurred: it is the average of everything that could come out. So we
-# do not believe it entirely. We mix a little less noise back in and ask again. Now the
-# picture is a little more certain, and the next prediction is sharper. This is the DDIM
-# sampler (Song et al., 2021), and it is the heart of every diffusion model.
+# do not believe it entirely. We mix the predicted picture with the *predicted* noise again,
+# at a slightly smaller t, and ask again. Now the picture is a little more certain, and the
+# next prediction is sharper. This is the DDIM sampler (Song et al., 2021). A loop like it is
+# the heart of every diffusion model.
 
 # %%
 times = ddim_times(lesson.steps)  # from 999 down to 0, and -1 for the clean picture
@@ -168,24 +170,23 @@ lesson.save_figure(one_prompt_many_poses(stars))
 
 # %% [markdown]
 # A longer prompt would not help, because no word of the toy world describes a pose. An
-# outline could: it has hundreds of numbers. To make the network follow an outline *without
-# retraining it* is what ControlNet does. Lesson 02 begins with the question why we should not
-# simply retrain it.
+# outline can: it fixes hundreds of pixels. ControlNet makes the network follow an outline
+# *without retraining it*. Lesson 02 asks why we should not simply retrain it.
 #
 # ## For the curious: what should the network output?
 #
-# You can skip this part at a first reading. We said that predicting the noise and predicting
+# You can skip this part on a first reading. We said that predicting the noise and predicting
 # the picture are the same task. For the formula that is true. For training it is not: an
 # error d in x0 is an error
 #
 #     d * sqrt(alpha_bar / (1 - alpha_bar))
 #
-# in eps. At early, noisy times this factor is nearly 0. So the loss above hardly notices what
-# the network predicts at the times when the picture is decided. There are two remedies. The
-# network can output the picture instead of the noise, and the loss can weight early times
-# more (`loss_weight`). Our base does both; `forward` turns its output into eps, so nothing
-# else in this course has to know. A record of four networks, trained for 500 steps each with
-# three seeds, shows the difference.
+# in eps. At noisy times (large t), where sampling begins, this factor is nearly 0. So the
+# loss above hardly notices what the network predicts at the times when the picture is
+# decided. There are two remedies. The network can output the picture instead of the noise,
+# and the loss can weight noisy times more (`loss_weight`). Our base does both; `forward`
+# turns its output into eps, so nothing else in this course has to know. A record of four
+# networks, trained for 500 steps each with three seeds, shows the difference.
 
 # %%
 record = load_results("claim_07_objective")
@@ -198,8 +199,9 @@ table(rows)
 
 # %% [markdown]
 # (v is a mixture of noise and picture; see `eps_from_v`.) After so few steps, only the
-# network that outputs x0 with the weighted loss has learned the colours. Both changes matter:
-# with Eq. 5 the same output fails.
+# network that outputs x0 with the weighted loss has learned the colours. Both changes matter.
+# With Eq. 5 the same output fails, and v with its weighted loss fails, too. ("Confirmed"
+# below means that the whole interval is above 0.)
 
 # %%
 seeds = len(arms["x0"]["colour accuracy"])

@@ -3,10 +3,10 @@
 #
 # We have a model that generates pictures from prompts, and we want it to follow outlines as
 # well. The obvious way is *fine-tuning*: give the model the outline as an additional input,
-# and train all of its weights a little further. The paper warns against it (Sec. 1): data
-# with outlines are rare, so the model sees few pictures again and again, and may forget what
-# it knew. ControlNet *locks* the model instead, and trains a copy of one half of it (Sec. 3.1
-# and 3.2). In this lesson you
+# and train all of its weights a little further. The paper warns against it (Sec. 1): for many
+# conditions there are few data, so the model sees the same pictures again and again, and may
+# forget what it knew. ControlNet *locks* the model instead, and trains a copy of one half of
+# it (Sec. 3.1 and 3.2). In this lesson you
 #
 # 1. fine-tune the base on 100 pictures in four of its eight colours,
 # 2. lock the base and train a copy of its encoder on the same 100 pictures,
@@ -46,8 +46,8 @@ guess = lesson.predict("We fine-tune the base on 100 pictures that show only fou
 # ## The data
 #
 # We paint 1000 pictures of the toy world and keep 100 of them. All of these show a circle or
-# a square, and only the first four colours. For the test we keep pictures that are new in
-# every respect: triangles and stars in the other four colours.
+# a square, and only the first four colours. For the test we keep pictures whose shape and
+# colours differ from all of these: triangles and stars in the other four colours.
 
 # %%
 generator = torch.Generator().manual_seed(lesson.seed)
@@ -86,10 +86,10 @@ def fine_tuning_loss(network, generator):
 # %% [markdown]
 # ## The second way: lock it, and train a copy
 #
-# A UNet has two halves. The *encoder* shrinks the picture from a grid of 16x16 to one of 2x2
-# in several blocks, and the *decoder* enlarges it again. At every size the decoder also gets
-# the encoder's output, through so-called *skip connections*. There are 12 of them, and one
-# more output in the middle.
+# A UNet has two halves. The *encoder* works on a grid of 16x16 patches of the picture and
+# shrinks it to 2x2 in several blocks, and the *decoder* enlarges it again. At every size the
+# decoder also gets the encoder's output, through *skip connections*. There are 12 of them,
+# and one more output in the middle.
 #
 # ControlNet copies the encoder (`copy.deepcopy`) and gives the outline to the copy. The copy
 # has the same 13 outputs, and these are *added* to the 13 of the base. They pass through
@@ -105,7 +105,7 @@ lesson.save_figure(architecture(base, control), "_architecture")
 # %% [markdown]
 # The figure shows both networks. Everything grey is locked.
 #
-# ## Train both, and test them on the way
+# ## Train them, and test them on the way
 #
 # The test asks for the new shapes and colours, with their outlines. It measures two things:
 # how well the outline is followed (IoU, 1 is perfect), and in how many pictures both colours
@@ -158,9 +158,10 @@ table(rows)
 #
 # It would not be fair to compare the last rows alone. A network that has hardly learned to
 # follow outlines has of course not forgotten much. So we compare the networks *at equal
-# fidelity*: at the moments when they follow the outline equally well. The second figure draws
-# each training as a path. To the right means that outlines are followed better, and down means
-# that colours are forgotten.
+# fidelity*: at the moments when they follow the outline equally well. The figure
+# 02_locking_paths.png draws each training as a path. Further right means better fidelity, and
+# further down means more forgetting. The verdict below compares the last points, where the
+# fine-tuned base and the copy follow nearly equally well.
 
 # %%
 lesson.save_figure(paths(results), "_paths")
@@ -176,13 +177,14 @@ lesson.verdict(f"After {lesson.steps} steps both follow the outline, with an IoU
                " pictures, one seed).")
 
 # %% [markdown]
-# The smaller rate forgets more slowly, but it also learns to follow outlines more slowly. At the
-# same IoU the locked base has lost nothing.
+# The smaller rate forgets more slowly, but it also learns to follow outlines more slowly. At
+# the same IoU the locked base has lost nothing.
 #
 # ## Does fine-tuning always forget?
 #
-# No. A record in lessons/results trained longer at still smaller rates, with three random seeds.
-# The table shows how many pictures have the right colours when the IoU first reaches 0.7.
+# No. A record in lessons/results trained longer at still smaller rates, with three random
+# seeds. The table shows how many pictures have the right colours when the IoU first reaches
+# 0.7.
 
 # %%
 record = load_results("forgetting_at_equal_fidelity")
@@ -198,9 +200,9 @@ lesson.verdict(f"At an IoU of 0.8, the best rate of each: ControlNet minus fine-
 
 # %% [markdown]
 # At the base's own rate fine-tuning forgets quickly. At a fifth of it, with more patience, it
-# hardly forgets anything in our toy world up to this IoU. So the argument for the lock is not that
-# fine-tuning must destroy the model. It is that a locked base cannot be destroyed, at any rate, and
-# that nobody has to find out which rate is still safe.
+# hardly forgets anything in our toy world up to this IoU. So the argument for the lock is not
+# that fine-tuning must destroy the model. It is that a locked base cannot be destroyed, at
+# any rate, and that nobody has to find out which rate is still safe.
 #
 # ## Switch the copy off
 #
@@ -233,9 +235,9 @@ assert not loss.requires_grad  # loss.backward() would be an error
 # ## What does a training step cost?
 #
 # A lock also saves work: we need no gradients of locked weights, and the base's encoder needs
-# no graph at all. The released code computes the gradients of the decoder's weights and
-# discards them. The table compares arithmetic, time and memory with a step that trains the
-# base itself.
+# no graph at all. The authors' released code computes the gradients of the decoder's weights
+# and discards them. The table compares the number of operations, time and memory with a step
+# that trains the base itself.
 
 # %%
 unlocked = copy.deepcopy(base).requires_grad_(True)

@@ -4,7 +4,7 @@
 # ControlNet joins its trainable copy to the locked base through *zero convolutions*: 1x1
 # convolutions whose weights and biases start at zero (Sec. 3.1, Eq. 2 and 3). At first their
 # output is zero, so the base works as if the copy were not there. But if the weights are
-# zero, are their gradients not zero, too? In this lesson you
+# zero, aren't their gradients zero, too? In this lesson you
 #
 # 1. work out the gradients of one zero convolution by hand, and train it,
 # 2. watch gradients reach one part of a ControlNet after another,
@@ -70,7 +70,7 @@ for name, gradient in (("dL/dW", dw), ("dL/db", db), ("dL/dx", dx)):
 
 # %% [markdown]
 # Two of the three gradients are not zero. So a zero convolution can learn, and we can watch
-# it. Let it learn to exchange the first two channels of its input.
+# it. Let it learn to swap the first two channels of its input.
 
 # %%
 conv = zero_conv(3).double()
@@ -90,7 +90,7 @@ for step in range(41):
 #
 # ## Why ControlNet never puts two in a row
 #
-# Stack two zero convolutions, and training is stuck. The input of the outer one is zero, so
+# Stack two zero convolutions, and training gets stuck. The input of the outer one is zero, so
 # its weight gets no gradient. The inner one gets no gradient because the outer weight is
 # zero. Only the outer bias can move.
 
@@ -108,13 +108,13 @@ print("after 40 steps these parameters have moved:", moved)
 assert moved == ["1.bias"]
 
 # %% [markdown]
-# ## Gradients spread through a ControlNet, one part per step
+# ## Gradients spread through a ControlNet, step by step
 #
-# A ControlNet has zero convolutions at its 13 outputs, and one more behind the condition
-# encoder. The copy of the base's encoder lies between them, and its outputs are not zero. So
-# it is not the bad case above. In the first backward pass only the output convolutions get a
-# gradient. Once they have moved, the copy gets one, and so on down. We take four training
-# steps and write down the size of each part's gradient.
+# A ControlNet has zero convolutions at its 13 outputs, and one more at the end of its
+# condition encoder (lesson 04). The copy of the base's encoder lies between them, and its
+# outputs are not zero. So it is not the bad case above. In the first backward pass only the
+# output convolutions get a gradient. Once they have moved, the copy gets one, and so on down.
+# We take four training steps and write down the size of each part's gradient.
 
 # %%
 control = seeded(lesson.seed, ControlNet, base)
@@ -224,13 +224,13 @@ lesson.verdict(f"Starting at std 0.25 makes the held-out loss {at_first:.1f} tim
                f" ({n_pictures} pictures, one seed).")
 
 # %% [markdown]
-# The second figure answers the question of this lesson for the whole network. The weights of
-# the zero convolutions start at exactly 0 and grow from the first step on.
+# The figure 03_zero_conv.png answers the question of this lesson for the whole network. After
+# the first step the weights of the zero convolutions are no longer 0, and they keep growing.
 #
-# A zero start costs nothing: the first picture is the base's own, and the loss is never worse
-# than the base's. A large random start adds noise at all 13 connections, and training has to
-# remove that noise before it can learn anything. A small one is harmless here. So what
-# matters is that the start is *small*, and exactly zero is the value that needs no tuning.
+# A zero start costs nothing: the first picture is the base's own, and the loss starts at the
+# base's. A large random start adds random maps at all 13 connections, and its loss is still
+# worse at the end. A small one is harmless here. So what matters is that the start is
+# *small*, and exactly zero is the value that needs no tuning.
 
 # %%
 lesson.save_figure(from_zero(sizes, losses, lesson.steps))

@@ -10,7 +10,7 @@
 #
 # Shrinking a picture needs no network at all. What would we lose? In this lesson you
 #
-# 1. shrink edge maps in three simple ways and count which patches we can still distinguish,
+# 1. shrink edge maps in three simple ways and count how many different patches are left,
 # 2. train small networks to recover the outline from each version,
 # 3. see what the choice means for a whole ControlNet.
 #
@@ -61,9 +61,10 @@ for name, small in maps.items():
 #
 # ## What can be recovered?
 #
-# We put a decoder of two convolutions behind each map and train it to recover the edge map.
-# The three simple ways have nothing to learn themselves, except for one 1x1 convolution that
-# gives all of them 32 channels. The fourth arm is the condition encoder of our ControlNet.
+# We put a small network of two convolutions after each map and train it to recover the edge
+# map. The three simple ways have nothing to learn themselves, except for one 1x1 convolution
+# that gives all of them 32 channels. The fourth candidate is the condition encoder of our
+# ControlNet.
 
 # %%
 def recover(how: str) -> Tensor:
@@ -76,10 +77,10 @@ def recover(how: str) -> Tensor:
     )
     optimiser = torch.optim.AdamW(network.parameters(), lr=3e-3)
     generator = torch.Generator().manual_seed(lesson.seed)
-    few_pixels_are_edges = torch.tensor(5.0)  # so these count five times
+    edge_weight = torch.tensor(5.0)  # few pixels are edges, so these count five times
     for _ in range(lesson.steps):
         line = detect_edges(random_batch(16, generator).image)
-        loss = F.binary_cross_entropy_with_logits(network(line), line, pos_weight=few_pixels_are_edges)
+        loss = F.binary_cross_entropy_with_logits(network(line), line, pos_weight=edge_weight)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -88,7 +89,7 @@ def recover(how: str) -> Tensor:
 
 
 # %% [markdown]
-# We measure the result by the *F1 score*. It combines how many of the recovered pixels are
+# We measure the result with the *F1 score*. It combines how many of the recovered pixels are
 # correct and how many of the true pixels were found. 1 is perfect. A pixel counts only if it
 # is in exactly the right place.
 
@@ -125,8 +126,8 @@ lesson.save_figure(recovered(edges, maps, recovered_maps, scores), "_recovered")
 # ## What does it mean for a ControlNet?
 #
 # A record in lessons/results has the answer. For each encoder we trained a ControlNet with
-# three random seeds, for a short time. The arm *shifted* is a control experiment: its edge
-# maps are moved by up to one patch at random, so they have the right lines in the wrong
+# three random seeds, for a short time. The candidate *shifted* is there for comparison: its
+# edge maps are moved by up to one patch at random, so they have the right lines in the wrong
 # places.
 
 # %%
@@ -156,6 +157,6 @@ print("\nEXERCISE  04a: python lessons/exercises")
 
 # %% [markdown]
 # "Confirmed" means that the whole interval is above 0, and "undecided" that it contains 0. So
-# the learned encoder beats everything that loses the position of the line. Whether it is
-# better than stacking, which loses nothing, three seeds cannot decide. The conclusion is not
-# that the map must be learned, but that it must keep *where* the line is.
+# the learned encoder beats everything that loses the position of the line. Three seeds cannot
+# decide whether it is better than stacking, which loses nothing. The conclusion is not that
+# the map must be learned, but that it must keep *where* the line is.

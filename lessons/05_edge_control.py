@@ -79,10 +79,10 @@ print(f"before training the gap is {gaps[0]}")
 # ## Training
 #
 # Every step takes 16 new pictures, their noise and their times, and predicts the noise
-# through the locked base. Half of the prompts are empty (Sec. 3.3), so that the copy must
-# read the outline itself. The optimiser changes the ControlNet only. Every ten steps we
-# compute the gap, and six times we generate one outline's picture, with its prompt and
-# without words.
+# through the locked base. Half of the prompts are empty (Sec. 3.3), so that the copy cannot
+# rely on the words. As in every training here, the edge maps are roughened like drawings. The
+# optimiser changes the ControlNet only. Every ten steps we compute the gap, and at six
+# moments we generate pictures for one outline, with its prompt and without words.
 
 # %%
 one = [4, 4]
@@ -109,7 +109,7 @@ assert fingerprint(base.state_dict()) == mark  # the base has not changed
 # We generate pictures for all held-out outlines and measure them in two ways. The *IoU*
 # compares the shape with the inside of the outline, and the *F1 score* compares its edges
 # with the outline. For comparison we also score the pictures from before the training, and
-# the trained ones against the wrong outlines.
+# those from after training against the wrong outlines.
 
 # %%
 right = sample(base, prompt, noise, [(trained, edges)], steps=ddim_steps)
@@ -137,7 +137,7 @@ lesson.verdict(f"The ControlNet follows outlines: training raised the IoU by {ga
 #
 # ## Suddenly or gradually?
 #
-# Look at the first figure, and cover the right half with your hand. Up to step 50 the
+# Look at 05_edge_control.png, and cover the right half with your hand. Up to step 50 the
 # training has changed nothing that you could see. Then it takes only a few dozen steps until
 # the shape is in the right place. The gap puts numbers on this. Along a straight line it
 # would reach a tenth of its final value after a tenth of the steps, and half after half of
@@ -154,16 +154,16 @@ late_start = tenth > lesson.steps / 10
 quick_rise = half - tenth < (lesson.steps / 2 - lesson.steps / 10) / 2
 lesson.reveal(guess, "b" if late_start and quick_rise else "a",
               f"the gap waits for {tenth} steps and then needs only {half - tenth} more to reach"
-              " its half.",
+              " half of its final value.",
               a="at first there is nearly nothing to see.",
               b="the rise is not much faster than a straight line.",
               c="the weights are zero, but their gradients are not (lesson 03).")
 
 # %% [markdown]
-# So we see in our toy world what the paper describes. The second figure shows why one can
-# miss it. The loss of the batches (grey) falls, but it jumps up and down by more than it
-# falls. So it does not show when the copy began to use its outlines. On fixed pictures, noise
-# and times the loss (blue) falls smoothly.
+# So we see in our toy world what the paper describes. 05_edge_control_curves.png shows why
+# one can miss it. The loss of the batches (grey) falls, but it jumps up and down by more than
+# it falls. So it does not show when the copy began to use its outlines. On fixed pictures,
+# noise and times the loss (blue) falls smoothly.
 
 # %%
 print(f"held-out loss: {held_out_loss[0]:.4f} before training"
@@ -177,6 +177,7 @@ print("\nEXERCISES  05a to 05d: python lessons/exercises")
 
 # %% [markdown]
 # Why does it wait at all? It is tempting to blame the zero convolutions: they pass on nothing
-# at first. But ControlNets that start from random weights wait as long (lesson 08). We can
-# describe the wait, and we do not know its cause. Claim 9 in [CLAIMS.md](CLAIMS.md) has what
+# at first. But ControlNets that start from random weights wait just as long (lesson 08). The
+# warm-up of the learning rate and the moving average delay it a little as well. We can
+# describe the wait, but we do not know its cause. Claim 9 in [CLAIMS.md](CLAIMS.md) has what
 # we measured.

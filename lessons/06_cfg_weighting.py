@@ -7,13 +7,12 @@
 #     eps = eps_uncond + guidance_scale * (eps_cond - eps_uncond)
 #
 # Now add a ControlNet. Should it act on both branches, or on the conditional branch alone?
-# And should all of its 13 connections be equally strong? The paper discusses this with Fig.
-# 5, whose pictures have *no prompt*: only the outline of an eagle (Sec. 3.4). In this lesson
-# you
+# And should all of its 13 connections be equally strong? The paper discusses this in Fig. 5,
+# whose pictures have *no prompt*: only the outline of an eagle (Sec. 3.4). In this lesson you
 #
-# 1. see what control in both branches does, and prove it,
+# 1. see what control in both branches does,
 # 2. see what control in one branch does, at four guidance scales,
-# 3. weaken some of the 13 connections, as the paper and its code do,
+# 3. reweight the 13 connections, as the paper and its code do,
 # 4. let words and an outline disagree, and find out who wins.
 #
 # It takes about a minute. Then do exercises 06a to 06c, and read `guided` and `weigh` in
@@ -52,34 +51,36 @@ guess = lesson.predict("There is no prompt, and control acts on both branches. W
 # Without a prompt, both branches get the same input: the same noisy picture, the empty
 # prompt, and the same outline. So they compute the same prediction, and their difference is
 # 0. There is nothing that guidance could amplify. The paper says that this "completely
-# removes" guidance. We can check it exactly, for one prediction and all scales.
+#    removes" guidance. We can check it exactly: we build both branches, and guide one
+#    prediction at all scales.
 
 # %%
 empty = torch.zeros_like(truth.prompt)
 t = torch.full((n,), 700, device=lesson.device)
-branch = predictor(base, empty, [(control, edges)])
+conditional = predictor(base, truth.prompt * 0, [(control, edges)])
+unconditional = predictor(base, empty, [(control, edges)])
 for scale in SCALES:
-    assert torch.equal(cfg(branch, branch, scale)(noise, t), branch(noise, t))
+    assert torch.equal(cfg(unconditional, conditional, scale)(noise, t), conditional(noise, t))
 lesson.reveal(guess, "b", "both branches are the same function, so every scale gives the same picture.",
-              a="guidance can only amplify a difference between the branches, and here is none.",
-              c="guidance can only amplify a difference between the branches, and here is none.")
+              a="guidance can only amplify a difference between the branches, and there is none here.",
+              c="guidance can only amplify a difference between the branches, and there is none here.")
 
 # %% [markdown]
 # ## Control in one branch
 #
 # With control in the conditional branch alone, the branches differ by exactly what the
-# ControlNet adds. Now guidance amplifies the control itself. A little of that is useful, and
-# `sample` does it by default, with a scale of 2.5. The paper says that without a prompt it
-# makes guidance "very strong". Too strong an amplification pushes colours to the limits of
-# what a pixel can show. We call such pixels *oversaturated*, and count those that are far
-# from every colour of the toy world.
+# ControlNet adds. Now guidance amplifies the control itself. `sample` does this by default,
+# with a small scale of 2.5. The paper says that without a prompt it makes guidance "very
+# strong". Too strong an amplification pushes colours to the limits of what a pixel can show.
+# We call such pixels *oversaturated*, and count those that are far from every colour of the
+# toy world.
 
 # %%
 def generate(scale, weights=1.0, in_both=False):
     return sample(base, "", noise, [(control, edges, weights)], scale, lesson.steps, in_both=in_both)
 
 
-both = generate(1)  # control in both branches: the same for every guidance scale
+both = generate(9, in_both=True)  # the same for every guidance scale
 one = {scale: generate(scale) for scale in SCALES}
 
 rows = [["control in", "guidance scale", "oversaturated pixels", "edge F1"]]
@@ -95,8 +96,8 @@ lesson.save_figure(one_branch_or_both(edges, both, one), "_branches")
 # at 0.)
 #
 # At small scales one branch does no harm. At 30, which is more than anybody would use, it
-# does a lot. Is the difference between 9 and both branches more than chance? We compare
-# picture by picture.
+# does a lot. Is the difference between one branch at scale 9 and both branches more than
+# chance? We compare picture by picture.
 
 # %%
 sentences = []
@@ -115,11 +116,11 @@ lesson.verdict(f"Control in one branch gives more oversaturated pixels than in b
 #
 #     w = 64 / h        for grids of 64, 32, 16 and 8 in Stable Diffusion.
 #
-# So the largest grid gets 1 and the smallest gets 8. Our grids of 16 to 2 give the same
-# numbers. But none of these weights is below 1, so they make control *stronger*, while the
-# text speaks of *reducing* it. So we also try the same weights divided by 8, which is our
-# reading and not the paper's formula. The released code has yet another list, called *guess
-# mode*.
+# So the largest grid gets 1 and the smallest gets 8. On our grids of 16 to 2 we use 16 / h,
+# which gives the same numbers. But none of these weights is below 1, so they make control
+# *stronger*, while the text speaks of *reducing* it. So we also try the same weights divided
+# by 8, which is our reading and not the paper's formula. The released code has yet another
+# list, called *guess mode*.
 
 # %%
 weights = {"one branch, unweighted": [1.0] * 13,
@@ -148,7 +149,7 @@ table(rows)
 lesson.save_figure(harm_by_scale(harm, off_palette(both).mean().item()), "_weights")
 
 # %% [markdown]
-# As printed, the weights make things worse. Divided by 8 they help at large scales, and the
+# As printed, the weights make things worse. Divided by 8 they help at large scales, but the
 # outline is followed less closely. That raises a suspicion: is it the *order* of the weights
 # that helps, or only that they are smaller? A record of more pictures answers it (claim 11 in
 # [CLAIMS.md](CLAIMS.md)). If we compare versions that follow the outline equally well, then
@@ -158,9 +159,9 @@ lesson.save_figure(harm_by_scale(harm, off_palette(both).mean().item()), "_weigh
 # ## Who wins when words and outline disagree?
 #
 # Weights have another use. It is often said that the small, deep grids carry the meaning of a
-# picture and the large ones its details. We can test this: we ask for one shape by the prompt
-# and give the outline of another one. Control acts on the larger grids alone (16 and 8), or
-# on the smaller ones alone (4 and 2).
+# picture and the large ones its details. We can test this: we ask for one shape with the
+# prompt and give the outline of another one, with guidance 2.5 and control in one branch.
+# Control acts on the larger grids alone (16 and 8), or on the smaller ones alone (4 and 2).
 
 # %%
 guess = lesson.predict('The prompt says "square", the outline shows a circle, and control acts on the'
@@ -202,6 +203,6 @@ print("\nEXERCISES  06a, 06b, 06c: python lessons/exercises")
 
 # %% [markdown]
 # The outline wins on the larger grids, and the words win on the smaller ones. The most
-# interesting row is the 8 x 8 grid alone. There, many pictures have the *word's* shape at the
-# *outline's* place. So in our network it is a middle grid that blends the two, and not the
-# deepest ones.
+# interesting row is the 8 x 8 grid alone. There, as the figure shows, many pictures have the
+# *word's* shape at the *outline's* place. So in our network it is a middle grid that blends
+# the two, and not the deepest ones.

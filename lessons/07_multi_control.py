@@ -3,16 +3,17 @@
 #
 # An outline says where a shape is, but not which colours it has. A *palette* is a very coarse
 # map of colours: the means of a 4x4 grid. It says which colours are where, but not whether
-# the shape is a star. For each of them there is a ControlNet that was trained alone. Can we
-# use both for the same picture? The paper says that we only have to *add their outputs*,
+# the shape is a star. For each of them there is a ControlNet that was trained on its own. Can
+# we use both for the same picture? The paper says that we only have to *add their outputs*,
 # without any weights (Sec. 3.4, Fig. 6). In this lesson you
 #
 # 1. write this down and check three things that follow from it,
 # 2. try it where two conditions agree, and where they disagree,
 # 3. add a third condition, a pose.
 #
-# No prompt is used anywhere: every picture is the work of the conditions. It takes about a
-# minute. Then do exercises 07a and 07b, and read `compose` and `predictor` in sampling.py.
+# No prompt is used anywhere: every picture is the work of the conditions, which guidance
+# amplifies a little (lesson 06). It takes about a minute. Then do exercises 07a and 07b, and
+# read `compose` and `predictor` in sampling.py.
 
 # %%
 import os
@@ -48,7 +49,7 @@ guess = lesson.predict("Two ControlNets were trained separately. Can both steer 
 # Every ControlNet returns 13 controls. `compose` adds the first to the first, the second to
 # the second, and so on:
 #
-#     base(xt, t, prompt, controls = edge_controls + palette_controls)
+#     base(xt, t, prompt, controls = compose(edge_controls, palette_controls))
 #
 # Three things follow. The order does not matter. A condition that is added twice counts
 # twice. And a ControlNet that has not been trained changes nothing, because its zero
@@ -75,8 +76,9 @@ assert all(map(torch.equal, compose(a, b, untrained), compose(a, b)))
 # We try the sum in three cases, and for comparison also the mean.
 #
 # - *same picture*: the outline and the palette come from the same picture, so they agree.
-# - *other colours*: the palette comes from a picture with another shape in other colours, at
-#   the same place. The outline decides the shape, and the palette decides the colours.
+# - *other colours*: the palette comes from a picture in other colours, mostly of another
+#   shape, at the same place. The outline decides the shape, and the palette decides the
+#   colours.
 # - *other picture*: the palette comes from an unrelated picture. The two cannot both be
 #   followed.
 
@@ -123,8 +125,8 @@ takes_colours = paired(error["edges alone"] - error["same picture, sum"])
 takes_outline = paired(iou["same picture, sum"] - iou["same picture, palette alone"])
 sum_follows_both = takes_colours.low > 0 and takes_outline.low > 0
 lesson.reveal(guess, "a" if sum_follows_both else "c",
-              "the sum follows the outline better than the palette alone does, and the palette better"
-              " than the outline alone does.",
+              "the sum follows the outline better than the palette alone. It also follows the palette"
+              " better than the outline alone.",
               a="the sum does not follow both conditions here.",
               b="the sum is not too strong, and where the conditions disagree it is better than the mean.",
               c="these two networks had never met before this lesson.")
@@ -149,8 +151,9 @@ lesson.verdict(f"IoU of the sum minus IoU of the mean ({n} pictures, 95 % interv
 #
 # ## A third condition: the pose
 #
-# A pose is a stick figure from the centre of the shape to its tip. Its ControlNet was trained
-# alone, too. We measure the tilt in degrees and the place in pixels.
+# The third condition draws the pose as a line from the centre of the shape upwards, with a
+# dot at the centre. Its ControlNet was trained on its own, too. We measure the tilt in
+# degrees and the place in pixels.
 
 # %%
 pose = (load_control("pose", base), condition_of("pose", truth))

@@ -51,7 +51,7 @@ def alpha_bar_at(t: Tensor, like: Tensor) -> Tensor:
 def _check_times(t: Tensor) -> None:
     """Raise Problem for times outside of [0, TIMESTEPS). A negative index would count from the end."""
     if not isinstance(t, Tensor) or t.is_floating_point() or t.dtype == torch.bool:
-        raise Problem(f"the times are {t if not isinstance(t, Tensor) else t.dtype}; give a tensor (b,) of whole numbers")
+        raise Problem(f"the times are {t.dtype if isinstance(t, Tensor) else t}; give a tensor (b,) of whole numbers")
     on_cpu = t.device.type == "cpu" and not torch.compiler.is_compiling()  # elsewhere, looking at values would wait
     if on_cpu and ((t < 0) | (t >= TIMESTEPS)).any():
         raise Problem(f"the times go from {t.min().item()} to {t.max().item()}; give times from 0 to {TIMESTEPS - 1}")

@@ -31,7 +31,8 @@ class Control(NamedTuple):
 def as_controls(controls: Iterable[Control]) -> list[Control]:
     """A list of Control; each may be given as a plain tuple. Raises Problem for anything else."""
     if isinstance(controls, (Control, str)) or not isinstance(controls, Iterable):
-        raise Problem(f"controls is a {type(controls).__name__}; give a list, such as [(control, edges)]")
+        raise Problem(f"controls is a {type(controls).__name__}; give a list of ControlNets with their conditions,"
+                      " such as [(control, edges)]")
     found = []
     for control in controls:
         if not isinstance(control, (tuple, list)) or not 2 <= len(control) <= 4:

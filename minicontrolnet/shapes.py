@@ -1,4 +1,4 @@
-"""The toy world: pictures of one bright shape on a dark background, with exact answers.
+"""The toy world: pictures of one bright shape on a dark background, whose prompt, mask and outline are known exactly.
 
 Each picture, its prompt and its mask are made from the same random scene. So we can measure
 whether a model followed its prompt and its condition, and need not guess. A prompt names the

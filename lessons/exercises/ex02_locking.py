@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from minicontrolnet.controlnet import ConditionEncoder, Controls, zero_conv
+from minicontrolnet.errors import check_count
 from minicontrolnet.unet import UNet
 
 from exercises.probing import Observed, call, exercise, normal, tiny

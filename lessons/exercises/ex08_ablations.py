@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from minicontrolnet.shapes import SHAPES
+from minicontrolnet.shapes import SHAPES, check_tokens
 
 from exercises.probing import Observed, call, exercise
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from minicontrolnet.errors import Problem
+from minicontrolnet.errors import Problem, check_count
 
 from exercises.probing import Observed, call, exercise
 
