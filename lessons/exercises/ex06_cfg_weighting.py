@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from minicontrolnet.diffusion import Model, cfg
-from minicontrolnet.errors import check_number
+from minicontrolnet.errors import check_flag, check_number
 from minicontrolnet.sampling import GUIDANCE, Control, predictor
 from minicontrolnet.unet import UNet
 

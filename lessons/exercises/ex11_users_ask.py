@@ -2,7 +2,7 @@
 
 import torch
 
-from minicontrolnet.errors import Problem, check_count
+from minicontrolnet.errors import Problem, check_count, check_number
 
 from exercises.probing import Observed, call, exercise
 
