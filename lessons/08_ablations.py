@@ -10,9 +10,9 @@
 # 3. find out which part protects the colours that the control data do not show.
 #
 # An honest ablation needs many trainings, so the numbers come from records in
-# lessons/results. Each was made by a file in lessons/experiments, which says beforehand what
-# was expected. The page takes a few seconds. Then do exercise 08a, and read `gaussian` and
-# `Lite` in lessons/lesson/networks.py.
+# lessons/results. Each was made by a file in lessons/experiments, which says what was asked
+# and what was changed later. The page takes a few seconds. Then do exercise 08a, and read
+# `gaussian` and `Lite` in lessons/lesson/networks.py.
 
 # %%
 import os
@@ -40,10 +40,10 @@ guess = lesson.predict("Networks learn to follow outlines from 100 pictures with
 #
 # - *zero convs*: ControlNet as it is.
 # - *large Gaussian*: the zero convolutions start with random weights of variance 1 /
-#   channels, the usual size for a layer.
+#   channels, three times torch's default.
 # - *small Gaussian*: they start with random weights of standard deviation 0.02.
 # - *lite*: each block of the copy is replaced by a single convolution ("ControlNet-lite").
-#   Nothing is copied from the base.
+#   Nothing is copied from the base, and it ignores the time and the prompt.
 #
 # Before training, each of them is put on the base. Which of them leave its pictures
 # unchanged?
@@ -71,8 +71,9 @@ table(rows)
 # ## How well do they follow outlines after training?
 #
 # Each was trained for 400 steps with ten random seeds, and tested with four kinds of prompts.
-# There is no prompt, an *insufficient* one (the background's colour alone), a *conflicting*
-# one (which names another shape than the outline shows), and the *perfect* one.
+# The four kinds are no prompt, an *insufficient* one (the background's colour alone), a
+# *conflicting* one (which names a different shape from the outline's), and the *perfect* one,
+# which names all three words.
 
 # %%
 record = load_results("claims_13_14_16_17_figure_8")
@@ -99,14 +100,13 @@ lesson.verdict(f"Without a prompt, IoU ({seeds} seeds, 95 % intervals):",
 
 # %% [markdown]
 # A large random start costs fidelity, nearly as much as giving up the copy does. That is what
-# the paper reports. A small random start costs nothing that ten seeds could show, so in our
-# toy world it matters that the start is small, and not that it is exactly zero.
+# the paper reports. A small random start is not distinguished from zeros by ten seeds.
 #
 # ## Does lite fail?
 #
 # The paper says that lite fails without a prompt or with an insufficient one. Its Fig. 8 is
 # about the *meaning* of the outline: can the network recognise what the outline shows? We ask
-# the classifier which shape it sees.
+# a small classifier of shapes what it sees.
 
 # %%
 rows = [["right shape, prompt:", *prompts]]
@@ -116,17 +116,18 @@ table(rows)
 lesson.save_figure(figure_8(load_pictures("claims_13_14_16_17_figure_8", 256), list(names.values())), "_figure_8")
 
 # %% [markdown]
-# Lite is behind wherever the prompt does not name the shape. But it does not fail: without a
-# prompt nine of ten shapes are right. One outline on a plain background is easy to
-# understand, much easier than the paper's drawings of whole rooms. The toy agrees with the
-# order of the methods, and contradicts the word "fails".
+# Lite is behind wherever the prompt does not name the right shape. But it does not fail:
+# without a prompt nine of ten shapes are right. One outline on a plain background may be
+# easier to understand than the drawings in the paper. The toy agrees with the order of the
+# methods, and contradicts the word "fails".
 #
 # ## Why are half of the prompts empty in training?
 #
-# Then the copy has to read from the condition what the picture shows (Sec. 3.3). We test this
-# in a world in which each shape has its own two colours, for example every star is yellow on
-# blue. Two ControlNets were trained in it, one with half of the prompts empty and one with
-# none. Without words, does a ControlNet know by the outline that the star has to be yellow?
+# An empty prompt says nothing, so the copy has to read from the condition what the picture
+# shows (Sec. 3.3). We test this in a world in which each shape has its own two colours, for
+# example every star is yellow on blue. Two ControlNets were trained in it, one with half of
+# the prompts empty and one with none. Without words, does a ControlNet know from the outline
+# that the star has to be yellow?
 
 # %%
 record = load_results("claim_08_dropped_prompts")
@@ -163,7 +164,7 @@ table(rows)
 # %%
 locked = [share[arm] for arm in ("ControlNet", "random copy", "lite")]
 answer = "a" if min(locked) > 0.5 else "b" if share["ControlNet"] > 0.5 else "d"
-lesson.reveal(guess, answer, "the locked base generates the colours, and no copy can take them away.",
+lesson.reveal(guess, answer, "the locked base generates the colours, and none of these copies took them away.",
               a="not every network on the locked base keeps the colours here.",
               b="random copies and lite keep the colours as well.",
               c="after fine-tuning it generates them much less often.",
@@ -174,5 +175,5 @@ print("\nEXERCISE  08a: python lessons/exercises")
 # %% [markdown]
 # So each part has its own task. The *lock* keeps what the base knows. The *copy* makes
 # control precise. The *small start* avoids harm at the beginning. And the *empty prompts*
-# teach the copy to read the condition. Our toy differs from the paper in two points: a small
-# random start does as well as zeros, and lite does not fail.
+# teach the copy to read the condition. Our toy differs from the paper in one point: lite does
+# not fail.

@@ -4,8 +4,7 @@
 # A picture that fits its outline may be a success, or it may be luck. And a ControlNet that
 # works may have needed millions of pictures, or fifty. In this lesson you
 #
-# 1. measure fidelity between a *ceiling* and a *floor*, as every score should be (Sec. 4.3,
-#    Tab. 2),
+# 1. read each score between a *floor* and a *ceiling* (Sec. 4.3, Tab. 2),
 # 2. put an interval on a difference, and learn what it covers and what it does not,
 # 3. find out how well a ControlNet does that was trained on 5, 50 or 500 pictures (Sec. 4.5,
 #    Fig. 10).
@@ -75,7 +74,7 @@ lesson.save_figure(ceiling_and_floor(iou), "_ceiling_and_floor")
 #
 # Each picture gives one difference. Their mean is our estimate, and from their spread we
 # compute a *95 % interval*. If we repeated the whole experiment many times with new pictures,
-# 95 of 100 such intervals would contain the true mean.
+# about 95 of 100 such intervals would contain the true mean.
 
 # %%
 gain = paired(iou["with ControlNet"] - iou["wrong outlines (floor)"])
@@ -83,16 +82,17 @@ lesson.verdict(f"It is control and not luck: the IoU is {gain.mean:.2f} above th
                f" (95 % interval {gain.low:.2f} to {gain.high:.2f}, {n} pictures): {gain.verdict}.")
 
 # %% [markdown]
-# Be careful with the word "repeated". We repeated the *pictures*, and all of them come from
-# one and the same ControlNet. So the interval is about these weights. A statement about the
-# *method* needs several trainings, and then each training counts as one number.
+# Be careful with the word "repeated". Only the *pictures* vary here, and all of them come
+# from one and the same ControlNet. So the interval is about these weights. A statement about
+# the *method* needs several trainings, and then each training counts as one number.
 #
 # ## How many pictures does it take?
 #
 # The paper trains with 1,000, 50,000 and 3 million pictures. Even 1,000 do not make the
 # training collapse, and more pictures are better (Fig. 10). In our record every ControlNet
 # gets the same number of training steps. Only the number of different pictures changes. There
-# are six trainings of each, and every one has its own random draw of pictures.
+# are six trainings for each number of pictures, and every one has its own random draw of
+# pictures.
 
 # %%
 record = load_results("claim_19_few_pictures")
@@ -127,9 +127,10 @@ lesson.save_figure(few_pictures_suffice({name: scores["IoU"] for name, scores in
 print("\nEXERCISE  09a: python lessons/exercises")
 
 # %% [markdown]
-# Even five pictures do not make it collapse. The reason is the locked base. It already knows
-# what pictures look like, and a ControlNet only has to learn to read outlines. Whether more
-# than 50 pictures help at all, our six trainings cannot decide: both intervals contain 0. An
-# earlier version of this record said that 50 pictures are *better* than
-# 500. It had used one and the same draw of 50 pictures for every training, and that draw
-#      happened to be a good one.
+# Even five pictures do not make it collapse. One possible reason is the locked base. It
+# already knows what pictures look like, and a ControlNet only has to learn to read outlines.
+# We have not measured whether that is the reason. Whether more than 50 pictures help at all,
+# our six trainings cannot decide: both intervals contain 0. An earlier version of this record
+# said that 50 pictures are *better* than
+# 500. It had used one and the same draw of 50 pictures for every training, and with new draws
+#      the difference is gone.

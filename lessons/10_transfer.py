@@ -46,8 +46,8 @@ guess = lesson.predict("We put the ControlNet on a stranger: a base with the sam
 # %% [markdown]
 # ## A sibling in another style
 #
-# We copy the base and train the copy a little further on pale pictures, in which each colour
-# is half way to white. The base itself stays as it is.
+# We duplicate the base and train the duplicate a little further on pale pictures, in which
+# each colour is half way to white. The base itself stays as it is.
 
 # %%
 sibling = copy.deepcopy(base).requires_grad_(True)
@@ -80,16 +80,19 @@ lesson.verdict(f"On the sibling, the old ControlNet raises the IoU by {gain.mean
                f" {gain.high:.2f}, {n} pictures, one sibling): {gain.verdict}.")
 
 # %% [markdown]
-# It works, as the paper says. The sibling still has nearly the same features as the base, so
-# the controls still mean the same to its decoder.
+# Outlines are followed, as the paper says. The sibling probably still has nearly the same
+# features as the base. The last column shows how many pictures have the right pale colours.
+# Compared with a ControlNet that was trained on the sibling itself for as long, the old one
+# kept the style in our record (claim 21 in [CLAIMS.md](CLAIMS.md)).
 #
 # ## A stranger
 #
 # A stranger has the same layers, but it was trained from another random start. The meaning of
 # its channels is an accident of that start. The paper claims nothing for this case. A record
-# has one stranger, on which we use three ControlNets. The first is the old one as it is. To
-# the second we add the *difference* of the two bases, as a tool of the authors does. The
-# third was trained on the stranger itself, for a short time.
+# has one stranger, on which we use three versions of a ControlNet. This stranger was trained
+# for 1,500 steps, and the base for 10,000, so it is a weaker model. The first is the old one
+# as it is. To the second we add the *difference* of the two bases, as a tool of the authors
+# does. The third was trained on the stranger itself, for a short time.
 
 # %%
 record = load_results("claim_21_stranger")
@@ -112,7 +115,7 @@ answer = "a" if kept > 0.8 else "b" if kept > 0.2 else "c"
 lesson.reveal(guess, answer, f"it gains {on_stranger.mean:.2f} of IoU there, and {on_base.mean:.2f} on its own base.",
               a="the places are the same, but the features in them have other meanings.",
               b="it is not half.",
-              c="something is left: both bases have learned the same kind of pictures.")
+              c="something is left, although we do not know why.")
 lesson.verdict(f"On the stranger the ControlNet still raises the IoU, by {on_stranger.mean:.2f}"
                f" ({on_stranger.low:.2f} to {on_stranger.high:.2f}): {on_stranger.verdict}.",
                f"Adding the difference of the bases changes that by {added.mean:+.2f} ({added.low:+.2f} to"
@@ -121,12 +124,13 @@ lesson.verdict(f"On the stranger the ControlNet still raises the IoU, by {on_str
 
 # %% [markdown]
 # Adding the difference does harm here. It is meant for siblings, whose weights differ a
-# little. The difference of two strangers is as large as the weights themselves.
+# little. Two strangers have no weights in common.
 #
 # ## An outline that says too little
 #
-# Now back to our own base. We erase 60 % of each outline. Without words, the model has to
-# guess what the rest belongs to (Fig. 11 of the paper). With words, it can combine both.
+# Now back to our own base. We erase a sector of 60 % of a turn from each outline. Without
+# words, the model has to guess what the rest belongs to (Fig. 11 of the paper). With words,
+# it can combine both.
 
 # %%
 classifier = load_classifier().to(lesson.device)
@@ -144,6 +148,6 @@ lesson.save_figure(too_little(rest, guessed, truth.prompt))
 print("\nEXERCISE  10a: python lessons/exercises")
 
 # %% [markdown]
-# A whole outline wins against a wrong word (lesson 06). The rest of an erased outline leaves
-# room, and the word fills it. So an outline and a prompt are two sources of information, and
-# each decides what the other leaves open.
+# A whole outline wins against a wrong word (lesson 06). Where part of the outline is missing,
+# the word decides. So an outline and a prompt are two sources of information, and each
+# decides what the other leaves open.

@@ -1,5 +1,5 @@
 # %% [markdown]
-# # Lesson 11: What do users of ControlNet ask most often?
+# # Lesson 11: What do users of ControlNet ask?
 #
 # The public issue trackers of ControlNet are full of good questions. We have collected those
 # that come again and again, and this lesson answers five of them by measuring. (CN 185 means
@@ -9,7 +9,7 @@
 # 2. When should control act, early or late? (diffusers 2731, 3770)
 # 3. Can control act in one region only? (CN 270)
 # 4. Is it better to train with larger batches, or for more steps? (CN 93, 527)
-# 5. May I unlock the decoder, or save part of the copy? (CN 52, 62, 360, 608)
+# 5. May I unlock the decoder, or leave out part of the copy? (CN 52, 62, 360, 608)
 #
 # It takes about a minute. Then do exercise 11a, and read `control_window` and `mask_controls`
 # in sampling.py.
@@ -100,13 +100,13 @@ lesson.reveal(guess, answer, f"the edge F1 of the first half minus that of the s
 lesson.save_figure(windows(edges, by_window, words))
 
 # %% [markdown]
-# In the first steps the model decides where things are, and in the last ones how they look. A
-# late control comes too late to move a shape.
+# In the first steps the model decides where things are, and in the last ones how they look.
+# Control that starts late cannot move a shape.
 #
 # ## Can control act in one region only?
 #
 # Yes. Multiply the 13 controls by a mask that has been shrunk to their grids (`Control(...,
-# region=mask)`). Here the outline counts in the left half of the picture only.
+# region=mask)`). Here the outline counts only in the left half of the picture.
 
 # %%
 left_half = torch.zeros(1, 1, 64, 64, device=lesson.device)
@@ -121,9 +121,10 @@ lesson.save_figure(in_a_region(edges, everywhere, on_the_left, truth.prompt), "_
 #
 # ## Larger batches or more steps?
 #
-# train.md, the authors' guide, recommends larger batches: since the sudden convergence comes
-# at the same *step* anyway, make every step count. A record compares 300 steps of 16 pictures
-# with 1,200 steps of 4, so that both see equally many pictures.
+# train.md, the authors' guide, recommends larger batches. Its reason is that the sudden
+# convergence comes at the same *step* for every batch size, so each step should see more
+# pictures. A record compares 300 steps of 16 pictures with 1,200 steps of 4, so that both see
+# equally many pictures.
 
 # %%
 record = load_results("users_variants")
@@ -137,14 +138,14 @@ lesson.verdict(f"F1 of the large batches minus the small ones: {batches.mean:+.3
                f" {batches.high:+.3f}), {batches.verdict}.")
 
 # %% [markdown]
-# Here more small steps do a little better. We had also expected that both begin to follow at
-# the same step. That failed: the large batches reached half of their gap after 161 steps, and
-# the small ones after 430.
+# Many small steps do a little better here. We had also expected that both begin to follow at
+# the same step. That failed: the large batches reached half of their final gap after 161
+# steps, and the small ones after 430.
 #
-# ## May I unlock the decoder, or save part of the copy?
+# ## May I unlock the decoder, or leave out part of the copy?
 #
 # Some users unlock the base's decoder as well and report better results; the authors call it
-# dangerous. Others want to save computing. They use the middle block's control alone, or a
+# dangerous. Others want to save computation. They use the middle block's control alone, or a
 # copy that does not see the noisy picture and the time. Such a copy could run once for a
 # picture, and not in every step.
 
@@ -163,8 +164,8 @@ lesson.verdict(f"Without control, unlocking costs {harm.mean:.3f} of the right s
 print("\nEXERCISE  11a: python lessons/exercises")
 
 # %% [markdown]
-# Unlocking follows a little better. Our test can hardly show its harm: the decoder was
-# trained on the base's own pictures, so there was little to forget (lesson 02 shows what
-# happens with other pictures). The middle block alone is useless here. And a copy that sees
-# only the outline does as well as ours could measure, which is the idea of T2I-Adapter
-# (lesson 12).
+# With the decoder unlocked, outlines are followed a little better. Our test can hardly show
+# its harm: the decoder was trained on the base's own pictures, so there was little to forget
+# (lesson 02 shows what happens with other pictures). The middle block alone does nothing
+# here. A copy that sees only the outline is not seen to follow worse. That is the idea of
+# T2I-Adapter (lesson 12).

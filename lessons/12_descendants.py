@@ -1,19 +1,18 @@
 # %% [markdown]
 # # Lesson 12: What came after ControlNet?
 #
-# ControlNet was the first of a large family. Its successors promise the same control
-# with fewer weights, less arithmetic, or no training at all. Their papers use
-# different bases, data and measures, so it is hard to say which one to use. Here all
-# of them stand on the same small base, see the same pictures, and train for the same
-# number of steps. In this lesson you
+# ControlNet was the first of a large family. Its successors promise the same control with
+# fewer weights, less arithmetic, or no training at all. Their papers use different bases,
+# data and measures, so it is hard to say which one to use. Here all of them stand on the same
+# small base, see the same pictures, and train for the same number of steps. In this lesson
+# you
 #
 # 1. build seven relatives of ControlNet, in 15 to 40 lines each,
 # 2. train three of them, and control the base once without any training,
 # 3. read a table of costs and fidelity, and choose a method for a budget.
 #
-# It takes about a minute. Keep lesson/descendants.py open: every method there says
-# what it trains, what it locks, and where it joins the base. Then do exercises 12a, 12b
-# and 12c.
+# It takes about a minute. Keep lesson/descendants.py open: every method there says what it
+# trains, what it locks, and where it joins the base. Then do exercises 12a, 12b and 12c.
 
 # %%
 import os
@@ -46,11 +45,11 @@ guess = lesson.predict(
 # %% [markdown]
 # ## One way to call them all
 #
-# A method is a module that holds what is trained. We call it with the base as an
-# argument: `method(base, xt, t, prompt, condition)` returns eps. Without a condition,
-# control is off. So we can ask three questions of every method before any training.
-# How many weights does it train? Does it start at the base, as ControlNet does? And is
-# the base still there when control is off?
+# A method is a module that holds what is trained. We call it with the base as an argument:
+# `method(base, xt, t, prompt, condition)` returns eps. Without a condition, control is off.
+# So we can ask three questions of every method before any training. How many weights does it
+# train? Does it start at the base, as ControlNet does? And is the base still there when
+# control is off?
 
 # %%
 generator = torch.Generator().manual_seed(lesson.seed)
@@ -73,20 +72,20 @@ introduce("ControlNet", seeded(lesson.seed, methods.controlnet, base))
 lesson.save_figure(sketches(), "_sketches")
 
 # %% [markdown]
-# The sketches show the whole family. The square is the outline. Arrows that end at the
-# right half are added after the encoder has finished. Arrows that end at the left half
-# change what the rest of the encoder computes.
+# The sketches show the whole family. The square is the outline. Arrows that end at the right
+# half are added after the encoder has finished. Arrows that end at the left half change what
+# the rest of the encoder computes.
 #
 # ## Control-LoRA: the copy is the base plus a low-rank difference
 #
-# ControlNet copies the encoder and trains the copy. But the copy stays close to the
-# base, so perhaps a small correction is enough. Control-LoRA locks each weight matrix W
-# of the copy, and trains two thin matrices:
+# ControlNet copies the encoder and trains the copy. But the copy stays close to the base, so
+# perhaps a small correction is enough. Control-LoRA locks each weight matrix W of the copy,
+# and trains two thin matrices:
 #
 #     W + B A        with A of rank 4, and B = 0 at the start
 #
-# CtrLoRA goes one step further. It trains one full ControlNet on several conditions,
-# and then such a correction for each new one.
+# CtrLoRA goes one step further. It trains one full ControlNet on several conditions, and then
+# such a correction for each new one.
 
 # %%
 lora = seeded(lesson.seed, methods.control_lora, base)
@@ -103,11 +102,11 @@ introduce("Control-LoRA", lora)
 # ## T2I-Adapter: read the outline once per picture
 #
 # A ControlNet runs at every step of sampling, because its copy reads the noisy picture.
-# T2I-Adapter is a small pyramid that reads the outline alone. So it runs once per
-# picture. It adds one map per level inside the base's encoder.
+# T2I-Adapter is a small pyramid that reads the outline alone. So it runs once per picture. It
+# adds one map per level inside the base's encoder.
 #
-# Its paper found that control matters most at early, noisy steps. Its training prefers
-# them: it replaces a uniform t by (1 - (t / T)^3) T.
+# Its paper found that control matters most at early, noisy steps. Its training prefers them:
+# it replaces a uniform t by (1 - (t / T)^3) T.
 
 # %%
 adapter = seeded(lesson.seed, methods.T2IAdapter, base)
@@ -120,9 +119,9 @@ introduce("T2I-Adapter", adapter)
 # %% [markdown]
 # ## ControlNet-XS: talk at every layer
 #
-# ControlNet's copy sees what its controls did only at the next step of sampling. The
-# authors of ControlNet-XS call this delayed feedback, and they cure it. Their
-# controller is narrow, and at each layer it hears the base and answers at once:
+# ControlNet's copy sees what its controls did only at the next step of sampling. The authors
+# of ControlNet-XS call this delayed feedback, and they cure it. Their controller is narrow,
+# and at each layer it hears the base and answers at once:
 #
 #     narrow = narrow + from_base(wide)
 #     wide = wide_layer(wide, emb)
@@ -140,10 +139,10 @@ introduce("ControlNet-XS", xs)
 # %% [markdown]
 # ## ControlNeXt: one join, and a start that is not zero
 #
-# ControlNeXt gives up the copy. Four convs read the outline, and the result is added at
-# one place of the encoder. A small part of the base behind it is trained. The authors
-# also give up the zero start, because zero convs learn slowly. Instead, *cross
-# normalisation* gives the control the mean and the spread of the maps that it joins.
+# ControlNeXt gives up the copy. Four convs read the outline, and the result is added at one
+# place of the encoder. A small part of the base behind it is trained. The authors also give
+# up the zero start, because zero convs learn slowly. Instead, *cross normalisation* gives the
+# control the mean and the spread of the maps that it joins.
 
 # %%
 main = 1 + 2 * torch.randn(1, 32, 8, 8, generator=generator)
@@ -156,12 +155,12 @@ introduce("ControlNeXt", seeded(lesson.seed, methods.ControlNeXt, base))
 # %% [markdown]
 # ## Two neighbours: the base fine-tuned, and a reward
 #
-# The oldest idea is to train the base itself, with the outline as a second input. It is
-# the rival that ControlNet's paper argues against. Lesson 02 showed what it forgets.
+# The oldest idea is to train the base itself, with the outline as a second input. It is the
+# rival that ControlNet's paper argues against. Lesson 02 showed what it forgets.
 #
-# ControlNet++ keeps ControlNet's network, and adds a term to the loss. From the picture
-# that one step predicts we extract the edges again, and penalise their distance from
-# the outline. Our base predicts pictures, so this term costs almost nothing.
+# ControlNet++ keeps ControlNet's network, and adds a term to the loss. From the picture that
+# one step predicts we extract the edges again, and penalise their distance from the outline.
+# Our base predicts pictures, so this term costs almost nothing.
 
 # %%
 introduce("fine-tuned base", seeded(lesson.seed, methods.FineTuned, base))
@@ -174,14 +173,14 @@ introduce("floor: a frozen copy", seeded(lesson.seed, methods.frozen_copy, base)
 table(rows)
 
 # %% [markdown]
-# Two methods do not start at the base: T2I-Adapter's random weights move eps a
-# little, and cross normalisation moves it a lot. The last row is a floor. Its copy is
-# locked, so only its zero convs learn. It is a bug that real projects had for weeks.
+# Two methods do not start at the base: T2I-Adapter's random weights move eps a little, and
+# cross normalisation moves it a lot. The last row is a floor. Its copy is locked, so only its
+# zero convs learn. It is a bug that real projects had for weeks.
 #
 # ## Control without training
 #
-# The edge loss has a gradient with respect to the noisy picture xt. Training-free
-# guidance follows it at each step of sampling:
+# The edge loss has a gradient with respect to the noisy picture xt. Training-free guidance
+# follows it at each step of sampling:
 #
 #     eps + strength * |eps| * gradient / |gradient|
 #
@@ -205,9 +204,9 @@ table(rows)
 # %% [markdown]
 # ## Train three of them
 #
-# We train ControlNet, T2I-Adapter and the base itself for the same 120 steps, on
-# pictures in four of the eight colours. Then we prompt for the other four. Does the
-# outline still arrive, and are the new colours still there?
+# We train ControlNet, T2I-Adapter and the base itself for the same 120 steps, on pictures in
+# four of the eight colours. Then we prompt for the other four. Does the outline still arrive,
+# and are the new colours still there?
 
 # %%
 new = methods.part_of_world(16, generator, methods.NEW).map(lambda x: x.to(lesson.device))
@@ -233,10 +232,10 @@ table(rows)
 #
 # ## The same 600 steps for everybody
 #
-# The record of lessons/experiments/12_descendants.py trained the methods with three
-# seeds (the floor with one), on the same batches, in four of the eight colours. We wrote
-# down beforehand, at its top, what we expected. Costs are millions of operations per
-# picture and sampling step. The base alone needs 194.
+# The record of lessons/experiments/12_descendants.py trained the methods with three seeds
+# (the floor with one), on the same batches, in four of the eight colours. We wrote down
+# beforehand, at its top, what we expected. Costs are millions of operations per picture and
+# sampling step. The base alone needs 194.
 
 # %%
 record = load_results("12_descendants")["numbers"]
@@ -261,9 +260,9 @@ table(rows)
 
 
 # %% [markdown]
-# A mean hides the spread between seeds. So we compare each method with ControlNet, seed
-# by seed, and print the 95 % interval of the difference. If it contains 0, three seeds
-# do not decide.
+# A mean hides the spread between seeds. So we compare each method with ControlNet, seed by
+# seed, and print the 95 % interval of the difference. If it contains 0, three seeds do not
+# decide.
 
 # %%
 def minus_controlnet(name, step, prompt):
@@ -298,9 +297,9 @@ lesson.reveal(
 
 # %% [markdown]
 # ControlNeXt is the surprise. Our prototype had it first, and here it is behind. Does it
-# train too little of the base, or does its one join come too late? Two more arms, with
-# one seed, ask that: one trains the whole encoder behind the join, the other joins right
-# behind the first conv, on the grid of 16x16.
+# train too little of the base, or does its one join come too late? Two more arms, with one
+# seed, ask that: one trains the whole encoder behind the join, the other joins right behind
+# the first conv, on the grid of 16x16.
 
 # %%
 rows = [["edge F1, one seed", "trained", "150", "300", "600"]]
@@ -312,15 +311,15 @@ for name in ("ControlNeXt", "ControlNeXt, whole encoder", "ControlNeXt, early jo
 table(rows)
 
 # %% [markdown]
-# The join decides, and not the number of trained weights. On the grid of 8x8 a line of
-# one pixel is blurred, and the decoder's skips from the larger grid never see it.
+# The join decides, and not the number of trained weights. On the grid of 8x8 a line of one
+# pixel is blurred, and the decoder's skips from the larger grid never see it.
 #
 # ## What is left of the base?
 #
-# Fidelity is half of the question. The other half is what a method does to the base. Can
-# it still paint colours that control training never showed? Is it unchanged when control
-# is off? And can another ControlNet join? For the last question we add the palette
-# ControlNet that ships, give no prompt, and measure how far the colours are off.
+# Fidelity is half of the question. The other half is what a method does to the base. Can it
+# still paint colours that control training never showed? Is it unchanged when control is off?
+# And can another ControlNet join? For the last question we add the palette ControlNet that
+# ships, give no prompt, and measure how far the colours are off.
 
 # %%
 rows = [["after 600 steps", "new colours right", "control off", "palette error, both"]]
@@ -334,28 +333,28 @@ for name in order:
 table(rows)
 
 # %% [markdown]
-# The lock gives three guarantees at once. The methods that lock the base keep every
-# colour, leave the base exactly as it was, and work beside another ControlNet. Only
-# T2I-Adapter disturbs the other one's colours a little. The fine-tuned base follows at
-# least as well as ControlNet, even against a conflicting prompt. It pays with some of
-# its colours.
+# The lock guarantees one thing: when control is off, the base is exactly what it was. In this
+# record the methods that lock the base also kept every colour. Beside the palette ControlNet
+# most of them disturb its colours little; T2I-Adapter does so most. The fine-tuned base
+# follows at least as well as ControlNet, even against a conflicting prompt. It pays with some
+# of its colours.
 #
 # ## Which one would you choose?
 #
-# - **No data, no time to train, but a measure with a gradient:** training-free guidance,
-#   with 25 steps or more.
-# - **Many conditions to store:** Control-LoRA. Its files are a tenth as large, and it
-#   follows almost as well. It is no cheaper to run.
+# - **No data, no time to train, but a measure with a gradient:** training-free guidance, with
+#   25 steps or more.
+# - **Many conditions to store:** Control-LoRA. Its files are a tenth as large, and it follows
+#   almost as well. It is no cheaper to run.
 # - **Cheap sampling:** ControlNet-XS adds 5 % to each step. T2I-Adapter adds nothing after
 #   the first step, and it learns early.
-# - **Words and outline that disagree:** T2I-Adapter, or a ControlNet trained with the
-#   reward of ControlNet++.
+# - **Words and outline that disagree:** T2I-Adapter, or a ControlNet trained with the reward
+#   of ControlNet++.
 # - **A measure with a gradient, and time to train:** add the reward. It costs nothing at
 #   sampling, and the same network needs about half the steps.
 # - **One condition for ever, and nothing else to keep:** fine-tune the base.
 #
-# This order belongs to this toy. A different base, rate or number of steps may change
-# it, and every method here is a small version of its paper.
+# This order belongs to this toy. A different base, rate or number of steps may change it, and
+# every method here is a small version of its paper.
 
 # %%
 lesson.verdict(

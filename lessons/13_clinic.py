@@ -49,8 +49,7 @@ guess = lesson.predict("Five ControlNets train on the same batches. Four of them
 #
 # Patients A to E start from the same base and see the same 80 batches. Each gets a base
 # of its own, because one of them will change it. Every 20 steps we measure the shuffle
-# gap of lesson 05: the loss with another picture's outline, minus the loss with the own
-# outline, on the same pictures and noise. It is 0 if the outline is ignored.
+# gap of lesson 05: the loss with another picture's outline, minus the loss with its own outline, on the same pictures and noise. It is 0 if the outline is ignored.
 
 # %%
 losses = {}
@@ -112,8 +111,8 @@ lesson.save_figure(charts(losses, gaps), "_charts")
 lesson.save_figure(ward(edges[two], with_control, control_off, truth.prompt[two]))
 lesson.reveal(guess, "b",
               because="a batch's loss is mostly noise that no network can predict, and the locked base is "
-                      "good from the first step on. The gap compares on the same pictures, so it can tell.",
-              a="every curve falls at first, because even a bias can learn something.",
+                      "good from the first step on. The gap compares the same pictures, noise and times, so it shows the difference.",
+              a="the first losses are the same for all of them: what moves the curves is the batches.",
               c="a locked base with weak control is never much worse than the base alone.")
 
 # %% [markdown]
@@ -163,7 +162,7 @@ if not lesson.quick:
 lesson.reveal(guess, "b",
               because="a detach() lets all of the zero convs learn and nothing else. Two zero convs in a "
                       "row let only the outer bias learn.",
-              a="a gradient that is exactly 0 stays 0, however long you train.",
+              a="with two zero convs in a row, nothing but the outer bias ever gets a gradient.",
               c="both are as good as the base alone.")
 
 # %% [markdown]

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from minicontrolnet.diffusion import Model, cfg
 from minicontrolnet.errors import check_flag, check_number
-from minicontrolnet.sampling import GUIDANCE, Control, predictor
+from minicontrolnet.sampling import GUIDANCE, Control, as_controls, predictor
 from minicontrolnet.unet import UNet
 
 from exercises.probing import Observed, call, exercise, tiny

@@ -17,7 +17,7 @@ def ceiling_and_floor(iou: dict[str, Tensor]) -> Figure:
 def few_pictures_suffice(iou: dict[str, list[float]]) -> Figure:
     """The IoU of every training as a dot, for different numbers of training pictures."""
     return dots(iou, "IoU with the outline; each dot is one training",
-                "Fifty training pictures do as well as endless ones")
+                "Six trainings do not distinguish fifty pictures from endless ones")
 
 
 def dots(rows: dict[str, list[float]], label: str, title: str) -> Figure:

@@ -135,7 +135,7 @@ def is_it_the_right_base(case: Case, trained_on: str | None) -> Finding:
         near = (f" The cosine of the copy's weights and the base's is {alike:.2f} (1 before training, about 0 for a"
                 " stranger).")
     advice = ("Load the base that is named in the ControlNet's file. A fine-tuned sibling of that base works almost"
-              " as well, a stranger does not, since its channels mean something else (lesson 10).")
+              " as well. With a stranger, whose channels mean something else, about half of the effect is left (lesson 10).")
     if alike is not None and alike < SIBLINGS:
         return Finding(question, "broken", f"This base is no relative of the copy.{near}", alike, advice,
                        "another base")
@@ -387,7 +387,7 @@ def _is_it_wired(case: Case, question: str) -> Finding:
 
 
 def is_it_used(case: Case, controls: Sequence[Tensor]) -> Finding:
-    """The loss with the own condition, with the neighbour's, and without control."""
+    """The loss with its own condition, with the neighbour's, and without control."""
     question = "Does the condition help, and how large is the shuffle gap beside the loss?"
     if is_untrained(controls):
         return Finding(question, "untrained", "The gap is 0, since all controls are 0.", 0.0)
@@ -401,7 +401,7 @@ def is_it_used(case: Case, controls: Sequence[Tensor]) -> Finding:
         return Finding(question, "broken", f"The gap is exactly 0: another picture's condition gives the same loss of"
                        f" {own.mean():.4f}. (After one or two steps this would be normal.)", 0.0,
                        "Training on does not help. See the order of gradients.")
-    found = (f"The loss is {own.mean():.4f} with the own condition, {other.mean():.4f} with another picture's, and"
+    found = (f"The loss is {own.mean():.4f} with its own condition, {other.mean():.4f} with another picture's, and"
              f" {none.mean():.4f} without control. The gap is {gap:.2g}: another's condition is worse on"
              f" {(other > own).sum()} of {len(own)} pictures, and makes the loss {ratio:.3g} times as large"
              " (geometric mean).")
