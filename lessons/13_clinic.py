@@ -110,8 +110,9 @@ table(rows)
 lesson.save_figure(charts(losses, gaps), "_charts")
 lesson.save_figure(ward(edges[two], with_control, control_off, truth.prompt[two]))
 lesson.reveal(guess, "b",
-              because="a batch's loss is mostly noise that no network can predict, and the locked base is "
-                      "good from the first step on. The gap compares the same pictures, noise and times, so it shows the difference.",
+              because="a batch's loss is mostly noise that no network can predict, and the locked base "
+                      "is good from the first step on. The gap compares the same pictures, noise and "
+                      "times, so it shows the difference.",
               a="the first losses are the same for all of them: what moves the curves is the batches.",
               c="a locked base with weak control is never much worse than the base alone.")
 

@@ -135,7 +135,8 @@ def is_it_the_right_base(case: Case, trained_on: str | None) -> Finding:
         near = (f" The cosine of the copy's weights and the base's is {alike:.2f} (1 before training, about 0 for a"
                 " stranger).")
     advice = ("Load the base that is named in the ControlNet's file. A fine-tuned sibling of that base works almost"
-              " as well. With a stranger, whose channels mean something else, about half of the effect is left (lesson 10).")
+              " as well. With a stranger, whose channels mean something else, about half of the effect is left"
+              " (lesson 10).")
     if alike is not None and alike < SIBLINGS:
         return Finding(question, "broken", f"This base is no relative of the copy.{near}", alike, advice,
                        "another base")
