@@ -1,20 +1,19 @@
 # %% [markdown]
 # # Lesson 13: Why does my ControlNet ignore its condition?
 #
-# This is the question that users of ControlNet ask most often, and no error message
-# answers it. A ControlNet with a bug still trains, its loss still falls, and the locked
-# base still generates good pictures. In this lesson eight patients come to a clinic.
-# Seven of them have one bug each, and every one of these bugs really happened to
-# somebody. You
+# This is the question that users of ControlNet ask most often, and no error message answers
+# it. A ControlNet with a bug still trains, its loss still falls, and the locked base still
+# generates good pictures. In this lesson eight patients come to a clinic. Seven of them have
+# one bug each, and every one of these bugs really happened to somebody. You
 #
 # 1. watch their symptoms: the loss, the shuffle gap and the pictures,
 # 2. write down your own diagnosis,
 # 3. see what a doctor finds who examines the network itself.
 #
 # It takes about a minute on two cores. The doctor is the function `diagnose` in
-# minicontrolnet/measure/diagnosis.py, and `python -m minicontrolnet doctor` examines
-# your own weights. The patients are in lesson/patients.py; do not open that file before
-# you have made your diagnoses.
+# minicontrolnet/measure/diagnosis.py, and `python -m minicontrolnet doctor` examines your own
+# weights. The patients are in lesson/patients.py; do not open that file before you have made
+# your diagnoses.
 
 # %%
 import os
@@ -47,9 +46,10 @@ guess = lesson.predict("Five ControlNets train on the same batches. Four of them
 # %% [markdown]
 # ## The waiting room: five in training
 #
-# Patients A to E start from the same base and see the same 80 batches. Each gets a base
-# of its own, because one of them will change it. Every 20 steps we measure the shuffle
-# gap of lesson 05: the loss with another picture's outline, minus the loss with its own outline, on the same pictures and noise. It is 0 if the outline is ignored.
+# Patients A to E start from the same base and see the same 80 batches. Each gets a base of
+# its own, because one of them will change it. Every 20 steps we measure the shuffle gap of
+# lesson 05: the loss with another picture's outline, minus the loss with its own outline, on
+# the same pictures and noise. It is 0 if the outline is ignored.
 
 # %%
 losses = {}
@@ -141,11 +141,11 @@ guess = lesson.predict("The gap of A and of D is exactly 0 at every step. Which 
 # %% [markdown]
 # ## The doctor's diagnosis
 #
-# The doctor does not look at curves. It needs one noisy batch, as a training step makes
-# it, and then it asks the network itself. Does the copy share memory with the base? Do
-# the weights ask for gradients, and in which order do gradients arrive? Has the copy
-# moved from its start? Which zero convs are still 0? At last it tries treatments: it
-# inverts the condition or reverses the order, and sees whether the loss falls.
+# The doctor does not look at curves. It needs one noisy batch, as a training step makes it,
+# and then it asks the network itself. Does the copy share memory with the base? Do the
+# weights ask for gradients, and in which order do gradients arrive? Has the copy moved from
+# its start? Which zero convs are still 0? At last it tries treatments: it inverts the
+# condition or reverses the order, and sees whether the loss falls.
 
 # %%
 mark = fingerprint(shipped_base.state_dict())
@@ -167,8 +167,8 @@ lesson.reveal(guess, "b",
               c="both are as good as the base alone.")
 
 # %% [markdown]
-# The whole report of one patient shows how the findings fit together. The first cause in
-# the list explains the findings after it, which are its symptoms.
+# The whole report of one patient shows how the findings fit together. The first cause in the
+# list explains the findings after it, which are its symptoms.
 
 # %%
 print("\nPatient D\n")
@@ -187,8 +187,8 @@ show_findings(findings["D"])
 # | G | black lines on white | white lines on black, in [0, 1], as in training |
 # | H | deep to shallow within a level | shallow to deep, the middle last |
 #
-# Patient C is the treacherous one. It does begin to follow outlines, only later and less
-# well than B. Nobody would notice that if B did not stand beside it.
+# Patient C is the treacherous one. It does begin to follow outlines, only later and less well
+# than B. Nobody would notice that if B did not stand beside it.
 
 # %% [markdown]
 # ## A ControlNet from elsewhere
@@ -198,10 +198,10 @@ show_findings(findings["D"])
 #     base(xt, t, prompt, controls) -> output
 #     control(xt, t, prompt, condition) -> a list of controls
 #
-# lesson/elsewhere.py has a small UNet with three skips for discs and squares, another
-# noise schedule, and a ControlNet that returns a dictionary. Its author says: the loss
-# falls, it even follows outlines a bit, but my friend's is much better. We write one
-# adapter, and give the doctor a noisy batch of the author's own training.
+# lesson/elsewhere.py has a small UNet with three skips for discs and squares, another noise
+# schedule, and a ControlNet that returns a dictionary. Its author says: the loss falls, it
+# even follows outlines a bit, but my friend's is much better. We write one adapter, and give
+# the doctor a noisy batch of the author's own training.
 
 # %%
 unet = elsewhere.train_unet(10 if lesson.quick else 200)
@@ -223,10 +223,10 @@ show_findings([finding for finding in report if finding.verdict != "healthy"])
 assert cause_of(report) == "frozen copy"
 
 # %% [markdown]
-# The copy stands still, although it asks for gradients and gets them. So the optimiser
-# must hold other parameters, and indeed `train_control` makes the copy anew after the
-# optimiser. A student project lost weeks to a bug of this kind. Note that the shuffle gap
-# looks healthy here: zero convs and a hint encoder alone can learn something.
+# The copy stands still, although it asks for gradients and gets them. So the optimiser must
+# hold other parameters, and indeed `train_control` makes the copy anew after the optimiser. A
+# student project lost weeks to a bug of this kind. Note that the shuffle gap looks healthy
+# here: zero convs and a hint encoder alone can learn something.
 
 # %%
 lesson.verdict(f"The doctor named the bugs of all {len(BUGS) - 1} patients, each from one batch of {n}"

@@ -109,7 +109,9 @@ class Record:
         save_image(torch.cat([*rows, row], 1), path)
 
     def add(self, part: str, arm: str, scores: Scores) -> None:
-        """Append the scores of the arm's next seed, and write the file."""
+        """Append the scores of the arm's next seed, and write the file. A live part has one run, and it is kept."""
+        if part == "live" and arm in self.numbers:
+            return
         append(self.numbers.setdefault(arm, {}), scores)
         now = time.process_time()
         self.minutes[part] = round(self.minutes.get(part, 0) + (now - self.begun) / 60, 2)
