@@ -1,10 +1,13 @@
 """What the tests share: tiny networks with random weights everywhere, the shipped ones, and the slow tests' option."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background job: its children could not get Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: the networks are too small for more
 
 import pytest
