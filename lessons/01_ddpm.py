@@ -200,7 +200,7 @@ table(rows)
 # %% [markdown]
 # (v is a mixture of noise and picture; see `eps_from_v`.) After so few steps, only the
 # network that outputs x0 with the weighted loss has learned the colours. Both changes matter.
-# With Eq. 5 the same output fails, and v with its weighted loss fails, too. ("Confirmed"
+# With Eq. 5 the same output fails, and v with its weighted loss fails, too. ("Shown"
 # below means that the whole interval is above 0.)
 
 # %%

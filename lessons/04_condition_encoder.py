@@ -156,7 +156,7 @@ lesson.save_figure(followed(load_pictures("claim_06_condition_encoder", 256), ar
 print("\nEXERCISE  04a: python lessons/exercises")
 
 # %% [markdown]
-# "Confirmed" means that the whole interval is above 0, and "undecided" that it contains 0. So
+# "Shown" means that the whole interval is above 0, and "undecided" that it contains 0. So
 # the learned encoder beats everything that loses the position of the line. Three seeds cannot
 # decide whether it is better than stacking, which loses nothing. The conclusion is not that
 # the map must be learned, but that it must keep *where* the line is.

@@ -73,7 +73,7 @@ def numbers_of(record: str) -> dict:
 
 def phrase(interval: Paired, above: str, below: str, unclear: str) -> str:
     """One of three phrases: the interval is above 0, below 0, or it contains 0."""
-    return {"confirmed": above, "contradicted": below, "undecided": unclear}[interval.verdict]
+    return {"shown": above, "contradicted": below, "undecided": unclear}[interval.verdict]
 
 
 def dots(axes: Axes, scores: dict[str, list[float]]) -> None:

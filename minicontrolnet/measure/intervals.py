@@ -21,7 +21,7 @@ class Paired(NamedTuple):
     def verdict(self) -> str:
         """The verdict on the claim that the difference is positive."""
         if self.low > 0:
-            return "confirmed"
+            return "shown"
         return "contradicted" if self.high < 0 else "undecided"
 
     def __str__(self) -> str:

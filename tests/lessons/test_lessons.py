@@ -217,13 +217,13 @@ def test_where_numbers_decide_each_choice_has_its_sentence(right, begin, capsys)
 
 def test_a_smoke_run_has_no_verdict_and_says_so(begin, capsys):
     """Its numbers may have chosen the answer, too."""
-    begin().verdict("confirmed: it helps;", "n = 3.")
-    assert "confirmed: it helps;" in capsys.readouterr().out
+    begin().verdict("shown: it helps;", "n = 3.")
+    assert "shown: it helps;" in capsys.readouterr().out
     quick = begin("--quick")
-    quick.verdict("confirmed: it helps")
+    quick.verdict("shown: it helps")
     quick.reveal("", "a", "see the table.")
     printed = capsys.readouterr().out
-    assert "confirmed" not in printed and "smoke run" in printed.split("ANSWER")[1]
+    assert "shown" not in printed and "smoke run" in printed.split("ANSWER")[1]
 
 
 def test_a_table_has_columns(begin, capsys):

@@ -34,12 +34,12 @@ def test_paired_by_hand():
 
 
 @pytest.mark.parametrize("differences, verdict", [
-    ([1.0, 1.1, 0.9], "confirmed"), ([-1.0, -1.1, -0.9], "contradicted"),
+    ([1.0, 1.1, 0.9], "shown"), ([-1.0, -1.1, -0.9], "contradicted"),
     ([1.0, 2.0, 3.0], "undecided"), ([0.0, 0.0], "undecided"),
-    ([0.2, 0.2], "confirmed"),
+    ([0.2, 0.2], "shown"),
 ])
 def test_a_claim_is_decided_if_its_interval_leaves_out_0(differences, verdict):
-    """Above 0 it is confirmed, below 0 contradicted, with 0 inside undecided."""
+    """Above 0 it is shown, below 0 contradicted, with 0 inside undecided."""
     assert paired(differences).verdict == verdict
 
 
@@ -61,4 +61,4 @@ def test_95_of_100_intervals_hold_the_mean():
     assert inside == pytest.approx(0.95, abs=0.025)
     low, mean, high = paired(sets[0])
     assert high - mean == pytest.approx(half[0].item()) == pytest.approx(mean - low)
-    assert Paired(0.1, 0.2, 0.3).verdict == "confirmed"
+    assert Paired(0.1, 0.2, 0.3).verdict == "shown"
