@@ -1,6 +1,7 @@
 """Compares the numbers of a page with the records that they come from.
 
-A page ends with a section "Sources of the numbers", whose table names the source of each number:
+A table names the source of each number. It is at the end of the page, in a section "Sources of the numbers", or else in
+lessons/results/SOURCES.md, below the name of the page:
 
     | where | number | record | which |
     |---|---|---|---|
@@ -15,11 +16,11 @@ its numbers; "PATH minus PATH" is a difference, paired by training seed or by pi
 A number followed by two others in brackets is a mean and its 95 % interval: "0.39 (0.33 .. 0.45)", "0.39 (0.33 to
 0.45)" or "0.39 (95 % interval 0.33 to 0.45, 32 pictures)". A percent sign multiplies by 100. Several numbers may share
 a row; then each has its own ``which``, separated by " ; ". The records "the paper", "a rule", "an example", "a review"
-and "another page" are not looked up. A fifth column, which only CLAIMS.md has, tells which intervals decide the status
-of a claim.
+and "another page" are not looked up. A fifth column, which only the rows of CLAIMS.md have, says which intervals decide
+the status of a claim. An interval whose end is printed as 1 or -1 is cut there, because the measure cannot go beyond it.
 
 ``complaints(path)`` also reports numbers that stand in the text and not in the table: all percentages, and all numbers
-with two digits or more after the point.
+with two digits or more after the point. ``complaints(path, digits=1)`` also wants numbers with one digit after the point.
 """
 
 import functools
@@ -35,6 +36,7 @@ RESULTS = Path(__file__).resolve().parents[2] / "lessons" / "results"
 HEADING = "Sources of the numbers"
 NOT_LOOKED_UP = ("the paper", "a rule", "another page", "a review", "an example")
 VERSION = r"\b(?:Python|[Tt]orch|PyTorch|diffusers)\s+\d[\d.]*(?:(?:,| or| and| to)\s+\d[\d.]*)*"
+PLACE = r"(?:Sec|Eq|Fig|Tab)\. [\d.]*\d(?:(?:-|, | and )\d[\d.]*)*"  # in the paper
 ONE = r"[-+]?\d*\.?\d+"
 INTERVAL = rf"({ONE})( %)? \((?:95 % interval )?({ONE})(?: %)? (?:\.\.|to) ({ONE})(?: %)?"
 NUMBER = rf"(?<![\w.]){ONE}(?: %)?(?![\w.]*\w)"
@@ -53,9 +55,15 @@ class Source(NamedTuple):
 # %% Reading a page
 
 
-def split(text: str) -> tuple[str, list[Source]]:
-    """The text of a page, and the sources at its end."""
-    text, _, table = text.partition(f"\n## {HEADING}\n")
+def read(path: Path) -> tuple[str, list[Source]]:
+    """The text of a page, and the sources of its numbers: at its end, or else in SOURCES.md below its name."""
+    text, found, table = path.read_text(encoding="utf-8").partition(f"\n## {HEADING}\n")
+    if not found:
+        table = section((RESULTS / "SOURCES.md").read_text(encoding="utf-8"), path.name)
+    return text, sources_in(table)
+
+
+def sources_in(table: str) -> list[Source]:
     sources = []
     for line in table.splitlines():
         cells = [cell.strip() for cell in line.strip().strip("|").split(" | ")]
@@ -67,7 +75,7 @@ def split(text: str) -> tuple[str, list[Source]]:
         assert len(which) == len(numbers), f"{len(numbers)} numbers and {len(which)} sources: {line}"
         decides = cells[4] if len(cells) > 4 else ""
         sources += [Source(cells[0], number, cells[2], one, decides) for number, one in zip(numbers, which)]
-    return text, sources
+    return sources
 
 
 def numbers_in_cell(cell: str) -> list[str]:
@@ -130,10 +138,15 @@ def printed(number: str, numbers: list[float]) -> str:
         mean, percent, low, high = match.groups()
         interval = paired(numbers)
         said = [(mean, interval.mean), (low, interval.low), (high, interval.high)]
-        right = all(old == as_printed(old, new, bool(percent)) for old, new in said)
+        right = all(old == as_printed(old, new, bool(percent)) or is_cut(old, new) for old, new in said)
         return number if right else str(interval)
     percent = number.endswith(" %")
     return as_printed(number.removesuffix(" %"), statistics.fmean(numbers), percent) + " %" * percent
+
+
+def is_cut(old: str, new: float) -> bool:
+    """Whether an interval's end is printed as the bound of its measure, and lies beyond it."""
+    return old in ("1", "-1") and new / float(old) > 1
 
 
 def as_printed(old: str, new: float, percent: bool) -> str:
@@ -145,9 +158,9 @@ def as_printed(old: str, new: float, percent: bool) -> str:
 # %% Complaints
 
 
-def complaints(path: Path) -> list[str]:
+def complaints(path: Path, digits: int = 2) -> list[str]:
     """Everything that is wrong with the numbers of a page, one sentence each."""
-    text, sources = split(path.read_text(encoding="utf-8"))
+    text, sources = read(path)
     found = []
     for source in sources:
         here = section(text, source.where)
@@ -157,29 +170,29 @@ def complaints(path: Path) -> list[str]:
             right = printed(source.number, differences(record_of(source.record), source.which))
             if right != source.number:
                 found.append(f"{source.where}: {source.number} should be {right} ({source.record}: {source.which})")
-    return found + without_source(text, sources)
+    return found + without_source(text, sources, digits)
 
 
-def without_source(text: str, sources: list[Source]) -> list[str]:
-    """Percentages and numbers with two digits after the point that no row of the table covers."""
+def without_source(text: str, sources: list[Source], digits: int) -> list[str]:
+    """Percentages and numbers with so many digits after the point that no row of the table covers."""
     found = []
     parts = re.split(r"^#+ (.*)$", text, flags=re.M)
     for title, body in zip(["", *parts[1::2]], parts[::2]):
         known = " ; ".join(source.number for source in sources if belongs(title, source.where))
         for number in re.findall(NUMBER, plain(body)):
-            if not has_digits(number) or re.search(rf"(?<![\d.]){re.escape(number)}(?![\d.]*\d)", known):
+            if not has_digits(number, digits) or re.search(rf"(?<![\d.]){re.escape(number)}(?![\d.]*\d)", known):
                 continue
             found.append(f"{title}: {number} has no source")
     return found
 
 
-def has_digits(number: str) -> bool:
-    """Whether a number needs a source: a percentage, or two digits or more after the point."""
-    return number.endswith(" %") or len(number.partition(".")[2]) >= 2
+def has_digits(number: str, digits: int) -> bool:
+    """Whether a number needs a source: a percentage, or so many digits or more after the point."""
+    return number.endswith(" %") or len(number.partition(".")[2]) >= digits
 
 
 def plain(text: str) -> str:
-    """Without code, the targets of links, versions and the name of an interval."""
+    """Without code, the targets of links, versions, places in the paper and the name of an interval."""
     text = re.sub(r"```.*?```|`[^`]*`|\]\([^)]*\)|<!--.*?-->|\b\d{4}\.\d{4,5}(v\d)?\b", "", text, flags=re.S)
-    text = re.sub(VERSION, "", text)
+    text = re.sub(rf"{VERSION}|{PLACE}", "", text)
     return text.replace("95 % interval", "interval").replace("95 % intervals", "intervals")

@@ -32,10 +32,10 @@ def page(tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "RESULTS", tmp_path)
     sources.record_of.cache_clear()
 
-    def complaints(text):
+    def complaints(text, digits=2):
         path = tmp_path / "page.md"
         path.write_text(text, encoding="utf-8")
-        return sources.complaints(path)
+        return sources.complaints(path, digits)
 
     yield complaints
     sources.record_of.cache_clear()
@@ -56,6 +56,31 @@ def test_a_page_that_agrees_with_its_records(page):
 ])
 def test_a_page_that_does_not(page, old, new, complaint):
     assert any(complaint in said for said in page(PAGE.replace(old, new)))
+
+
+def test_a_table_may_stand_in_a_file_of_its_own(page, tmp_path):
+    """Below the name of the page; another page's rows do not count."""
+    text, table = PAGE.split("## Sources of the numbers")
+    (tmp_path / "SOURCES.md").write_text(f"## other.md\n\n## page.md\n{table}", encoding="utf-8")
+    assert page(text) == []
+    assert any("0.61 has no source" in said for said in page(text.replace("to 0.60", "to 0.61")))
+    (tmp_path / "SOURCES.md").write_text(f"## other.md\n{table}", encoding="utf-8")
+    assert any("0.60 has no source" in said for said in page(text))
+
+
+def test_numbers_with_one_digit_need_a_source_where_the_page_asks_for_it(page):
+    """But no section or figure of the paper does."""
+    assert page(PAGE.replace("A 95 %", "Sec. 3.1 and 3.4, Fig. 8; a 95 %"), digits=1) == ["Claim 1: 2.5 has no source"]
+
+
+def test_an_interval_may_be_cut_where_its_measure_ends():
+    """Only if it would go beyond that end."""
+    numbers = [0.97, 0.92, 0.99]
+    assert sources.printed("+0.960 (+0.870 .. 1)", numbers) == "+0.960 (+0.870 .. 1)"
+    assert sources.printed("-0.960 (-1 .. -0.870)", [-value for value in numbers]) == "-0.960 (-1 .. -0.870)"
+    assert sources.printed("+0.20 (-0.05 .. 1)", [0.1, 0.2, 0.3]) == "+0.200 (-0.048 .. +0.448)"
+    assert sources.printed("+0.90 (+0.65 .. 1)", [0.8, 0.9, 1.0]) == "+0.90 (+0.65 .. 1)"
+    assert sources.printed("+0.80 (+0.55 .. 1)", [0.8, 0.85, 0.75]) != "+0.80 (+0.55 .. 1)"
 
 
 def test_how_a_source_is_read():
