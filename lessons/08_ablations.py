@@ -1,18 +1,20 @@
 # %% [markdown]
 # # Lesson 08: Which parts of ControlNet matter?
 #
-# An *ablation* removes one part of a method and measures what is lost. The paper does this in
-# Sec. 4.2 and Fig. 8: it replaces the zero convolutions, and it replaces the copy. In this
-# lesson you
+# By now you know the four parts of ControlNet: a locked base, a copy of its encoder, zero
+# convolutions, and training prompts of which half are empty. Do we need all of them? To find
+# out, we replace one part at a time and measure what we lose. Such an experiment is called an
+# *ablation*. The paper has one in Sec. 4.2 and Fig. 8. In this lesson you
 #
-# 1. compare four variants with four kinds of prompts, as in Fig. 8,
-# 2. see what it is good for that half of the prompts are empty in training (Sec. 3.3),
-# 3. find out which part protects the colours that the control data do not show.
+# 1. replace the zero convolutions and the copy, and test with four kinds of prompts (Fig. 8),
+# 2. see what the empty training prompts are good for (Sec. 3.3),
+# 3. find out which part protects the colours that the training pictures do not show.
 #
-# An honest ablation needs many trainings, so the numbers come from records in
-# lessons/results. Each was made by a file in lessons/experiments, which says what was asked
-# and what was changed later. The page takes a few seconds. Then do exercise 08a, and read
-# `gaussian` and `Lite` in lessons/lesson/networks.py.
+# Two trainings that differ only in their random seed give different results. So we need
+# several seeds for each variant, and this takes too long for a lesson. We have trained them
+# beforehand. Their numbers are *records* in lessons/results, and each record was made by a
+# file in lessons/experiments, which explains the experiment. The page itself takes a few
+# seconds. Then do exercise 08a, and read `gaussian` and `Lite` in lessons/lesson/networks.py.
 
 # %%
 import os
@@ -20,160 +22,196 @@ import sys
 
 sys.path.insert(0, os.path.dirname(sys.argv[0]))  # finds the folder of the lessons
 from lesson import (Lesson, finding, load_pictures, load_results, means, percent, table,
-                    two_digits)
+                    two_digits, with_interval)
 from lesson.figures_08 import dropped_prompts, few_pictures, figure_8
 from lesson.networks import Lite, gaussian
 
-from minicontrolnet import ControlNet, detect_edges, difference, held_out, load_base, sample, seeded
+from minicontrolnet import (ControlNet, detect_edges, difference, held_out, load_base, sample,
+                            seeded)
 
+# %%
 lesson = Lesson("08_ablations", steps=12, quick_steps=2, meaning="DDIM steps")
 
-guess = lesson.predict("Networks learn to follow outlines from 100 pictures with only four of the eight"
-                       " colours. Which of them still generate the other four colours?",
-                       a="every one that stands on the locked base, whatever its copy looks like",
-                       b="only ControlNet, because its copy contains the base's weights",
-                       c="also the base itself after fine-tuning, since it knew all eight",
-                       d="none, since no network generates colours that its data do not show")
+guess = lesson.predict("Several networks learn to follow outlines from 100 pictures, which show only"
+                       " four of the eight colours. Which of them can still generate the other"
+                       " four colours?",
+                       a="all networks with a locked base, whatever their copy looks like",
+                       b="only ControlNet, because its copy has the base's weights",
+                       c="the fine-tuned base as well, because it knew all eight colours",
+                       d="none, because nobody generates colours that are not in the data")
 
 # %% [markdown]
 # ## Four variants (Fig. 8)
 #
-# - *zero convs*: ControlNet as it is.
-# - *large Gaussian*: the zero convolutions start with random weights of variance 1 /
-#   channels, three times torch's default.
-# - *small Gaussian*: they start with random weights of standard deviation 0.02.
-# - *lite*: each block of the copy is replaced by a single convolution ("ControlNet-lite").
-#   Nothing is copied from the base, and it ignores the time and the prompt.
+# The first three variants differ only in the start of the convolutions that join the copy to
+# the base. Write W for their weights:
 #
-# Before training, each of them is put on the base. Which of them leave its pictures
-# unchanged?
+#     zero convs:      W = 0
+#     small Gaussian:  W ~ N(0, 0.02^2)
+#     large Gaussian:  W ~ N(0, 1 / channels)
+#
+# The large start is the usual size for a layer: its outputs are about as large as its inputs.
+# In the fourth variant, *lite*, the convolutions start at zero, but there is no copy. A single
+# convolution replaces each block of the copy. It starts from random weights, and it sees
+# neither the time nor the prompt. The paper calls this ControlNet-lite.
 
 # %%
 base = load_base(device=lesson.device)
+variants = {"zero convs": ControlNet(base),
+            "small Gaussian": seeded(0, gaussian, base, 0.02),
+            "large Gaussian": seeded(0, gaussian, base),
+            "lite": seeded(0, Lite, base)}
+
+# %% [markdown]
+# We put each variant on the base before any training. Which of them leave the base's pictures
+# unchanged?
+
+# %%
 truth, noise = held_out(4, lesson.device)
 edges = detect_edges(truth.image)
-variants = {"zero convs": ControlNet(base),
-            "large Gaussian": seeded(0, gaussian, base),
-            "small Gaussian": seeded(0, gaussian, base, 0.02),
-            "lite": seeded(0, Lite, base)}
 alone = sample(base, truth.prompt, noise, guidance_scale=1, steps=lesson.steps)
+
 rows = [["variant", "million weights", "mean change of a pixel before training"]]
 for name, network in variants.items():
-    images = sample(base, truth.prompt, noise, [(network.to(lesson.device), edges)], 1, lesson.steps)
-    size = sum(p.numel() for p in network.parameters()) / 1e6
-    rows.append([name, f"{size:.2f}", f"{(images - alone).abs().mean():.4f}"])
+    network = network.to(lesson.device)
+    images = sample(base, truth.prompt, noise, [(network, edges)], 1, lesson.steps)
+    change = (images - alone).abs().mean()
+    size = sum(parameter.numel() for parameter in network.parameters()) / 1e6
+    rows.append([name, f"{size:.2f}", f"{change:.4f}"])
 table(rows)
 
 # %% [markdown]
-# Only the zero start changes nothing at all. Lite has zero convolutions as well, so it starts
-# in the same way.
+# Only the two variants that start at zero change nothing at all. With random weights, a larger
+# start means a larger change.
 #
 # ## How well do they follow outlines after training?
 #
-# Each was trained for 400 steps with ten random seeds, and tested with four kinds of prompts.
-# The four kinds are no prompt, an *insufficient* one (the background's colour alone), a
-# *conflicting* one (which names a different shape from the outline's), and the *perfect* one,
-# which names all three words.
+# Each variant was trained for 400 steps with ten seeds. Then it was tested with four kinds of
+# prompts:
+#
+# - *none*: the prompt is empty,
+# - *insufficient*: it names only the colour of the background,
+# - *conflicting*: it names another shape than the outline shows,
+# - *perfect*: it names both colours and the right shape.
 
 # %%
 record = load_results("claims_13_14_16_17_figure_8")
-numbers = record["numbers"]
-names = {"zero convs": "zero convs", "N(0, 1/fan_in)": "large Gaussian",
-         "N(0, 0.02^2)": "small Gaussian", "lite": "lite"}
+arms = {"zero convs": record["numbers"]["zero convs"],
+        "small Gaussian": record["numbers"]["N(0, 0.02^2)"],
+        "large Gaussian": record["numbers"]["N(0, 1/fan_in)"],
+        "lite": record["numbers"]["lite"]}
 prompts = ["none", "insufficient", "conflicting", "perfect"]
-rows = [["IoU with the outline, prompt:", *prompts]]
-for arm, name in names.items():
-    rows.append([name, *two_digits(means(numbers[arm], prompts, "IoU"))])
+
+rows = [["IoU, prompt:", *prompts]]
+for name, scores in arms.items():
+    rows.append([name, *two_digits(means(scores, prompts, "IoU"))])
 table(rows)
 
+# %% [markdown]
+# Some of these differences are small. So we pair the trainings by their seeds, and compute a
+# 95 % interval of each difference, as in lesson 04.
+
 # %%
-def iou_difference(one, other, prompt="none"):
-    more = difference(numbers[one][prompt]["IoU"], numbers[other][prompt]["IoU"])
-    return f"{more.mean:+.3f} ({more.low:+.3f} to {more.high:+.3f}), {more.verdict}"
-
-
-seeds = len(numbers["lite"]["none"]["IoU"])
-lesson.verdict(f"Without a prompt, IoU ({seeds} seeds, 95 % intervals):",
-               f"zero convs minus large Gaussian: {iou_difference('zero convs', 'N(0, 1/fan_in)')}.",
-               f"zero convs minus small Gaussian: {iou_difference('zero convs', 'N(0, 0.02^2)')}.",
-               f"zero convs minus lite: {iou_difference('zero convs', 'lite')}.")
+zero = arms["zero convs"]["none"]["IoU"]
+sentences = []
+for name in ("small Gaussian", "large Gaussian", "lite"):
+    more = difference(zero, arms[name]["none"]["IoU"])
+    sentences.append(f"zero convs minus {name}: {with_interval(more)}.")
+lesson.verdict(f"IoU without a prompt ({len(zero)} seeds):", *sentences)
 
 # %% [markdown]
-# A large random start costs fidelity, nearly as much as giving up the copy does. That is what
-# the paper reports. A small random start is not distinguished from zeros by ten seeds.
+# A large random start costs fidelity, nearly as much as giving up the copy does. The paper
+# reports the same. But ten seeds cannot distinguish a *small* random start from zeros.
 #
 # ## Does lite fail?
 #
-# The paper says that lite fails without a prompt or with an insufficient one. Its Fig. 8 is
-# about the *meaning* of the outline: can the network recognise what the outline shows? We ask
-# a small classifier of shapes what it sees.
+# The paper says that lite fails if the prompt is missing or insufficient. This is about the
+# *meaning* of the outline: does the network recognise what the outline shows? So we let a
+# small classifier name the shape in each picture, and count how often it is the outline's.
 
 # %%
-rows = [["right shape, prompt:", *prompts]]
-for arm, name in names.items():
-    rows.append([name, *percent(means(numbers[arm], prompts, "right shape"))])
+rows = [["right shapes, prompt:", *prompts]]
+for name, scores in arms.items():
+    rows.append([name, *percent(means(scores, prompts, "right shape"))])
 table(rows)
-lesson.save_figure(figure_8(load_pictures("claims_13_14_16_17_figure_8", 256), list(names.values())), "_figure_8")
+
+shown = load_pictures("claims_13_14_16_17_figure_8", 256)
+lesson.save_figure(figure_8(shown, record["rows of pictures"]), "_figure_8")
 
 # %% [markdown]
-# Lite is behind wherever the prompt does not name the right shape. But it does not fail:
-# without a prompt nine of ten shapes are right. One outline on a plain background may be
-# easier to understand than the drawings in the paper. The toy agrees with the order of the
-# methods, and contradicts the word "fails".
+# Lite is behind wherever the prompt does not name the right shape, and a large random start is
+# nearly as far behind. But lite does not *fail*: without a prompt, more than nine of ten
+# shapes are right. So our toy agrees with the paper on the order of the methods, and
+# contradicts it on the word "fails". One possible reason is that a single outline on an empty
+# background is easier to understand than the paper's drawings.
 #
-# ## Why are half of the prompts empty in training?
+# ## Why are half of the training prompts empty?
 #
-# An empty prompt says nothing, so the copy has to read from the condition what the picture
-# shows (Sec. 3.3). We test this in a world in which each shape has its own two colours, for
-# example every star is yellow on blue. Two ControlNets were trained in it, one with half of
-# the prompts empty and one with none. Without words, does a ControlNet know from the outline
-# that the star has to be yellow?
+# If the prompt always names the shape, the copy need not recognise it. If the prompt is empty,
+# only the outline shows which shape it is. To test whether this makes a difference, we change
+# the world: now each shape has two colours of its own. For example, every star is yellow on
+# blue. We train two ControlNets there, one with half of the prompts empty (*half dropped*), the
+# other with none (*none dropped*). Then we give them the outline of a star and no prompt. Do
+# they know that it has to be yellow?
 
 # %%
 record = load_results("claim_08_dropped_prompts")
-rows = [["tested with prompt:", *prompts]]
-for arm in ("half dropped", "none dropped"):
-    rows.append([arm, *percent(means(record["numbers"][arm], prompts, "right colours"))])
-print("\n   pictures with the right two colours:")
+colours = record["numbers"]
+rows = [["right colours, prompt:", *prompts]]
+for name, scores in colours.items():
+    rows.append([name, *percent(means(scores, prompts, "right colours"))])
 table(rows)
-taught = finding(record, "half minus none, right colours without words")
-lesson.verdict(f"Without words, dropping half of the prompts raises the share of right colours by {taught.mean:.2f}"
-               f" ({taught.low:.2f} to {taught.high:.2f}, three seeds): {taught.verdict}.")
-lesson.save_figure(dropped_prompts(load_pictures("claim_08_dropped_prompts", 256), record["numbers"]), "_dropped")
+
+raised = finding(record, "half minus none, right colours without words")
+lesson.verdict("Share of right colours without a prompt, half dropped minus none dropped"
+               f" (three seeds): {with_interval(raised, digits=2)}.")
+shown = load_pictures("claim_08_dropped_prompts", 256)
+lesson.save_figure(dropped_prompts(shown, colours), "_dropped")
 
 # %% [markdown]
+# Only the ControlNet that was trained with empty prompts has learned what the outlines mean.
+#
 # ## Which part protects the base's knowledge?
 #
-# Five networks were trained on the same 100 pictures with four of the eight colours. The
-# *random copy* is a ControlNet whose copy starts from random weights. The network *from
-# scratch* is a new UNet without a base. The *base trained* is the base itself after
-# fine-tuning (lesson 02). We ask all of them for the other four colours.
+# This was your prediction. Five networks were trained on the same 100 pictures, which show
+# four of the eight colours:
+#
+# - *ControlNet*, and *lite* as above,
+# - *random copy*: a ControlNet whose copy starts from random weights,
+# - *fine-tuned base*: the base itself, trained further (lesson 02),
+# - *from scratch*: a new UNet that never was a base.
+#
+# We give each of them outlines, and prompts with the colours of the training ("seen"), with the
+# other four colours ("new colours"), and with shapes that are new as well.
 
 # %%
-record = load_results("few_pictures_of_four_colours")
-few = record["numbers"]
+few = load_results("few_pictures_of_four_colours")["numbers"]
+few["fine-tuned base"] = few.pop("base trained")
 tests = ["seen", "new colours", "new colours and shapes"]
-rows = [["pictures with both colours right", *tests]]
 share = {}
-for arm, by_test in few.items():
-    shares = means(by_test, tests, "right colours")
-    share[arm] = shares[1]
-    rows.append([arm, *percent(shares)])
+rows = [["both colours right", *tests]]
+for name, scores in few.items():
+    shares = means(scores, tests, "right colours")
+    share[name] = shares[1]  # new colours
+    rows.append([name, *percent(shares)])
 table(rows)
 
 # %%
-locked = [share[arm] for arm in ("ControlNet", "random copy", "lite")]
-answer = "a" if min(locked) > 0.5 else "b" if share["ControlNet"] > 0.5 else "d"
-lesson.reveal(guess, answer, "the locked base generates the colours, and none of these copies took them away.",
-              a="not every network on the locked base keeps the colours here.",
-              b="random copies and lite keep the colours as well.",
+locked = [share[name] for name in ("ControlNet", "random copy", "lite")]
+answer = "d"
+if share["ControlNet"] > 0.5:
+    answer = "a" if min(locked) > 0.5 else "b"
+lesson.reveal(guess, answer, "the locked base can generate these colours, and no copy can take that away.",
+              a="not all networks with a locked base keep the colours here.",
+              b="the random copy and lite keep the colours as well.",
               c="after fine-tuning it generates them much less often.",
               d="the locked base still knows what it knew before.")
-lesson.save_figure(few_pictures(load_pictures("few_pictures_of_four_colours", 256), share))
+shown = load_pictures("few_pictures_of_four_colours", 256)
+lesson.save_figure(few_pictures(shown, share))
 print("\nEXERCISE  08a: python lessons/exercises")
 
 # %% [markdown]
-# So each part has its own task. The *lock* keeps what the base knows. The *copy* makes
-# control precise. The *small start* avoids harm at the beginning. And the *empty prompts*
-# teach the copy to read the condition. Our toy differs from the paper in one point: lite does
-# not fail.
+# So each part has a task of its own. The *lock* keeps what the base knows. The *copy* makes
+# control precise. The *small start* does no harm at the beginning. And the *empty prompts*
+# teach the copy to read the condition. In one point our toy differs from the paper: its lite
+# does not fail.

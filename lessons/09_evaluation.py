@@ -1,13 +1,13 @@
 # %% [markdown]
 # # Lesson 09: Is it control or luck, and how much data does it take?
 #
-# A picture that fits its outline may be a success, or it may be luck. And a ControlNet that
-# works may have needed millions of pictures, or fifty. In this lesson you
+# Suppose that somebody shows you a picture which fits its outline well. Has the ControlNet
+# done its work, or was it luck? And did it need millions of training pictures, or fifty? In
+# this lesson you
 #
-# 1. read each score between a *floor* and a *ceiling* (Sec. 4.3, Tab. 2),
-# 2. put an interval on a difference, and learn what it covers and what it does not,
-# 3. find out how well a ControlNet does that was trained on 5, 50 or 500 pictures (Sec. 4.5,
-#    Fig. 10).
+# 1. compare every score with a *floor* and a *ceiling* (Sec. 4.3, Tab. 2),
+# 2. compute an interval for a difference, and learn what it covers and what it does not,
+# 3. see how well a ControlNet works that has seen only 5, 50 or 500 pictures (Sec. 4.5, Fig. 10).
 #
 # It takes less than a minute. Then do exercise 09a, and read `edge_f1` in
 # minicontrolnet/measure/pictures.py and `paired` in minicontrolnet/measure/intervals.py.
@@ -17,47 +17,55 @@ import os
 import sys
 
 sys.path.insert(0, os.path.dirname(sys.argv[0]))  # finds the folder of the lessons
-from lesson import Lesson, finding, load_results, means, table, two_digits
+from statistics import fmean
+
+from lesson import Lesson, finding, load_results, table, with_interval
 from lesson.figures_09 import ceiling_and_floor, few_pictures_suffice
 
 from minicontrolnet import (detect_edges, edge_f1, held_out, load_base, load_control, mask_iou,
                             mask_of, paired, sample)
 
-lesson = Lesson("09_evaluation", steps=32, quick_steps=4, meaning="pictures generated live")
+# %%
+lesson = Lesson("09_evaluation", steps=32, quick_steps=4, meaning="pictures", least_steps=2)
 
-guess = lesson.predict("A ControlNet is trained on the same 50 pictures again and again. How well does it follow"
-                       " outlines that it has never seen, compared with one that always gets new pictures?",
+guess = lesson.predict("A ControlNet is trained on the same 50 pictures again and again. How well"
+                       " does it follow new outlines, compared with a ControlNet that gets new"
+                       " pictures in every step?",
                        a="hardly at all, because it has learned its 50 pictures by heart",
                        b="about half as well",
                        c="nearly as well")
 
 # %% [markdown]
-# ## Between ceiling and floor
+# ## Between the floor and the ceiling
 #
-# The paper measures fidelity by detecting the condition again in the generated picture (Tab.
-# 2). We do the same with outlines. A number such as "IoU 0.95" means nothing by itself, so we
-# frame it:
+# The paper measures fidelity by detecting the condition again, in the generated picture (Tab.
+# 2). We do the same with outlines. But a score such as "IoU 0.95" means little by itself. We
+# need two other scores to compare it with:
 #
-# - The *ceiling* is the score of real pictures. No generated picture can be expected to do
-#   better.
-# - The *floor* is the score of the generated pictures against the wrong outlines. This is
-#   pure luck.
+# - The *ceiling* is the score of real pictures. We cannot expect more of generated ones.
+# - The *floor* is the score of generated pictures against the *wrong* outlines. It is what luck
+#   alone would give.
 
 # %%
-n = lesson.steps
+n = lesson.steps  # pictures
 base = load_base(device=lesson.device)
 control = load_control("edge", base)
-truth, noise = held_out(n, lesson.device)
+truth, noise = held_out(n, lesson.device, seed=10_000 + lesson.seed)
 edges = detect_edges(truth.image)
 ddim_steps = 2 if lesson.quick else 12
 controlled = sample(base, truth.prompt, noise, [(control, edges)], steps=ddim_steps)
 free = sample(base, truth.prompt, noise, steps=ddim_steps)
 
+# %% [markdown]
+# For the floor we compare each picture with the outline of its neighbour.
+
 # %%
+other_mask = truth.mask.roll(1, 0)
+other_edges = edges.roll(1, 0)
 measured = {"real pictures (ceiling)": (truth.image, truth.mask, edges),
             "with ControlNet": (controlled, truth.mask, edges),
             "without ControlNet": (free, truth.mask, edges),
-            "wrong outlines (floor)": (controlled, truth.mask.roll(1, 0), edges.roll(1, 0))}
+            "wrong outlines (floor)": (controlled, other_mask, other_edges)}
 iou = {}
 rows = [["pictures", "IoU", "edge F1"]]
 for name, (images, mask, outline) in measured.items():
@@ -67,70 +75,86 @@ table(rows)
 lesson.save_figure(ceiling_and_floor(iou), "_ceiling_and_floor")
 
 # %% [markdown]
-# The score with ControlNet is close to the ceiling, and far from the floor. Without
-# ControlNet we are at the floor: there the outline was never used.
+# With ControlNet the score is near the ceiling and far from the floor. Without ControlNet the
+# outline was never used, so this score is luck as well. It may lie somewhat above the floor,
+# perhaps because these prompts at least name the right shape.
 #
 # ## How sure are we?
 #
-# Each picture gives one difference. Their mean is our estimate, and from their spread we
-# compute a *95 % interval*. If we repeated the whole experiment many times with new pictures,
-# about 95 of 100 such intervals would contain the true mean.
+# Every picture gives one difference between its score and the floor. Call their mean m, and
+# their standard deviation s. The *95 % interval* of the mean goes
+#
+#     from  m - t * s / sqrt(n)   to   m + t * s / sqrt(n)
+#
+# where n is the number of differences. Student's t is 2.04 for 32 differences, and 4.30 for
+# only three. The interval becomes narrower if we measure more pictures. If we repeated the
+# whole experiment many times with new pictures, about 95 of 100 such intervals would contain
+# the true mean.
 
 # %%
 gain = paired(iou["with ControlNet"] - iou["wrong outlines (floor)"])
-lesson.verdict(f"It is control and not luck: the IoU is {gain.mean:.2f} above the floor"
-               f" (95 % interval {gain.low:.2f} to {gain.high:.2f}, {n} pictures): {gain.verdict}.")
+luck = "It is not only luck" if gain.low > 0 else "It may be luck"
+lesson.verdict(f"{luck}: the IoU with ControlNet minus the floor is"
+               f" {with_interval(gain, digits=2)} ({n} pictures).")
 
 # %% [markdown]
-# Be careful with the word "repeated". Only the *pictures* vary here, and all of them come
-# from one and the same ControlNet. So the interval is about these weights. A statement about
-# the *method* needs several trainings, and then each training counts as one number.
+# Be careful with the word "repeated". Only the *pictures* vary here. All of them come from one
+# ControlNet, so the interval is about this one set of weights. A statement about the *method*
+# needs several trainings. Then each training counts as one number, however many pictures it
+# has generated.
 #
 # ## How many pictures does it take?
 #
-# The paper trains with 1,000, 50,000 and 3 million pictures. Even 1,000 do not make the
-# training collapse, and more pictures are better (Fig. 10). In our record every ControlNet
-# gets the same number of training steps. Only the number of different pictures changes. There
-# are six trainings for each number of pictures, and every one has its own random draw of
-# pictures.
+# The paper trains with 1,000, with 50,000 and with 3 million pictures. It reports that even
+# with 1,000 pictures the training does not collapse, and that more pictures are better (Fig.
+# 10). In our record every ControlNet takes the same number of training steps. Only the number
+# of different pictures varies. For each number there are six trainings, and each training has
+# a new random choice of pictures.
 
 # %%
 record = load_results("claim_19_few_pictures")
-names = {"no control": "no ControlNet", "5": "5 pictures", "50": "50 pictures", "500": "500 pictures",
-         "endless": "always new pictures", "real pictures": "real pictures (ceiling)"}
-of_each = {name: record["numbers"][arm] for arm, name in names.items()}
+names = {"no control": "no ControlNet", "5": "5 pictures", "50": "50 pictures",
+         "500": "500 pictures", "endless": "always new pictures",
+         "real pictures": "real pictures (ceiling)"}
+iou = {}
 rows = [["trained on", "IoU", "edge F1"]]
-for name, scores in of_each.items():
-    rows.append([name, *two_digits(means({"all": scores}, ["all"], "IoU") + means({"all": scores}, ["all"], "F1"))])
+for arm, name in names.items():
+    scores = record["numbers"][arm]
+    iou[name] = scores["IoU"]
+    rows.append([name, f"{fmean(scores['IoU']):.2f}", f"{fmean(scores['F1']):.2f}"])
 table(rows)
 
 # %%
 fifty = finding(record, "50 minus no control, IoU")
-more = finding(record, "500 minus 50, IoU")
+five_hundred = finding(record, "500 minus 50, IoU")
 endless = finding(record, "endless minus 50, IoU")
-lesson.verdict(f"50 pictures against no ControlNet: IoU {fifty.mean:+.2f} ({fifty.low:+.2f} to {fifty.high:+.2f}),"
-               f" {fifty.verdict}.",
-               f"500 pictures against 50: {more.mean:+.3f} ({more.low:+.3f} to {more.high:+.3f}), {more.verdict}.",
-               f"Always new pictures against 50: {endless.mean:+.3f} ({endless.low:+.3f} to {endless.high:+.3f}),"
-               f" {endless.verdict}.", "Each interval is over six trainings.")
+lesson.verdict("IoU (six trainings):",
+               f"50 pictures minus no ControlNet: {with_interval(fifty)}.",
+               f"500 pictures minus 50: {with_interval(five_hundred)}.",
+               f"Always new pictures minus 50: {with_interval(endless)}.")
+
+# %% [markdown]
+# Training on 50 pictures clearly helps. Six trainings cannot decide whether more than 50 help
+# further: both of these intervals contain 0.
 
 # %%
-all_new = of_each["always new pictures"]["IoU"]
-none = of_each["no ControlNet"]["IoU"][0]
-kept = fifty.mean / (sum(all_new) / len(all_new) - none)
-answer = "a" if kept < 0.2 else "b" if kept < 0.8 else "c"
-lesson.reveal(guess, answer, f"50 pictures bring {kept:.0%} of the gain that endless pictures bring.",
+whole_gain = fmean(iou["always new pictures"]) - fmean(iou["no ControlNet"])
+share = fifty.mean / whole_gain
+answer = "c"
+if share < 0.8:
+    answer = "a" if share < 0.2 else "b"
+lesson.reveal(guess, answer, f"with 50 pictures it gains {share:.0%} of what it gains with endless pictures.",
               a="it follows outlines that it has never seen.",
               b="it does better than that.",
               c="50 pictures are not enough here.")
-lesson.save_figure(few_pictures_suffice({name: scores["IoU"] for name, scores in of_each.items()}))
+lesson.save_figure(few_pictures_suffice(iou))
 print("\nEXERCISE  09a: python lessons/exercises")
 
 # %% [markdown]
-# Even five pictures do not make it collapse. One possible reason is the locked base. It
-# already knows what pictures look like, and a ControlNet only has to learn to read outlines.
-# We have not measured whether that is the reason. Whether more than 50 pictures help at all,
-# our six trainings cannot decide: both intervals contain 0. An earlier version of this record
-# said that 50 pictures are *better* than
-# 500. It had used one and the same draw of 50 pictures for every training, and with new draws
-#      the difference is gone.
+# Even five pictures do not make the training collapse. One possible reason is the locked base:
+# it already knows what pictures look like, so a ControlNet only has to learn to read outlines.
+# We have not measured whether this is the reason.
+#
+# Such small differences can fool us. An earlier version of this record said that 50 pictures
+# are *better* than 500. But it had used the same 50 pictures for every training. With a new
+# choice for every training, the difference is gone.

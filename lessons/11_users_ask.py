@@ -1,15 +1,16 @@
 # %% [markdown]
 # # Lesson 11: What do users of ControlNet ask?
 #
-# The public issue trackers of ControlNet are full of good questions. We have collected those
-# that come again and again, and this lesson answers five of them by measuring. (CN 185 means
-# issue 185 of the official repository.)
+# The public issue trackers of ControlNet and of diffusers, the library that many people use to
+# run it, are full of good questions. We have collected those that come again and again. This
+# lesson answers five of them by measuring. (CN 185 means issue 185 of the official ControlNet
+# repository.)
 #
 # 1. What does the strength mean, and what happens above 1? (CN 185, 199)
 # 2. When should control act, early or late? (diffusers 2731, 3770)
 # 3. Can control act in one region only? (CN 270)
 # 4. Is it better to train with larger batches, or for more steps? (CN 93, 527)
-# 5. May I unlock the decoder, or leave out part of the copy? (CN 52, 62, 360, 608)
+# 5. May I unlock the decoder, or leave out a part of the copy? (CN 52, 62, 360, 608)
 #
 # It takes about a minute. Then do exercise 11a, and read `control_window` and `mask_controls`
 # in sampling.py.
@@ -20,22 +21,24 @@ import sys
 
 sys.path.insert(0, os.path.dirname(sys.argv[0]))  # finds the folder of the lessons
 import torch
-from lesson import Lesson, finding, load_results, table, two_digits
+from lesson import Lesson, finding, load_results, table, two_digits, with_interval
 from lesson.figures_11 import in_a_region, strengths, windows
 
 from minicontrolnet import (Control, conflicting, detect_edges, edge_f1, held_out, load_base,
-                            load_classifier, load_control, off_palette, paired, sample, shapes_right)
+                            load_classifier, load_control, off_palette, paired, sample,
+                            shapes_right)
 
-lesson = Lesson("11_users_ask", steps=16, quick_steps=4, meaning="pictures generated live")
+# %%
+lesson = Lesson("11_users_ask", steps=16, quick_steps=4, meaning="pictures", least_steps=2)
 base = load_base(device=lesson.device)
 control = load_control("edge", base)
 classifier = load_classifier().to(lesson.device)
-truth, noise = held_out(lesson.steps, lesson.device)
+truth, noise = held_out(lesson.steps, lesson.device, seed=10_000 + lesson.seed)
 edges = detect_edges(truth.image)
 ddim_steps = 2 if lesson.quick else 20
 
-guess = lesson.predict("Control acts only in the first half of sampling, or only in the second half. When are"
-                       " outlines followed better?",
+guess = lesson.predict("Control acts only in the first half of sampling, or only in the second"
+                       " half. In which case do the pictures follow the outlines better?",
                        a="in the first half, because there the layout is decided",
                        b="in the second half, because outlines are details",
                        c="equally well, because half of the control is half of the control")
@@ -43,9 +46,15 @@ guess = lesson.predict("Control acts only in the first half of sampling, or only
 # %% [markdown]
 # ## What does the strength mean?
 #
-# The strength (`conditioning_scale`) multiplies all 13 controls. To see it at work, we let
-# words and outlines disagree: each prompt names another shape than its outline shows. Whose
-# shape do we get?
+# A ControlNet adds a control c_i to each of the 13 maps h_i that the decoder receives. The
+# *strength* s, which diffusers calls `conditioning_scale`, multiplies all of them:
+#
+#     h_i + s * c_i
+#
+# To see the strength at work we let words and outlines disagree. Each prompt names another
+# shape than its outline shows. Which of the two shapes do we get? A classifier decides. We
+# also measure how closely the edges follow the outline (edge F1), and how many pixels are
+# *oversaturated*, that is, far from every colour of the toy world (lesson 06).
 
 # %%
 words = conflicting(truth.prompt)
@@ -56,116 +65,146 @@ def who_wins(pictures):
     for name, images in pictures.items():
         of_outline = shapes_right(images, truth.prompt, classifier).float().mean()
         of_word = shapes_right(images, words, classifier).float().mean()
-        rows.append([name, f"{of_outline:.0%}", f"{of_word:.0%}", f"{edge_f1(images, edges).mean():.2f}",
-                     f"{off_palette(images).mean():.1%}"])
+        f1 = edge_f1(images, edges).mean()
+        off = off_palette(images).mean()
+        rows.append([name, f"{of_outline:.0%}", f"{of_word:.0%}", f"{f1:.2f}", f"{off:.1%}"])
     table(rows)
 
 
 # %%
-by_scale = {}
-for scale in (0, 0.25, 0.5, 1, 1.5, 2):
-    by_scale[f"strength {scale:g}"] = sample(base, words, noise, [Control(control, edges, scale)], steps=ddim_steps)
-who_wins(by_scale)
-lesson.save_figure(strengths(edges, by_scale, words), "_strength")
-harm = paired(off_palette(by_scale["strength 2"]) - off_palette(by_scale["strength 1"]))
-lesson.verdict(f"A strength of 2 gives more oversaturated pixels than 1: {harm.mean:+.1%} (95 % interval"
-               f" {harm.low:+.1%} to {harm.high:+.1%}, {lesson.steps} pictures), {harm.verdict}.")
+by_strength = {}
+for strength in (0, 0.25, 0.5, 1, 1.5, 2):
+    controls = [Control(control, edges, strength)]
+    by_strength[f"strength {strength:g}"] = sample(base, words, noise, controls, steps=ddim_steps)
+who_wins(by_strength)
+lesson.save_figure(strengths(edges, by_strength, words), "_strength")
+
+# %%
+one = by_strength["strength 1"]
+two = by_strength["strength 2"]
+closer = paired(edge_f1(two, edges) - edge_f1(one, edges))
+harm = paired(off_palette(two) - off_palette(one))
+lesson.verdict(f"Strength 2 minus strength 1 ({lesson.steps} pictures):",
+               f"edge F1: {with_interval(closer)}.",
+               f"share of oversaturated pixels: {with_interval(harm)}.")
 
 # %% [markdown]
-# A little control is not enough against the word. At 1, which is what training has seen, the
-# outline wins.
+# A weak control loses against the word. At strength 1, which is what the ControlNet was trained
+# with, the outline wins. Above 1 there is little left to gain here.
 #
 # ## When should control act?
 #
-# Many programs can switch control on and off during sampling (`control_start` and
-# `control_end`, as shares of the steps). We use the same words and outlines, and different
-# parts of sampling.
+# Many programs can switch control on and off during sampling. In our `sample`, `control_start`
+# and `control_end` are shares of the steps: from 0.2 to 1 means that the first fifth of the
+# steps has no control. We keep the words and outlines that disagree, and let control act in
+# different parts of sampling.
 
 # %%
-by_window = {"never": by_scale["strength 0"]}
-for name, (start, end) in {"in the first fifth": (0, 0.2), "in the first half": (0, 0.5), "always": (0, 1),
-                           "after the first fifth": (0.2, 1), "in the second half": (0.5, 1)}.items():
-    by_window[name] = sample(base, words, noise, [Control(control, edges)], steps=ddim_steps, control_start=start,
-                             control_end=end)
+parts = {"in the first fifth": (0, 0.2), "in the first half": (0, 0.5), "always": (0, 1),
+         "after the first fifth": (0.2, 1), "in the second half": (0.5, 1)}
+by_window = {"never": by_strength["strength 0"]}
+for name, (start, end) in parts.items():
+    by_window[name] = sample(base, words, noise, [Control(control, edges)], steps=ddim_steps,
+                             control_start=start, control_end=end)
 who_wins(by_window)
-
-# %%
-halves = paired(edge_f1(by_window["in the first half"], edges) - edge_f1(by_window["in the second half"], edges))
-answer = "a" if halves.low > 0 else "b" if halves.high < 0 else "c"
-lesson.reveal(guess, answer, f"the edge F1 of the first half minus that of the second is {halves.mean:+.2f}"
-              f" ({halves.low:+.2f} to {halves.high:+.2f}).",
-              a="in the first half the layout was not decided for good.",
-              b="by then the shape is in its place, and control finds little to move.",
-              c="the two halves do different work.")
 lesson.save_figure(windows(edges, by_window, words))
 
+# %%
+first_half = edge_f1(by_window["in the first half"], edges)
+second_half = edge_f1(by_window["in the second half"], edges)
+halves = paired(first_half - second_half)
+answer = {"shown": "a", "contradicted": "b", "undecided": "c"}[halves.verdict]
+lesson.reveal(guess, answer, "the edge F1 of the first half minus that of the second half is"
+              f" {halves.mean:+.2f} ({halves.low:+.2f} to {halves.high:+.2f}).",
+              a="in the first half the layout was not decided for good.",
+              b="by then the shape has its place, and control can hardly move it.",
+              c="the two halves do different work.")
+
 # %% [markdown]
-# In the first steps the model decides where things are, and in the last ones how they look.
-# Control that starts late cannot move a shape.
+# Early in sampling the model decides where things are, and later how they look in detail. So
+# control that acts only in the second half comes too late to move a shape. It is not so bad to
+# miss the first few steps, as the row "after the first fifth" shows.
 #
 # ## Can control act in one region only?
 #
-# Yes. Multiply the 13 controls by a mask that has been shrunk to their grids (`Control(...,
-# region=mask)`). Here the outline counts only in the left half of the picture.
+# Yes, we only have to multiply each control by a mask m_i, which is 1 where control should act
+# and 0 elsewhere:
+#
+#     h_i + m_i * c_i
+#
+# The control maps are small grids, so the mask has to be shrunk to the size of each grid.
+# `Control(..., region=mask)` does this. Here control acts in the left half of the picture only.
 
 # %%
 left_half = torch.zeros(1, 1, 64, 64, device=lesson.device)
 left_half[..., :32] = 1
 everywhere = sample(base, truth.prompt, noise, [Control(control, edges)], steps=ddim_steps)
-on_the_left = sample(base, truth.prompt, noise, [Control(control, edges, region=left_half)], steps=ddim_steps)
-lesson.save_figure(in_a_region(edges, everywhere, on_the_left, truth.prompt), "_region")
+in_left_half = sample(base, truth.prompt, noise, [Control(control, edges, region=left_half)],
+                      steps=ddim_steps)
+lesson.save_figure(in_a_region(edges, everywhere, in_left_half, truth.prompt), "_region")
 
 # %% [markdown]
-# On the left the shape follows its outline. On the right the model completes it as it likes.
-# The border is soft, because convolutions look across it.
+# Look at the figure. In the left half the shapes follow their outlines, and in the right half
+# the model completes them as it likes. The border between the two is soft, because the
+# convolutions of the decoder look across it.
 #
-# ## Larger batches or more steps?
+# ## Larger batches, or more steps?
 #
-# train.md, the authors' guide, recommends larger batches. Its reason is that the sudden
-# convergence comes at the same *step* for every batch size, so each step should see more
-# pictures. A record compares 300 steps of 16 pictures with 1,200 steps of 4, so that both see
-# equally many pictures.
+# The authors' guide (train.md) recommends larger batches. It argues that the sudden convergence
+# of lesson 05 comes at about the same *step* for every batch size, so each step should see more
+# pictures. Our record compares 300 steps of 16 pictures with 1,200 steps of 4 pictures, which
+# is the same number of pictures. There are three trainings of each kind.
 
 # %%
 record = load_results("users_variants")
-arms = record["numbers"]
-rows = [["trained", "edge F1 in each training"]]
-for name, arm in {"300 steps of 16": "as in the paper", "1,200 steps of 4": "small batch"}.items():
-    rows.append([name, ", ".join(two_digits(arms[arm]["F1"]))])
+arms = {"300 steps of 16": "as in the paper", "1,200 steps of 4": "small batch"}
+rows = [["trained for", "edge F1 of each training"]]
+for name, arm in arms.items():
+    rows.append([name, ", ".join(two_digits(record["numbers"][arm]["F1"]))])
 table(rows)
-batches = finding(record, "300 steps of 16 minus 1,200 of 4, F1")
-lesson.verdict(f"F1 of the large batches minus the small ones: {batches.mean:+.3f} ({batches.low:+.3f} to"
-               f" {batches.high:+.3f}), {batches.verdict}.")
-
-# %% [markdown]
-# Many small steps do a little better here. We had also expected that both begin to follow at
-# the same step. That failed: the large batches reached half of their final gap after 161
-# steps, and the small ones after 430.
-#
-# ## May I unlock the decoder, or leave out part of the copy?
-#
-# Some users unlock the base's decoder as well and report better results; the authors call it
-# dangerous. Others want to save computation. They use the middle block's control alone, or a
-# copy that does not see the noisy picture and the time. Such a copy could run once for a
-# picture, and not in every step.
 
 # %%
-findings = {"the decoder unlocked, minus locked": "unlocked minus locked, F1",
-            "all 13 controls, minus the middle block alone": "all 13 minus the middle, F1",
-            "the copy with t and xt, minus without": "with t and xt minus without, F1"}
-rows = [["edge F1 of", "difference", "95 % interval", ""]]
+batches = finding(record, "300 steps of 16 minus 1,200 of 4, F1")
+large = finding(record, "step of half the gap, batch of 16").mean
+small = finding(record, "step of half the gap, batch of 4").mean
+lesson.verdict("Large batches are better: the edge F1 of the large ones minus that of the small"
+               f" ones is {with_interval(batches)}.",
+               "The gap of lesson 05 reaches half of its final value after"
+               f" {large:.0f} steps with large batches, and after {small:.0f} with small ones.")
+
+# %% [markdown]
+# So in our toy many small steps do a little better. And the convergence does not come at the
+# same step: with the small batches it takes more steps, although it needs fewer pictures.
+#
+# ## May I unlock the decoder, or leave out a part of the copy?
+#
+# Some users train the base's decoder as well, and report better results. The authors call this
+# dangerous. Other users want to save computation, and there are two ideas. One can keep only
+# the control of the middle block. Or the copy sees the outline alone, without the noisy
+# picture xt and the time t. Such a copy would have to run only once for each picture, and not
+# in every step of sampling.
+
+# %%
+findings = {"decoder unlocked minus locked": "unlocked minus locked, F1",
+            "all 13 controls minus the middle block's alone": "all 13 minus the middle, F1",
+            "copy with xt and t minus outline alone": "with t and xt minus without, F1"}
+sentences = []
 for name, key in findings.items():
-    more = finding(record, key)
-    rows.append([name, f"{more.mean:+.3f}", f"{more.low:+.3f} to {more.high:+.3f}", more.verdict])
-table(rows)
+    sentences.append(f"{name}: {with_interval(finding(record, key))}.")
+lesson.verdict("Edge F1 (three trainings each):", *sentences)
+
+# %%
 harm = finding(record, "locked minus unlocked, right shapes without control")
-lesson.verdict(f"Without control, unlocking costs {harm.mean:.3f} of the right shapes ({harm.low:+.3f} to"
-               f" {harm.high:+.3f}): {harm.verdict}.")
+lesson.verdict("Share of right shapes when control is switched off, locked minus unlocked:"
+               f" {with_interval(harm)}.")
 print("\nEXERCISE  11a: python lessons/exercises")
 
 # %% [markdown]
-# With the decoder unlocked, outlines are followed a little better. Our test can hardly show
-# its harm: the decoder was trained on the base's own pictures, so there was little to forget
-# (lesson 02 shows what happens with other pictures). The middle block alone does nothing
-# here. A copy that sees only the outline is not seen to follow worse. That is the idea of
-# T2I-Adapter (lesson 12).
+# With the decoder unlocked, outlines are followed a little better. Whether this does harm, our
+# test can hardly show. The decoder was trained on the base's own kind of pictures, so there was
+# little that it could forget. With other pictures it would be different (lesson 02).
+#
+# The middle block's control alone achieves hardly anything: its grid has only 2x2 places, and
+# no outline fits into it. But a copy that sees only the outline may well be enough. Three
+# trainings cannot distinguish it from the full one. This is the idea of T2I-Adapter, which you
+# will meet in lesson 12.

@@ -1,8 +1,8 @@
 """Slides for a lecture: python lessons/slides.py [--out outputs/slides.pdf] [--quick]
 
-There are fifteen pages of 16:9. Every number is read from a record in lessons/results or from
-CLAIMS.md, or it is measured while the slides are made. The small line below each page is for the
-speaker. It says which lesson to run, and what to ask the class.
+There are fifteen pages of 16:9. Every number comes from a record in lessons/results or from
+CLAIMS.md, or the program measures it while it makes the slides. The small line below each page is
+for the speaker. It says which lesson to run, and what to ask the class.
 """
 
 import argparse
@@ -93,8 +93,7 @@ def cover(live: Live) -> Figure:
         "L. Zhang, A. Rao, M. Agrawala, ICCV 2023, arXiv 2302.05543",
         "Here it is a small program, in a world with one shape in each picture.",
         note="Run lessons/00_check.py, and then python -m minicontrolnet board.")
-    controlled = sample(live.base, live.prompt, live.noise, [Control(live.edge, live.edges)],
-                        steps=live.steps)
+    controlled = sample(live.base, live.prompt, live.noise, [Control(live.edge, live.edges)], steps=live.steps)
     rows = torch.cat([live.edges[:6].expand(-1, 3, -1, -1), controlled[:6]])
     figures.show(body.subplots(), rows, 6, below=figures.captions(live.prompt[:6]),
                  left=["outline", "generated"])
@@ -102,21 +101,29 @@ def cover(live: Live) -> Figure:
 
 
 def problem(live: Live) -> Figure:
-    star = int((live.prompt[:, 1] == tokenize(["star"])[0, 1]).nonzero()[0])
     words = "red star on blue"
-    edges = live.edges[[star]].expand_as(live.edges)
-    mask = live.masks[[star]].expand_as(live.masks)
-    free = sample(live.base, words, live.noise, steps=live.steps)
-    controlled = sample(live.base, words, live.noise, [Control(live.edge, edges)], steps=live.steps)
-    iou = [mask_iou(mask_of(images), mask).mean() for images in (free, controlled)]
+    edges, mask, free, controlled = one_star(live, words)
+    without = mask_iou(mask_of(free), mask).mean()
+    with_outline = mask_iou(mask_of(controlled), mask).mean()
     figure, body = page(
         f'"{words}" has eight poses for eight noises, and one outline fixes the pose',
         "No word says where the star is, how large it is or how it is tilted.",
-        f"By words alone the IoU with the outline is {iou[0]:.2f}, and with the outline it is {iou[1]:.2f}.",
+        f"By words alone the IoU with the outline is {without:.2f}, and with the outline it is {with_outline:.2f}.",
         note="Run lessons/01_ddpm.py. Ask: which longer prompt would fix the pose?")
     rows = torch.cat([figures.enlarge(free, 4), figures.outlined(controlled, edges, 4)])
     figures.show(body.subplots(), rows, 8, left=["words", "and an\noutline"])
     return figure
+
+
+def one_star(live: Live, words: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The outline and the mask of a star, and eight pictures: by words alone, and with the outline."""
+    token = tokenize(["star"])[0, 1]
+    star = int((live.prompt[:, 1] == token).nonzero()[0])
+    edges = live.edges[[star]].expand_as(live.edges)
+    mask = live.masks[[star]].expand_as(live.masks)
+    free = sample(live.base, words, live.noise, steps=live.steps)
+    controlled = sample(live.base, words, live.noise, [Control(live.edge, edges)], steps=live.steps)
+    return edges, mask, free, controlled
 
 
 def diagram(live: Live) -> Figure:
@@ -128,30 +135,33 @@ def diagram(live: Live) -> Figure:
 
 
 def locking(live: Live) -> Figure:
-    record = numbers_of("few_pictures_of_four_colours")
     names = {"ControlNet": "locked", "base trained": "fine-tuned", "from scratch": "from scratch"}
-    colours = {arm: record[arm]["new colours"]["right colours"] for arm in names}
-    iou = {arm: fmean(record[arm]["new colours"]["IoU"]) for arm in names}
+    record = numbers_of("few_pictures_of_four_colours")
+    scores = {name: record[arm]["new colours"] for arm, name in names.items()}
+    colours = {name: score["right colours"] for name, score in scores.items()}
     figure, body = page(
-        f"From 100 pictures in four colours, the fine-tuned base keeps {fmean(colours['base trained']):.0%}"
-        f" of the other colours, and the locked base {fmean(colours['ControlNet']):.0%}",
-        f"The IoU with the outline is {iou['base trained']:.2f} for the fine-tuned base and"
-        f" {iou['ControlNet']:.2f} with the copy.",
+        f"From 100 pictures in four colours, the fine-tuned base keeps {fmean(colours['fine-tuned']):.0%}"
+        f" of the other colours, and the locked base {fmean(colours['locked']):.0%}",
+        f"The IoU with the outline is {fmean(scores['fine-tuned']['IoU']):.2f} for the fine-tuned base and"
+        f" {fmean(scores['locked']['IoU']):.2f} with the copy.",
         "How much fine-tuning forgets depends on the learning rate and the steps.",
         note="Run lessons/02_locking.py, which compares the two where they follow equally well."
              " Ask: what does an exact guarantee give us?")
-    left, right = body.subplots(1, 2, width_ratios=[1, 1])
-    pictures = load_pictures("few_pictures_of_four_colours", 256).unflatten(0, (len(record), -1))
-    rows = [pictures[list(record).index(arm)] for arm in names]
-    figures.show(left, torch.cat(rows), len(rows[0]), below=["seen", "new", "new", "new\nshape"],
-                 left=[name.replace(" ", "\n") for name in names.values()])
-    dots(right, {name: colours[arm] for arm, name in names.items()})
-    right.set(xlim=(-0.05, 1.05), xlabel="right colours, one dot per seed")
+    show_locking(body, colours, [list(record).index(arm) for arm in names])
     return figure
 
 
+def show_locking(body: SubFigure, colours: dict[str, list[float]], rows: list[int]) -> None:
+    """Four pictures of each network, and the share of right colours in each training."""
+    left, right = body.subplots(1, 2)
+    pictures = load_pictures("few_pictures_of_four_colours", 256).unflatten(0, (-1, 4))
+    figures.show(left, pictures[rows].flatten(0, 1), 4, below=["seen", "new\ncolours", "and\nshape", "and\nshape"],
+                 left=[name.replace(" ", "\n") for name in colours])
+    dots(right, colours)
+    right.set(xlim=(-0.05, 1.05), xlabel="right new colours, one dot per seed")
+
+
 def zero_conv(live: Live) -> Figure:
-    norms = numbers_of("03_zero_conv")["gradient norms"]
     figure, body = page(
         "Weights of zero can learn, because their gradient contains the input and not the weight",
         "The outputs get the first gradient, then the copy, and then the condition encoder."
@@ -162,54 +172,62 @@ def zero_conv(live: Live) -> Figure:
     formulas = ("$y = W x + b$,  $W = 0$,  $b = 0$", "$dL/dW = g\\, x^T$  is not 0",
                 "$dL/db = \\Sigma\\, g$  is not 0", "$dL/dx = W^T g$  is 0", "with  $g = dL/dy$")
     left.text(0, 0.5, "\n\n".join(formulas), size=24, va="center")
-    figures.heat(right, norms, {name: list(map(rounded, row)) for name, row in norms.items()})
-    right.set_yticks(range(len(norms)), [textwrap.fill(name, 14) for name in norms])
-    right.set_xlabel("training step")
-    right.set_title("size of the gradient")
+    show_gradients(right, numbers_of("03_zero_conv")["gradient norms"])
     return figure
 
 
+def show_gradients(axes: Axes, norms: dict[str, list[float | None]]) -> None:
+    """A row for each part of the network, and a column for each training step."""
+    figures.heat(axes, norms, {name: [rounded(norm) for norm in row] for name, row in norms.items()})
+    axes.set_yticks(range(len(norms)), [textwrap.fill(name, 14) for name in norms])
+    axes.set_xlabel("training step")
+    axes.set_title("size of the gradient")
+
+
 def rounded(norm: float | None) -> str:
-    """The size of a gradient to one digit; None means that no gradient was computed."""
-    if not norm:
-        return str(norm).replace("0.0", "0")
-    return f"{norm:.0e}"
+    """The size of a gradient to one digit. None means that no gradient was computed."""
+    if norm is None:
+        return "None"
+    return f"{norm:.0e}" if norm else "0"
 
 
 # %% How it learns
 
 
 def dropped_prompts(live: Live) -> Figure:
-    record = load_results("claim_08_dropped_prompts")
-    right = {arm: record["numbers"][f"{arm} dropped"]["none"]["right colours"] for arm in ("half", "none")}
-    learned = phrase(difference(right["half"], right["none"]), "so the copy learns to read the outline",
+    numbers = numbers_of("claim_08_dropped_prompts")
+    half = numbers["half dropped"]["none"]["right colours"]
+    none = numbers["none dropped"]["none"]["right colours"]
+    learned = phrase(difference(half, none), "so the copy learns to read the outline",
                      "but the copy learns less from it", "and whether this helps is undecided")
     figure, body = page(
         f"Half of the training prompts are empty, {learned}",
         "In a world where each shape has its own colours, we then generate without words.",
-        f"The colours are right in {fmean(right['half']):.0%} of the pictures, and without empty prompts"
-        f" in {fmean(right['none']):.0%}.",
+        f"The colours are right in {fmean(half):.0%} of the pictures. Without empty prompts in training, it is"
+        f" {fmean(none):.0%}.",
         note="Run lessons/05_edge_control.py, and show lessons/08_ablations.py. Ask: what is the loss mostly made of?")
-    left, right_axes = body.subplots(1, 2, width_ratios=[2, 3])
+    show_objective(*body.subplots(1, 2, width_ratios=[2, 3]), live)
+    return figure
+
+
+def show_objective(left: Axes, right: Axes, live: Live) -> None:
+    """Eq. 5 at the left, and pictures with and without words at the right."""
     left.axis("off")
     left.text(0, 0.5, "Eq. 5, with noisy $z_t$, time $t$,\nprompt $c_t$ and outline $c_f$:"
               "\n\n$\\|\\epsilon - \\epsilon_\\theta(z_t, t, c_t, c_f)\\|^2$\n\n"
               "Half of the time $c_t$ is empty.", size=22, va="center")
-    rows = [live.edges[:4].expand(-1, 3, -1, -1)]
+    edges, noise = live.edges[:4], live.noise[:4]
+    rows = [edges.expand(-1, 3, -1, -1)]
     for prompt in (live.prompt[:4], ""):
-        rows.append(sample(live.base, prompt, live.noise[:4], [Control(live.edge, live.edges[:4])],
-                           steps=live.steps))
-    figures.show(right_axes, torch.cat(rows), 4, left=["outline", "words", "no words"],
+        rows.append(sample(live.base, prompt, noise, [Control(live.edge, edges)], steps=live.steps))
+    figures.show(right, torch.cat(rows), 4, left=["outline", "words", "no words"],
                  below=figures.captions(live.prompt[:4], lines=3))
-    return figure
 
 
 def convergence(live: Live) -> Figure:
     record = load_results("claims_13_14_16_17_figure_8")
-    gaps = record["numbers"]["zero convs"]["gap"]
-    steps = [int(step) for step in gaps]
-    seeds = range(len(gaps["0"]))
-    tenth, half = (finding(record, f"zero convs: step of a {share}").mean for share in ("tenth", "half"))
+    tenth = finding(record, "zero convs: step of a tenth").mean
+    half = finding(record, "zero convs: step of a half").mean
     sudden = phrase(finding(record, "steepness of zero convs in effective steps, minus 2"), "The gap rises suddenly",
                     "The gap rises gradually", "Whether the gap rises suddenly is undecided")
     figure, body = page(
@@ -218,14 +236,19 @@ def convergence(live: Live) -> Figure:
         "On a linear scale we see a jump. On a log scale the gap grows long before.",
         note="Start lessons/05_edge_control.py, take a vote, and then show this slide."
              " Ask: why do we not look at the loss of the batches?")
+    show_gaps(body, record["numbers"]["zero convs"]["gap"])
+    return figure
+
+
+def show_gaps(body: SubFigure, gaps: dict[str, list[float]]) -> None:
+    """The gap over the training steps on two scales, a line for each seed. A log scale has no 0."""
+    steps = [int(step) for step in gaps]
     for axes, scale in zip(body.subplots(1, 2), ("linear", "log")):
-        for seed in seeds:
-            shown = [(step, values[seed]) for step, values in zip(steps, gaps.values())
-                     if scale == "linear" or values[seed] > 1e-7]
+        for curve in zip(*gaps.values()):
+            shown = [(step, gap) for step, gap in zip(steps, curve) if scale == "linear" or gap > 1e-7]
             axes.plot(*zip(*shown), color="C0", alpha=0.4, lw=2)
         axes.set(xlabel="training step", yscale=scale, title=f"{scale} scale, one line per seed")
     body.axes[0].set_ylabel("shuffle gap")
-    return figure
 
 
 # %% How it is used
@@ -233,10 +256,11 @@ def convergence(live: Live) -> Figure:
 
 def guidance(live: Live) -> Figure:
     record = load_results("claims_10_11_guidance")
-    off = {name: fmean(flat(values["off palette"])) for name, values in record["numbers"].items()}
-    scales = [1, 2.5, 4, 6, 9, 12, 16, 23, 30]
-    harm = finding(record, "harm, guidance 9, 20 steps")
-    at_9 = phrase(harm, "guidance does harm", "guidance does good", "harm is undecided")
+    off = {}
+    for name, values in record["numbers"].items():
+        off[name] = torch.tensor(values["off palette"]).mean().item()
+    at_9 = phrase(finding(record, "harm, guidance 9, 20 steps"), "guidance does harm", "guidance does good",
+                  "harm is undecided")
     at_30 = off["one branch, guidance 30, 20 steps"]
     both = off["both branches, guidance 1, 20 steps"]
     figure, body = page(
@@ -245,48 +269,53 @@ def guidance(live: Live) -> Figure:
         "As printed, the paper's weights do more harm at large scales. Divided by 8, they help.",
         note="Run lessons/06_cfg_weighting.py. Ask: how else could we avoid oversaturated colours?")
     left, right = body.subplots(1, 2, width_ratios=[3, 4])
-    names = {"one branch": "unweighted", "paper, 1 to 8": "paper's weights", "paper / 8": "divided by 8"}
-    for arm, name in names.items():
-        shares = [off[f"{arm}, guidance {scale}, 20 steps"] for scale in scales]
-        left.plot(scales, [100 * share for share in shares], "o-", label=name)
-    left.axhline(100 * both, color="0.6", ls="--", label="both branches")
-    left.set(xlabel="guidance scale", ylabel="oversaturated pixels in %", ylim=(0, None))
-    left.legend()
-    columns = [figures.enlarge(live.edges[:3], 4)]
-    weights = {"both\nbranches": None, "one\nbranch": 1.0, "paper's\nweights": paper_weights(),
-               "divided\nby 8": [weight / 8 for weight in paper_weights()]}
-    for scale in weights.values():
-        control = Control(live.edge, live.edges[:3], 1.0 if scale is None else scale)
-        images = sample(live.base, "", live.noise[:3], [control], 30, live.steps, in_both=scale is None)
-        columns.append(figures.outlined(images, live.edges[:3], 4))
-    figures.show(right, torch.stack(columns, 1).flatten(0, 1), len(columns), title="guidance 30",
-                 below=["outline", *weights])
+    show_harm(left, off, both)
+    show_weights(right, live)
     return figure
 
 
-def flat(values: list) -> list[float]:
-    """The numbers of a list, which may hold one list for each seed."""
-    return torch.tensor(values).flatten().tolist()
+def show_harm(axes: Axes, off: dict[str, float], both: float) -> None:
+    """The share of oversaturated pixels at each guidance scale, for three kinds of weights."""
+    scales = [1, 2.5, 4, 6, 9, 12, 16, 23, 30]
+    names = {"one branch": "unweighted", "paper, 1 to 8": "paper's weights", "paper / 8": "divided by 8"}
+    for arm, name in names.items():
+        shares = [100 * off[f"{arm}, guidance {scale}, 20 steps"] for scale in scales]
+        axes.plot(scales, shares, "o-", label=name)
+    axes.axhline(100 * both, color="0.6", ls="--", label="both branches")
+    axes.set(xlabel="guidance scale", ylabel="oversaturated pixels in %", ylim=(0, None))
+    axes.legend()
+
+
+def show_weights(axes: Axes, live: Live) -> None:
+    """Three outlines, and the pictures at guidance 30 with each kind of weights."""
+    paper = paper_weights()
+    weights = {"one\nbranch": 1.0, "paper's\nweights": paper, "divided\nby 8": [weight / 8 for weight in paper]}
+    edges, noise = live.edges[:3], live.noise[:3]
+    pictures = {"both\nbranches": sample(live.base, "", noise, [Control(live.edge, edges)], 30, live.steps,
+                                         in_both=True)}
+    for name, weight in weights.items():
+        pictures[name] = sample(live.base, "", noise, [Control(live.edge, edges, weight)], 30, live.steps)
+    columns = [figures.enlarge(edges, 4)]
+    columns += [figures.outlined(images, edges, 4) for images in pictures.values()]
+    figures.show(axes, torch.stack(columns, 1).flatten(0, 1), len(columns), title="guidance 30",
+                 below=["outline", *pictures])
 
 
 def several(live: Live) -> Figure:
     colours = palette(live.images)
-    edge = Control(live.edge, live.edges)
-    wanted = Control(live.palette, colours)
-    pictures = {name: sample(live.base, "", live.noise, controls, steps=live.steps) for name, controls in
-                {"edges alone": [edge], "palette alone": [wanted], "sum": [edge, wanted]}.items()}
+    edge, wanted = Control(live.edge, live.edges), Control(live.palette, colours)
     lines = []
-    for name, images in pictures.items():
+    columns = [figures.enlarge(condition[:3], 4) for condition in (live.edges, colours)]
+    for name, controls in {"edges alone": [edge], "palette alone": [wanted], "sum": [edge, wanted]}.items():
+        images = sample(live.base, "", live.noise, controls, steps=live.steps)
         iou = mask_iou(mask_of(images), live.masks).mean()
         error = palette_error(images, colours).mean()
         lines.append(f"{name}: IoU with the outline {iou:.2f}, palette error {error:.3f}")
+        columns.append(figures.outlined(images[:3], live.edges[:3], 4))
     figure, body = page(
         "To use two ControlNets, we add their outputs, and the sum follows both conditions", *lines,
         note="Run lessons/07_multi_control.py, which also has conditions that disagree."
              " Ask: where would a third ControlNet go?")
-    columns = [figures.enlarge(condition[:3], 4) for condition in (live.edges, colours)]
-    for images in pictures.values():
-        columns.append(figures.outlined(images[:3], live.edges[:3], 4))
     figures.show(body.subplots(), torch.stack(columns, 1).flatten(0, 1), len(columns),
                  below=["edges", "palette", "edges\nalone", "palette\nalone", "sum"])
     return figure
@@ -299,67 +328,82 @@ def ablations(live: Live) -> Figure:
     record = numbers_of("claims_13_14_16_17_figure_8")
     names = {"zero convs": "zero convs", "N(0, 1/fan_in)": "large Gaussian", "N(0, 0.02^2)": "small Gaussian",
              "lite": "lite"}
-    zero = record["zero convs"]["none"]["IoU"]
-    compared = {}
-    for arm in ("N(0, 1/fan_in)", "N(0, 0.02^2)", "lite"):
-        compared[arm] = difference(record[arm]["none"]["IoU"], zero)
-    words = {arm: phrase(interval, "better", "worse", "not distinguished") for arm, interval in compared.items()}
+    arms = {name: record[arm] for arm, name in names.items()}
+    zero = arms["zero convs"]["none"]["IoU"]
     lines = []
-    for arm, interval in compared.items():
-        lines.append(f"{names[arm]} minus zero convs, IoU without a prompt: {interval}")
+    words = {}
+    for name in list(arms)[1:]:
+        interval = difference(arms[name]["none"]["IoU"], zero)
+        words[name] = phrase(interval, "better", "worse", "not distinguished")
+        lines.append(f"{name} minus zero convs, IoU without a prompt: {interval}")
     figure, body = page(
-        f"Compared with zero convolutions, large Gaussian ones are {words['N(0, 1/fan_in)']} and lite is"
+        f"Compared with zero convolutions, large Gaussian ones are {words['large Gaussian']} and lite is"
         f" {words['lite']}",
         *lines, note="Show lessons/08_ablations.py (Fig. 8 of the paper). Ask: what would a single seed have hidden?")
-    kinds = ("none", "insufficient", "conflicting", "perfect")
-    for axes, kind in zip(body.subplots(1, 4, sharey=True, sharex=True), kinds):
-        dots(axes, {name: record[arm][kind]["IoU"] for arm, name in names.items()})
-        axes.set(title=kind, xticks=[0.8, 0.9])
-    body.supxlabel("IoU for four kinds of prompt, one dot per training seed", size=18)
+    show_arms(body, arms)
     return figure
 
 
+def show_arms(body: SubFigure, arms: dict[str, dict]) -> None:
+    """The IoU of each training, for four kinds of prompts."""
+    kinds = ("none", "insufficient", "conflicting", "perfect")
+    for axes, kind in zip(body.subplots(1, 4, sharey=True, sharex=True), kinds):
+        dots(axes, {name: scores[kind]["IoU"] for name, scores in arms.items()})
+        axes.set(title=kind, xticks=[0.8, 0.9])
+    body.supxlabel("IoU for four kinds of prompts, one dot per training seed", size=18)
+
+
 def transfer(live: Live) -> Figure:
-    stranger, sibling = numbers_of("claim_21_stranger"), numbers_of("claim_21_another_base")
-    arms = {"A itself": ("A, no control", "A, as it is"), "a sibling": ("A', no control", "A', A's ControlNet"),
-            "a stranger": ("B, no control", "B, as it is")}
-    iou = {base: [fmean((sibling if "'" in arm else stranger)[arm]["IoU"]) for arm in pair]
-           for base, pair in arms.items()}
-    followed = finding(load_results("claim_21_another_base"), "A's ControlNet minus no control, IoU")
-    style = finding(load_results("claim_21_another_base"), "A's ControlNet minus its own, pale colours")
+    record = load_results("claim_21_another_base")
+    sibling, stranger = record["numbers"], numbers_of("claim_21_stranger")
+    pairs = {"A itself": (stranger, "A, no control", "A, as it is"),
+             "a sibling": (sibling, "A', no control", "A', A's ControlNet"),
+             "a stranger": (stranger, "B, no control", "B, as it is")}
+    iou = {}
+    for base, (numbers, *arms) in pairs.items():
+        iou[base] = [fmean(numbers[arm]["IoU"]) for arm in arms]
+    followed = finding(record, "A's ControlNet minus no control, IoU")
+    style = finding(record, "A's ControlNet minus its own, pale colours")
     figure, body = page(
         f"On another base, without training, the outline's IoU rises to {iou['a sibling'][1]:.2f} (a sibling) and"
         f" {iou['a stranger'][1]:.2f} (a stranger)",
         f"The sibling was made from A, in pale colours. IoU, control minus none: {followed}.",
         f"Pale colours, A's ControlNet minus the sibling's own: {style}.",
-        note="python lessons/10_transfer.py. Ask: why should channel 17 mean the same"
-             " in two networks?")
-    pictures = dict(zip(stranger, load_pictures("claim_21_stranger", 192).unflatten(0, (len(stranger), -1))))
-    rows = load_pictures("claim_21_another_base", 64).unflatten(0, (len(sibling), -1))
-    pictures |= {arm: figures.enlarge(row, 3) for arm, row in zip(sibling, rows) if "'" in arm}
-    grid = [pictures[pair[way]][i] for way in (0, 1) for pair in arms.values() for i in (1, 2)]
-    below = [text for base in arms for text in (base, "IoU {:.2f}\nto {:.2f}".format(*iou[base]))]
-    figures.show(body.subplots(), torch.stack(grid), 6, "", below, ["without", "with"])
+        note="Run lessons/10_transfer.py. Ask: why should channel 17 mean the same in two networks?")
+    show_bases(body.subplots(), [arms for _, *arms in pairs.values()], iou)
     return figure
+
+
+def show_bases(axes: Axes, pairs: list[list[str]], iou: dict[str, list[float]]) -> None:
+    """Two pictures of each base: without control above, and with control below."""
+    pictures = {}
+    for record, side in (("claim_21_stranger", 192), ("claim_21_another_base", 64)):
+        rows = load_results(record)["rows of pictures"]
+        found = figures.enlarge(load_pictures(record, side), 192 // side).unflatten(0, (len(rows), -1))
+        pictures = dict(zip(rows, found)) | pictures  # the record of the stranger also has A itself
+    shown = [pictures[pair[way]][[1, 2]] for way in (0, 1) for pair in pairs]
+    below = []
+    for base, (without, with_control) in iou.items():
+        below += [base, f"IoU {without:.2f}\nto {with_control:.2f}"]
+    figures.show(axes, torch.cat(shown), 6, "", below, ["without", "with"])
 
 
 def successors(live: Live) -> Figure:
     record = numbers_of("12_descendants")
     locked = ("ControlNet", "ControlNet++", "Control-LoRA", "T2I-Adapter", "ControlNet-XS")
     arms = (*locked, "ControlNeXt", "fine-tuned base", "frozen copy")
-    share = record["Control-LoRA"]["cost"]["trained"] / record["ControlNet"]["cost"]["trained"]
+    trained = {name: record[name]["cost"]["trained"] for name in arms}
+    f1 = {name: fmean(record[name]["600"]["right"]["F1"]) for name in arms}
+    colours = {name: fmean(record[name]["600"]["new colours"]["colours"]) for name in arms}
     free = {steps: fmean(record[f"training-free, {steps} steps"]["0"]["right"]["F1"]) for steps in (8, 25)}
-    new = {name: fmean(record[name]["600"]["new colours"]["colours"]) for name in arms}
-    lora = fmean(record["Control-LoRA"]["600"]["right"]["F1"])
-    full = fmean(record["ControlNet"]["600"]["right"]["F1"])
     figure, body = page(
-        f"A successor with {share:.0%} of the trained weights reaches an edge F1 of {lora:.2f}, ControlNet {full:.2f}",
+        f"A successor with {trained['Control-LoRA'] / trained['ControlNet']:.0%} of the trained weights reaches"
+        f" an edge F1 of {f1['Control-LoRA']:.2f}, ControlNet {f1['ControlNet']:.2f}",
         f"Without training, an edge loss and its gradient reach {free[25]:.2f} in 25 steps and {free[8]:.2f} in 8.",
-        f"The fine-tuned base gets {new['fine-tuned base']:.0%} of the new colours right.",
-        f"The worst method with a locked base gets {min(new[name] for name in locked):.0%} of them right.",
+        f"The fine-tuned base gets {colours['fine-tuned base']:.0%} of the new colours right.",
+        f"The worst method with a locked base gets {min(colours[name] for name in locked):.0%} of them right.",
         note="Run lessons/12_descendants.py. Ask: you have 40 styles and eight conditions. Which method do you choose?")
-    left, right = body.subplots(1, 2, sharey=True)
-    for axes, prompt in ((left, "right"), (right, "conflicting")):
+    for axes, prompt in zip(body.subplots(1, 2, sharey=True), ("right", "conflicting")):
         dots(axes, {name: record[name]["600"][prompt]["F1"] for name in arms})
         axes.set(xlim=(0.2, 1.05), xlabel=f"edge F1, {prompt} prompt")
     return figure
@@ -374,30 +418,28 @@ def clinic(live: Live) -> Figure:
         "The gap of C rises less, because its copy is frozen.",
         "python -m minicontrolnet doctor examines the network, and not the curves.",
         note="Run lessons/13_clinic.py. Ask: which patient would you have sent home as healthy?")
-    left, right = body.subplots(1, 2)
-    for i, (letter, losses) in enumerate(record["losses"].items()):
-        left.plot(range(1, len(losses) + 1), losses, color=f"C{i}", lw=2)
-        shown = {int(step): gap for step, gap in record["gaps"][letter].items() if gap > 0}
-        if shown:  # a log scale has no 0
-            right.plot(list(shown), list(shown.values()), "o-", color=f"C{i}", label=letter)
-    left.set(xlabel="training step", ylabel="loss of each batch", ylim=(0, None))
-    right.set(xlabel="training step", ylabel="shuffle gap", yscale="log", xlim=(0, None))
-    right.legend(loc="upper left")
+    show_charts(*body.subplots(1, 2), record)
     return figure
 
 
+def show_charts(left: Axes, right: Axes, record: dict[str, dict]) -> None:
+    """The loss of each patient at the left, and its gap at the right."""
+    for i, (letter, losses) in enumerate(record["losses"].items()):
+        left.plot(range(1, len(losses) + 1), losses, color=f"C{i}", lw=2)
+        gaps = {int(step): gap for step, gap in record["gaps"][letter].items() if gap > 0}
+        if gaps:  # a log scale has no 0
+            right.plot(list(gaps), list(gaps.values()), "o-", color=f"C{i}", label=letter)
+    left.set(xlabel="training step", ylabel="loss of each batch", ylim=(0, None))
+    right.set(xlabel="training step", ylabel="shuffle gap", yscale="log", xlim=(0, None))
+    right.legend(loc="upper left")
+
+
 def claims(live: Live) -> Figure:
-    text = (LESSONS / "CLAIMS.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| \[(\d+)\]\([^)]*\) \| [^|]+ \| ([^|]+) \|", text, re.MULTILINE)
-    parts = []
-    for number, cell in rows:
-        for part in cell.split("; "):
-            status, what = re.fullmatch(r"([a-z ]+?)(?: \((.+)\))?", part.strip()).groups()
-            parts.append((number, status, what or "the whole"))
+    total, parts = parts_of_claims()
     count = Counter(status for _, status, _ in parts)
     against = [f"claim {number} ({what})" for number, status, what in parts if status == "contradicted in the toy"]
     figure, body = page(
-        f"The toy shows {count['shown in the toy']} parts of the paper's {len(rows)} claims, and contradicts"
+        f"The toy shows {count['shown in the toy']} parts of the paper's {total} claims, and contradicts"
         f" {count['contradicted in the toy']}",
         *textwrap.wrap(f"Contradicted: {', '.join(against) or 'none'}.", 82)[:2],
         "A toy can show that a mechanism works. It is no evidence against the paper.",
@@ -411,6 +453,18 @@ def claims(live: Live) -> Figure:
     return figure
 
 
+def parts_of_claims() -> tuple[int, list[tuple[str, str, str]]]:
+    """The number of claims in CLAIMS.md, and for each part of a claim: the claim's number, its status and its name."""
+    text = (LESSONS / "CLAIMS.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \[(\d+)\]\([^)]*\) \| [^|]+ \| ([^|]+) \|", text, re.MULTILINE)
+    parts = []
+    for number, cell in rows:
+        for part in cell.split("; "):
+            status, what = re.fullmatch(r"([a-z ]+?)(?: \((.+)\))?", part.strip()).groups()
+            parts.append((number, status, what or "the whole"))
+    return len(rows), parts
+
+
 def at_home(live: Live) -> Figure:
     minutes = sum(exercise.minutes for exercise in EXERCISES.values())
     figure, body = page(
@@ -420,11 +474,12 @@ def at_home(live: Live) -> Figure:
         note="lessons/README.md explains the exercises. lessons/TEACHING.md has plans and grading.")
     axes = body.subplots()
     axes.axis("off")
-    homework = [EXERCISES[id] for id in ("05a", "05b", "06c", "07a")]
-    lines = [f"{exercise.id}   {exercise.task.rstrip('.')} ({exercise.minutes} minutes)" for exercise in homework]
+    lines = ["For next week:"]
+    for exercise in (EXERCISES[id] for id in ("05a", "05b", "06c", "07a")):
+        lines.append(f"{exercise.id}   {exercise.task.rstrip('.')} ({exercise.minutes} minutes)")
     lines += ["The capstone: a condition of your own. First write down what you expect.",
               "Draw an outline: python -m minicontrolnet board"]
-    axes.text(0.015, 0.95, "For next week:\n\n" + "\n\n".join(lines), size=TEXT, va="top")
+    axes.text(0.015, 0.95, "\n\n".join(lines), size=TEXT, va="top")
     return figure
 
 

@@ -1,36 +1,40 @@
 """Claim 9: is the condition followed suddenly, and what does the wait depend on?
 
-    python lessons/experiments/claim_09_sudden_convergence.py   (one core, about 9 minutes)
+    python lessons/experiments/claim_09_sudden_convergence.py
 
-The paper (Sec. 3.3, Fig. 4): the model does not learn a condition gradually but follows it abruptly; the pictures are
-good at all times.
+It takes about 9 minutes on one core, and most of them go into part "train". The paper (Sec. 3.3, Fig. 4) says that
+the model does not learn a condition gradually but follows it abruptly. It also says that the pictures are good at all
+times.
 
-Written down before this experiment ran. An earlier record measured averaged weights under a warm-up, and both bend
-the start of a curve; its explanation ("the controls are too small to be seen, grow by a factor and cross a
-threshold") was contradicted by networks that start a thousand times larger and wait longer. So here the rate is
-constant, there is no warm-up, and the weights are not averaged.
+This was written down before the experiment ran. An earlier record measured averaged weights under a warm-up, and both
+of these bend the start of a curve. It explained the wait like this: "the controls are too small to be seen, grow by a
+factor and cross a threshold". Networks that start a thousand times larger contradicted this, because they wait
+longer. So here the rate is constant, there is no warm-up, and the weights are not averaged.
 
-Arms, three seeds each (40 to 42), 180 steps of 16:
-- "size s": the zero convs start as N(0, s^2 / fan_in) for s = 0, 0.01, 0.1, 0.3, 1 and 3, at a rate of 1e-3;
-- "rate r": zero convs (s = 0) at 5e-4 and 2e-3.
-Every 10 steps the condition-shuffle gap on 16 held-out pictures: the loss with the neighbour's outline minus the loss
-with the own one. Every 60 steps 16 pictures are generated: edge F1 and clean pixels.
+Every arm has three seeds (40 to 42) and 180 steps of 16 pictures:
+- "size s": the zero convs start as N(0, s^2 / fan_in) for s = 0, 0.01, 0.1, 0.3, 1 and 3, at a rate of 1e-3.
+- "rate r": the zero convs start at 0 (s = 0), at a rate of 5e-4 or 2e-3.
 
-Measures. t10 and t50 are the steps at which the gap has risen by 10 and 50 % of its way to its highest value. The
-steepness is ln 5 / ln(t50 / t10), the exponent of the power of time that rises from 10 to 50 % as fast: below 1 for
-1 - exp(-step / tau), 1 for a straight line, 2 for a parabola.
-- Sudden. Shown by: the steepness of zero convs minus 2 above 0, so that the rise is steeper than a parabola; three
-  seeds (t = 4.30). Refuted by: below 0.
-- The size of the start explains the wait. Shown by: t10 of s = 0 minus t10 of s = 0.1 above 0, and t10 of s = 0 minus
-  t10 of s = 1 above 0. Refuted by: one of them below 0. Otherwise undecided.
-- The wait is a distance that the weights have to travel. Shown by: ln of t10 at rate 5e-4 over t10 at rate 2e-3, which
-  is ln 4 = 1.39 for a fixed distance, above half of that. Refuted by: below half of that.
-- Good throughout. Clean pixels of zero convs at the worst of the tested moments minus those of the base. Shown by: the
-  interval lies above -0.02. Refuted by: it lies below. Positive control, part "untrained": s = 1 and s = 3 before
-  training have to lose clean pixels, or the measure could not see harm.
-"An earlier record" in the record is kept from an experiment that this one replaces: clean pixels at 19 moments of
-three trainings with averaged weights and a warm-up, 360 steps at 1e-3; its first moment is still the base.
-Part "train" needs most of the time. Claim 9 is also measured by the arms of Fig. 8, see claims_13_14_16_17_figure_8.py.
+Every 10 steps we compute the condition-shuffle gap on 16 held-out pictures. It is the loss with the neighbour's
+outline minus the loss with the own one. Every 60 steps we generate 16 pictures and measure edge F1 and clean pixels.
+
+We write t10 and t50 for the steps at which the gap has risen by 10 % and 50 % of its way to its highest value. The
+steepness is ln 5 / ln(t50 / t10). It is the power of time that rises from 10 % to 50 % as fast as the gap does. It is
+1 for a straight line, 2 for a parabola, and below 1 for 1 - exp(-step / tau).
+- Sudden. Shown by: the steepness of zero convs minus 2 is above 0, so the rise is steeper than a parabola (three
+  seeds, t = 4.30). Refuted by: it is below 0.
+- The size of the start explains the wait. Shown by: t10 of s = 0 minus t10 of s = 0.1 is above 0, and so is t10 of s
+  = 0 minus t10 of s = 1. Refuted by: one of them is below 0. Otherwise undecided.
+- The wait is a distance that the weights have to travel. We take the logarithm of t10 at rate 5e-4 divided by t10 at
+  rate 2e-3. For a fixed distance it is ln 4 = 1.39. Shown by: it is above half of that. Refuted by: it is below half
+  of that.
+- Good throughout. We take the clean pixels of zero convs at the worst of the tested moments minus those of the base.
+  Shown by: the interval is above -0.02. Refuted by: it is below -0.02. The positive control is part "untrained":
+  before training, s = 1 and s = 3 have to lose clean pixels, or the measure could not see any harm.
+
+The record has an entry "An earlier record". It is kept from an experiment that this one replaces: clean pixels at 19
+moments of three trainings with averaged weights and a warm-up, 360 steps at 1e-3. Its first moment is still the base.
+The arms of Fig. 8 also measure claim 9, see claims_13_14_16_17_figure_8.py.
 """
 
 import math
@@ -83,7 +87,7 @@ class Gap:
 
 
 def train_plainly(network: nn.Module, loss, steps: int, rate: float, seed: int):
-    """AdamW at a constant rate from the first step on, gradients clipped at 1; yields the number of each step."""
+    """Train with AdamW at a constant rate and gradients clipped at 1. Yields the number of each step."""
     generator = torch.Generator().manual_seed(seed)
     optimiser = torch.optim.AdamW(network.parameters(), lr=rate, fused=True)
     for step in range(1, steps + 1):
@@ -139,7 +143,7 @@ def curves_of(arm: str, seed: int, base: UNet, gap: Gap, evaluation: Evaluation,
 
 
 def findings(numbers: dict) -> Findings:
-    """What a start of each size costs before training and, once all arms are trained, how their gaps rise."""
+    """The cost of each size of the start before training and, once all arms are trained, how their gaps rise."""
     moments = list(numbers["an earlier record"]["clean pixels"].values())
     found = {"an earlier record: clean pixels at the worst moment minus the base's": minus(
         [min(values) for values in zip(*moments)], moments[0])}

@@ -1,31 +1,34 @@
-"""Claim 18: is a ControlNet close to a base that was fine-tuned with the condition as an extra input, for long?
+"""Claim 18: is a ControlNet close to a base that was fine-tuned for long with the condition as an extra input?
 
-    python lessons/experiments/claim_18_fine_tuned_rival.py   (one core, about 10 minutes)
+    python lessons/experiments/claim_18_fine_tuned_rival.py
 
-The paper (Sec. 4.3): twelve users could hardly tell ControlNet from SDv2-Depth, an industrial model. Their precision
-was 0.52 +- 0.17, where 0.5 is guessing. SDv2-Depth is Stable Diffusion 2 with an extra input channel, with all of its
-weights fine-tuned on far more data and for far longer.
+It takes about 10 minutes on one core. The paper (Sec. 4.3) reports that twelve users could hardly distinguish
+ControlNet from SDv2-Depth, an industrial model. Their precision was 0.52 +- 0.17, where 0.5 is guessing. SDv2-Depth
+is Stable Diffusion 2 with an extra input channel. All of its weights were fine-tuned on far more data and for far
+longer.
 
-Written down before this experiment ran. An earlier record compared with a UNet that was trained from scratch, which
-is another model than the paper's. Here the rival is the base itself: it takes the outline after its first conv and
-all of its weights are trained. The ControlNet is trained for 200 steps of 16, the rival for 200 and for 800.
-The rate is constant after the warm-up, so that one training of 800 steps gives both lengths fairly.
+This was written down before the experiment ran. An earlier record compared with a UNet that was trained from scratch,
+which is another model than the paper's. Here the rival is the base itself: it takes the outline after its first conv,
+and all of its weights are trained. The ControlNet is trained for 200 steps of 16, and the rival for 200 and for 800.
+The rate is constant after the warm-up, so one training of 800 steps gives both lengths fairly.
 
-Part "rates": one seed (100) chooses a rate of three for the ControlNet, and one of three for the rival at each of its
-two lengths, by the mask IoU on the 64 held-out pictures; this seed is not used again. The rival's rate for 800 steps is
-chosen after 400 (shortened while this experiment ran, before any rival had been trained).
+Part "rates": one seed (100) chooses one of three rates for the ControlNet, and one of three for the rival at each of
+its two lengths. It chooses by the mask IoU on the 64 held-out pictures. This seed is not used again. The rival's rate
+for 800 steps is chosen after 400. (This was shortened while the experiment ran, before any rival had been trained.)
 Part "seeds": three new seeds (20 to 22) with those rates, tested on the same pictures.
 
-The ControlNet is in one branch of guidance (our default) and in both (the released code's); the rival has the outline
-in both, since it knows no prediction without it. Right prompts, guidance 2.5.
+We use the ControlNet in one branch of guidance (our default) and in both (the released code's default). The rival has
+the outline in both, because it cannot predict without it. The prompts are right, and guidance is 2.5.
 
-Measures, over training seeds (t = 4.30): the difference in mask IoU and in F1; and a judge, a program in the place of
-the paper's users. The judge sees the two pictures made from one outline, one prompt and one noise, and takes the one
-with the lower IoU for the ControlNet's. Its precision is 0.5 when it guesses; equal IoUs count one half.
-- Close to the long fine-tuning. Shown by: the judge's precision, ControlNet (in its better branch setting) against
-  the rival after 800 steps, below 0.52 + 0.17 = 0.69, the paper's own spread. Refuted by: an interval above 0.69.
-- Ahead at equal steps. Shown by: ControlNet minus the rival after 200 steps above 0 in IoU. Refuted by: below 0.
-  The paper does not claim this; an earlier version of the map did.
+We measure over training seeds (t = 4.30). One measure is the difference in mask IoU and in F1. The other is a judge,
+a program that replaces the paper's users. The judge sees two pictures that were made from one outline, one prompt and
+one noise. It takes the one with the lower IoU for the ControlNet's. Its precision is 0.5 if it guesses, and equal
+IoUs count one half.
+- Close to the long fine-tuning. The judge compares the ControlNet (in its better branch setting) with the rival after
+  800 steps. Shown by: its precision is below 0.52 + 0.17 = 0.69, where 0.17 is the paper's own spread. Refuted by:
+  the interval is above 0.69.
+- Ahead at equal steps. Shown by: in IoU, ControlNet minus the rival after 200 steps is above 0. Refuted by: it is
+  below 0. The paper does not claim this; an earlier version of the map did.
 The better branch setting is chosen in part "rates".
 """
 
@@ -85,7 +88,7 @@ def sample_rival(network: ConditionedUNet, evaluation: Evaluation) -> Tensor:
 
 
 def scores_of(images: Tensor, evaluation: Evaluation) -> dict:
-    """Means, and the IoU of every picture, which is what the judge sees."""
+    """Means, and the IoU of every picture, which the judge compares."""
     each = mask_iou(mask_of(images), evaluation.truth.mask)
     return evaluation.scores(images) | {"IoU of each": each}
 
@@ -140,7 +143,7 @@ def choose_rates(record: Record) -> None:
 
 
 def compare(record: Record) -> None:
-    """With the chosen rates. A rate that is best for the short training alone is not trained for long."""
+    """Train with the chosen rates. A rate that is best only for the short training is not trained for long."""
     short, long = lengths_of(record)
     controls = {best_rate(record.numbers, "ControlNet", CONTROL_RATES, where)
                 for where in ("in one branch", "in both branches")}
@@ -153,7 +156,7 @@ def compare(record: Record) -> None:
 
 
 def judge(control: list[float], rival: list[float]) -> float:
-    """How often a judge is right who takes the picture with the lower IoU for the ControlNet's."""
+    """The precision of the judge, which takes the picture with the lower IoU for the ControlNet's."""
     right = [1.0 if a < b else 0.5 if a == b else 0.0 for a, b in zip(control, rival, strict=True)]
     return fmean(right)
 

@@ -1,21 +1,23 @@
 """Claim 19: how many training pictures does a ControlNet need?
 
-    python lessons/experiments/claim_19_few_pictures.py   (one core, about 16 minutes)
+    python lessons/experiments/claim_19_few_pictures.py
 
-The paper (Sec. 4.5, Fig. 10): with 1,000 pictures the training does not collapse, and 50,000 and 3 million
-pictures give better results.
+It takes about 16 minutes on one core. The paper (Sec. 4.5, Fig. 10) reports that with 1,000 pictures the training
+does not collapse, and that 50,000 and 3 million pictures give better results.
 
-Written down before this experiment ran. An earlier record had three training seeds, all with one and the same
-draw of 50 and of 500 pictures, and called "more are better" contradicted. A claim about data needs several draws.
+This was written down before the experiment ran. An earlier record had three training seeds. All of them used the same
+draw of 50 and of 500 pictures, and the record called "more are better" contradicted. But a claim about data needs
+several draws.
 
-Arms: 5, 50, 500 and endless pictures; 360 steps of 16 at a rate of 1e-3. Seeds 10 to 15, none of which was used
-before. Every seed has a new draw of pictures. All arms are tested on the same 64 held-out outlines.
+The arms are 5, 50, 500 and endless pictures. Each is trained for 360 steps of 16 at a rate of 1e-3, with the seeds 10
+to 15, which were not used before. Every seed has a new draw of pictures. All arms are tested on the same 64 held-out
+outlines.
 
-Measure: mask IoU and edge F1 with the right prompts; the unit is the training seed (six, t = 2.57).
-- No collapse. Shown by: 50 pictures minus no control above 0 in IoU. Refuted by: an interval below 0.
-  The arm with 5 pictures tells whether the measure can see a collapse at all.
-- More are better. Shown by: 500 minus 50 and endless minus 500 above 0 in IoU, both. Refuted by: one of them below 0.
-  Otherwise undecided. F1 is printed beside IoU and decides nothing.
+We measure mask IoU and edge F1 with the right prompts. The unit is the training seed (six, t = 2.57).
+- No collapse. Shown by: in IoU, 50 pictures minus no control is above 0. Refuted by: the interval is below 0. The arm
+  with 5 pictures shows whether the measure can see a collapse at all.
+- More are better. Shown by: in IoU, 500 minus 50 and endless minus 500 are both above 0. Refuted by: one of them is
+  below 0. Otherwise undecided. F1 is printed beside IoU, and it decides nothing.
 """
 
 import sys

@@ -1,24 +1,27 @@
 """Claim 20: what does a ControlNet make of an ambiguous outline when there are no words?
 
-    python lessons/experiments/claim_20_ambiguous_outlines.py   (one core, about one minute, no training)
+    python lessons/experiments/claim_20_ambiguous_outlines.py
 
-The paper (Fig. 11): without a prompt the model interprets the content of an ambiguous condition, in several plausible
-ways.
+It takes about one minute on one core, without any training. The paper (Fig. 11) says that without a prompt the model
+interprets the content of an ambiguous condition, in several plausible ways.
 
-Written down before this experiment ran. An earlier record decided this by what words do, but the claim is about
-pictures without words. Here part of each outline is erased (0, 25, 40 and 60 % of a turn), and one outline lies
-between square and circle. 24 held-out outlines, each with eight noises: 192 pictures a share, by the shipped edge
-ControlNet, no prompt, 12 DDIM steps, guidance 2.5. The unit is the outline (24).
+This was written down before the experiment ran. An earlier record decided this by what words do, but the claim is
+about pictures without words. Here a part of each outline is erased (0, 25, 40 and 60 % of a turn), and one outline
+lies between square and circle. There are 24 held-out outlines with eight noises each, so 192 pictures for each share.
+The shipped edge ControlNet generates them without a prompt, in 12 DDIM steps with guidance 2.5. The unit is the
+outline (24).
 
-Four measures decide together, at 60 % erased; all have to hold for "shown", one that is refuted refutes the claim:
-1. Clean: the clean pixels minus those of the base without a prompt and without control. Shown: the interval lies
-   above -0.02. Refuted: it lies below.
+Four measures decide together, at 60 % erased. All four have to hold for "shown", and if one of them is refuted, the
+claim is refuted:
+1. Clean: the clean pixels minus those of the base without a prompt and without control. Shown by: the interval is
+   above -0.02. Refuted by: it is below -0.02.
 2. Classifiable: the share of pictures whose shape the classifier names with a probability of at least 0.9, minus one
-   half, above 0. Refuted: below 0. The share among real pictures is printed as the ceiling.
-3. What is left is followed: the share of the remaining edges that the picture has within one pixel, minus the same
-   for the outline of the next picture, above 0. Refuted: below 0.
-4. More than one reading: a reading of an outline is a shape that the classifier names with at least 0.9 in two or
-   more of its eight pictures. Readings at 60 % erased minus readings of the whole outline, above 0. Refuted: below 0.
+   half. Shown by: it is above 0. Refuted by: it is below 0. The share among real pictures is printed as the ceiling.
+3. The rest is followed: the share of the remaining edges that the picture has within one pixel, minus the same for
+   the outline of the next picture. Shown by: it is above 0. Refuted by: it is below 0.
+4. More than one reading. A reading of an outline is a shape that the classifier names with at least 0.9 in two or
+   more of its eight pictures. We take the readings at 60 % erased minus the readings of the whole outline. Shown by:
+   it is above 0. Refuted by: it is below 0.
 """
 
 import sys

@@ -1,24 +1,29 @@
 """Claim 21: does a ControlNet work on another base that was made from the same one?
 
-    python lessons/experiments/claim_21_another_base.py   (one core, about 5 minutes)
+    python lessons/experiments/claim_21_another_base.py
 
-The paper (Sec. 4.5, Fig. 12): a ControlNet applies to community models made from the same Stable Diffusion, without
-training.
+It takes about 5 minutes on one core. The paper (Sec. 4.5, Fig. 12) says that a ControlNet can be applied to community
+models that were made from the same Stable Diffusion, without training.
 
-Written down before this experiment ran. An earlier record compared A's shipped ControlNet (4,000 steps) with one that
-the sibling A' had trained for 300 steps, and called the latter a ceiling. It was none. Here both are trained for the
-same 400 steps of 16 at 1e-3, with the same training seed.
+This was written down before the experiment ran. An earlier record compared A's shipped ControlNet (4,000 steps) with
+one that the sibling A' had trained for 300 steps, and called the latter a ceiling. It was none. Here both are trained
+for the same 400 steps of 16 at 1e-3, with the same training seed.
 
-A is the shipped base. A' is A after 300 steps on pale pictures (half way to white) at 5e-4; three seeds (50 to 52).
-Arms on A': no control; A's ControlNet as it is; the same with the difference of the bases added to the copy (the
-author's tool); the sibling's own ControlNet. Each also on A where that makes sense, as the level that A's ControlNet
-reaches at home. 64 held-out outlines, right prompts, 12 DDIM steps, guidance 2.5; the unit is the training seed.
-- Outlines are followed. Shown by: on A', A's ControlNet minus no control above 0 in IoU. Refuted by: below 0.
-- The style is kept. "Style" is the share of pictures with the right colours of the pale world. Shown by: A's
-  ControlNet minus the sibling's own, on A', not below 0 (an interval above -0.05, the one margin of this experiment).
-  Refuted by: an interval below -0.05. No control is printed beside it.
-- What moving costs. Own minus A's ControlNet, on A', in IoU; and the same for the difference added. Printed, with no
-  rule: the paper makes no claim about it.
+A is the shipped base. A' is A after 300 steps on pale pictures (half way to white) at 5e-4. There are three seeds (50
+to 52). These are the arms on A':
+- no control,
+- A's ControlNet as it is,
+- the same, with the difference of the bases added to the copy (the author's tool),
+- the sibling's own ControlNet.
+Where it makes sense, we measure an arm on A as well, to see what A's ControlNet reaches at home. There are 64
+held-out outlines with the right prompts, 12 DDIM steps and guidance 2.5. The unit is the training seed.
+- Outlines are followed. Shown by: on A', in IoU, A's ControlNet minus no control is above 0. Refuted by: it is below
+  0.
+- The style is kept. "Style" is the share of pictures with the right colours of the pale world. We take A's ControlNet
+  minus the sibling's own, on A'. Shown by: the interval is above -0.05, which is the one margin of this experiment.
+  Refuted by: it is below -0.05. No control is printed for comparison.
+- The cost of moving. We take own minus A's ControlNet, on A', in IoU, and the same for the difference added. This is
+  printed without a rule, because the paper makes no claim about it.
 """
 
 import copy

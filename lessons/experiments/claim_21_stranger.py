@@ -1,12 +1,15 @@
-"""Claim 21, a question beside it: does a ControlNet work on a base that was trained independently?
+"""Beside claim 21: does a ControlNet work on a base that was trained independently?
 
-    python lessons/experiments/claim_21_stranger.py   (one core, about 6 minutes)
+    python lessons/experiments/claim_21_stranger.py
 
-Written down before any number was seen. B has the same architecture as the shipped base A, but another start and other
-training pictures. The paper claims nothing about such bases. There is one B, so the unit is the picture. B's own
-ControlNet, trained for 300 steps, tells whether B can be controlled at all; it is no ceiling. The author's tool adds
-the difference of the two bases to the copy (github.com/lllyasviel/ControlNet, issue 13); it works if its IoU is above
-that of the ControlNet as it is.
+It takes about 6 minutes on one core. This was written down before any number was seen.
+
+B has the same architecture as the shipped base A, but another start and other training pictures. The paper claims
+nothing about such bases. There is only one B, so the unit is the picture. B's own ControlNet, trained for 300 steps,
+shows whether B can be controlled at all; it is no ceiling.
+
+The author's tool adds the difference of the two bases to the copy (github.com/lllyasviel/ControlNet, issue 13). It
+works if its IoU is above that of the ControlNet as it is.
 """
 
 import sys

@@ -1,25 +1,28 @@
-"""Claims 10 and 11: at which guidance scales does control in one branch harm, and which weights cure that?
+"""Claims 10 and 11: at which guidance scales does control in one branch do harm, and which weights cure that?
 
-    python lessons/experiments/claims_10_11_guidance.py   (one core, about 5 minutes, no training)
+    python lessons/experiments/claims_10_11_guidance.py
 
-The paper (Sec. 3.4, Fig. 5): without a prompt, control in both branches removes guidance, and control in the
-conditional branch alone makes it very strong; weights w_i = 64 / h_i on the connections cure that.
+It takes about 5 minutes on one core, without any training. The paper (Sec. 3.4, Fig. 5) is about pictures without a
+prompt. It says that control in both branches removes guidance, and that control in the conditional branch alone makes
+guidance very strong. Weights w_i = 64 / h_i on the connections cure that.
 
-Written down before this experiment ran. Lesson 06 measured guidance 30 with 4 DDIM steps, far from what anybody uses,
-and its record says that at 4 and 8 there is no harm. So this experiment has nine scales from 1 to 30, at 4 and at 20
-DDIM steps; 20 steps and a guidance of 9 are the released code's own settings.
+This was written down before the experiment ran. Lesson 06 measured guidance 30 with 4 DDIM steps, far from what
+anybody uses, and its record shows no harm at 4 and 8. So this experiment has nine scales from 1 to 30, with 4 and
+with 20 DDIM steps. The released code's own settings are 20 steps and a guidance of 9.
 
-Harm: the share of pixels farther than 0.2 from every colour of the toy world ("off palette"). Fidelity: edge F1.
-48 held-out outlines without prompts, with the shipped edge ControlNet; the unit is the picture.
-- Claim 10, harm. One branch minus both branches, off palette. Shown by: above 0 at guidance 9 and 20 steps. Refuted
-  by: below 0 there. The other scales are printed, with the lowest at which the interval stays above 0 up to 30.
-- Claim 11, cure. One branch unweighted minus weighted, off palette, for the weights as printed (1 to 8) and for the
-  same divided by 8. Shown by: above 0 at guidance 9 and 20 steps; the same at 30 and 20 steps is printed beside it.
-- At equal fidelity. Weights below 1 weaken control, and a smaller guidance does so, too. Pictures 0 to 15 choose for
-  every arm the scale with the lowest harm among those where the mean F1 is at least 0.95 (and at least 0.90); pictures
-  16 to 47 compare the arms at these scales. The weights' order cures something that a smaller guidance does not if
-  one branch unweighted minus paper / 8 is above 0 in off palette; that claim is refuted if it is below 0.
-  An arm that never reaches the level is printed as such.
+Harm is the share of pixels farther than 0.2 from every colour of the toy world ("off palette"). Fidelity is edge F1.
+The shipped edge ControlNet follows 48 held-out outlines without prompts, and the unit is the picture.
+- Claim 10, harm. We take one branch minus both branches, off palette. Shown by: it is above 0 at guidance 9 and 20
+  steps. Refuted by: it is below 0 there. The other scales are printed, and so is the lowest scale from which on the
+  interval stays above 0 up to 30.
+- Claim 11, cure. We take one branch unweighted minus weighted, off palette, for the weights as printed (1 to 8) and
+  for the same weights divided by 8. Shown by: it is above 0 at guidance 9 and 20 steps. The same at guidance 30 and
+  20 steps is printed for comparison.
+- At equal fidelity. Weights below 1 weaken control, and a smaller guidance does so, too. So for every arm, pictures 0
+  to 15 choose a scale. It is the one with the lowest harm among those where the mean F1 is at least 0.95 (and at
+  least 0.90). Pictures 16 to 47 compare the arms at these scales. We take one branch unweighted minus paper / 8, off
+  palette. If it is above 0, the weights' order cures something that a smaller guidance does not. If it is below 0,
+  this is refuted. An arm that never reaches the level is printed as such.
 """
 
 import sys

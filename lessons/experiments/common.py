@@ -1,4 +1,4 @@
-"""What all experiments share: held-out pictures, a record that can be resumed, and the command line."""
+"""The parts that all experiments share: held-out pictures, a record that can be resumed, and the command line."""
 
 import argparse
 import json
@@ -79,7 +79,7 @@ def at_constant_rate(training: Training, steps: int) -> Iterator[tuple[int, floa
 
 
 class Record:
-    """What an experiment has measured so far: numbers[arm][score] is a list over the training seeds.
+    """The measurements of an experiment so far: numbers[arm][score] is a list over the training seeds.
 
     It is written after every arm and seed. An experiment that was interrupted continues from the file.
     """
@@ -175,9 +175,9 @@ def flat(scores: Scores) -> str:
 
 
 def run(name: str, parts: dict[str, Callable[[Record], None]], findings: Callable[[dict], Findings]) -> None:
-    """Run one part of an experiment, or all of them one after the other, and say what the record shows.
+    """Run one part of an experiment, or all of them one after the other, and print what the record shows.
 
-    The part "findings" runs nothing. Whatever is missing in the record is then told.
+    The part "findings" runs nothing. If the record is not complete yet, a sentence says so.
     """
     parser = argparse.ArgumentParser(prog=f"python lessons/experiments/{name}.py")
     parser.add_argument("--part", choices=[*parts, "findings"], help="run this part only")

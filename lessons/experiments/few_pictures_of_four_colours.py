@@ -1,15 +1,18 @@
 """Lesson 08: five networks learn from 100 pictures in four of the eight colours. Which of them keep the other four?
 
-    python lessons/experiments/few_pictures_of_four_colours.py   (one core, about 9 minutes)
+    python lessons/experiments/few_pictures_of_four_colours.py
 
-Written down before any number was seen. Sec. 1 and 4.3 of the paper: what the base knows is kept, and used. 100 circles
-and squares in four colours; tested on circles and squares in the other four, and on triangles and stars in them, with
-the right prompts and without guidance. Three training seeds, each with its own 100 pictures.
-- Shown by: ControlNet has the right colours more often, where its data never showed them, than a UNet from scratch and
-  than the base itself, fine-tuned; and a higher IoU than a copy with random weights. Refuted by: less often, lower.
+It takes about 9 minutes on one core. This was written down before any number was seen.
 
-At 2e-3 the fine-tuned base follows outlines more closely than the ControlNet does, so this compares at unequal
-fidelity. forgetting_at_equal_fidelity.py is the fair comparison.
+The paper (Sec. 1 and 4.3) says that the base's knowledge is kept, and used. The training data are 100 circles and
+squares in four colours. We test on circles and squares in the other four, and on triangles and stars in them. The
+prompts are right, and there is no guidance. There are three training seeds, each with its own 100 pictures.
+- Shown by: in colours that its data never showed, ControlNet has the right colours more often than a UNet from
+  scratch and than the fine-tuned base, and it has a higher IoU than a copy with random weights.
+- Refuted by: less often, or a lower IoU.
+
+At a rate of 2e-3 the fine-tuned base follows outlines more closely than the ControlNet does, so this compares them at
+unequal fidelity. The fair comparison is in forgetting_at_equal_fidelity.py.
 """
 
 import sys

@@ -1,26 +1,26 @@
 """Lessons 02 and 08: what does fine-tuning forget, compared with a ControlNet that follows outlines equally well?
 
-    python lessons/experiments/forgetting_at_equal_fidelity.py   (one core, about 9 minutes)
+    python lessons/experiments/forgetting_at_equal_fidelity.py
 
-The paper (Sec. 1 and 3.1): fine-tuning a large model on a small data set overfits and forgets; a locked base keeps
-all that it knows.
+It takes about 9 minutes on one core. The paper (Sec. 1 and 3.1) says that fine-tuning a large model on a small data
+set overfits and forgets, and that a locked base keeps everything it knows.
 
-Written down before this experiment ran. Lesson 02 fine-tuned at a rate of 2e-3, twice the base's own, and found
-0 % right colours. A review showed that a lower rate forgets less. A network that has hardly begun to follow the
-outline has of course forgotten little, so the two sides have to be compared where they follow equally well.
+This was written down before the experiment ran. Lesson 02 fine-tuned at a rate of 2e-3, twice the base's own, and
+found 0 % right colours. A review showed that a lower rate forgets less. But a network that has hardly begun to follow
+the outline has of course forgotten little. So we have to compare the two sides where they follow equally well.
 
-Data: 100 circles and squares in four of the eight colours; each of three seeds (30 to 32) draws its own pictures.
-Sides: the base itself, fine-tuned with the outline as an extra input, at rates of 2e-4, 6e-4 and 2e-3 for 400, 250 and
-125 steps; and a ControlNet on the locked base, at 6e-4, 1e-3 and 2e-3 for 250, 200 and 125 steps. A rate is constant
-after the warm-up. Eight times on the
-way both are tested on 32 triangles and stars in the other four colours, with the right prompts and without guidance,
-since fine-tuning leaves no branch without the outline.
+The data are 100 circles and squares in four of the eight colours. Each of three seeds (30 to 32) draws its own
+pictures. One side is the base itself, fine-tuned with the outline as an extra input, at rates of 2e-4, 6e-4 and 2e-3
+for 400, 250 and 125 steps. The other side is a ControlNet on the locked base, at 6e-4, 1e-3 and 2e-3 for 250, 200 and
+125 steps. A rate is constant after the warm-up. Eight times on the way we test both sides on 32 triangles and stars
+in the other four colours. The prompts are right, and there is no guidance, because fine-tuning leaves no branch
+without the outline.
 
-Measure: the share of right colours at the first moment when the mask IoU reaches a level, interpolated on a straight
-line between two tests. Levels of 0.6, 0.7 and 0.8; 0.7 decides. For each side the rate is that with the most right
-colours at the level, as the mean over seeds; a rate that misses the level in a seed is left out.
-- Fine-tuning forgets more at equal fidelity. Shown by: ControlNet minus fine-tuned above 0 in right colours, on
-  triangles and stars in new colours; three seeds (t = 4.30). Refuted by: below 0. Otherwise undecided.
+We measure the share of right colours at the first moment when the mask IoU reaches a level, interpolated on a
+straight line between two tests. The levels are 0.6, 0.7 and 0.8, and 0.7 decides. For each side we take the rate with
+the most right colours at the level, as the mean over seeds. A rate that misses the level in a seed is left out.
+- Fine-tuning forgets more at equal fidelity. Shown by: ControlNet minus fine-tuned is above 0 in right colours, on
+  triangles and stars in new colours (three seeds, t = 4.30). Refuted by: it is below 0. Otherwise undecided.
 """
 
 import sys

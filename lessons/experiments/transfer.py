@@ -1,4 +1,4 @@
-"""What lesson 10's experiment changes: the copy, and the outline."""
+"""For the experiments of lesson 10: moved copies and changed outlines."""
 
 import copy
 import math

@@ -1,17 +1,19 @@
 """Users ask: why is the condition in [0, 1] when the picture is in [-1, 1], and what if it is not?
 
-    python lessons/experiments/users_condition_range.py   (one core, about 4 minutes)
+    python lessons/experiments/users_condition_range.py
 
-Asked in the official repository's issues 112, 473 and 603 and in diffusers 10821.
+It takes about 4 minutes on one core. The question is from the official repository's issues 112, 473 and 603, and from
+diffusers 10821. This was written down before the experiment ran.
 
-Written down before this experiment ran.
-Part "live": the shipped edge ControlNet, which was trained in [0, 1], is given conditions in [-1, 1] or in [0, 255] by
-mistake; 48 held-out outlines, right prompts, guidance 2.5, 12 DDIM steps; the unit is the picture.
-- The mistake harms. Shown by: [0, 1] minus the other range above 0 in edge F1. Refuted by: below 0.
-Part "train": the same range in training and test, 250 steps of 16 at 1e-3, seeds 60 to 62. The arm with [0, 1] is the
-arm "half empty" of users_empty_prompts.py, which has the same seeds, data and steps.
-- The range is a convention. [0, 1] minus [-1, 1], F1; [0, 1] minus [0, 255], F1. A range is worse if its interval is
-  above 0; otherwise no harm was seen, and the interval says how large a harm could have been missed.
+Part "live": the shipped edge ControlNet was trained in [0, 1]. By mistake we give it conditions in [-1, 1] or in [0,
+255]. There are 48 held-out outlines with the right prompts, guidance 2.5 and 12 DDIM steps. The unit is the picture.
+- The mistake does harm. Shown by: in edge F1, [0, 1] minus the other range is above 0. Refuted by: it is below 0.
+
+Part "train": training and test have the same range, for 250 steps of 16 at 1e-3, with the seeds 60 to 62. The arm
+with [0, 1] is the arm "half empty" of users_empty_prompts.py, which has the same seeds, data and steps.
+- The range is a convention. We take the F1 of [0, 1] minus that of [-1, 1], and minus that of [0, 255]. A range is
+  worse if its interval is above 0. Otherwise no harm was seen, and the interval shows how large a harm we could have
+  missed.
 """
 
 import sys

@@ -1,16 +1,19 @@
 """Users ask: my data set has no captions. Can I train with empty prompts, or with one prompt for all pictures?
 
-    python lessons/experiments/users_empty_prompts.py   (one core, about 3 minutes)
+    python lessons/experiments/users_empty_prompts.py
 
-Asked in the official repository's issues 93, 160, 246, 422, 506, 602 and 613.
+It takes about 3 minutes on one core. The question is from the official repository's issues 93, 160, 246, 422, 506,
+602 and 613.
 
-Written down before this experiment ran. Two ControlNets on the locked base: half of the prompts are empty in training
-(the paper), or all are. 250 steps of 16 at 1e-3, three seeds (60 to 62); tested on 48 held-out outlines with the
-right prompts and without words, guidance 2.5, 12 DDIM steps. An untrained word is no harm to a locked base, so we
-expect little loss.
-- Empty prompts suffice with words. Half minus all, IoU with the right prompts. A loss: above 0. None seen: otherwise,
-  and the interval says how large a loss could have been missed. The same for right colours: does the base still obey?
-- They help without words. All minus half, IoU without words. Shown by: above 0; refuted by: below 0.
+This was written down before the experiment ran. There are two ControlNets on the locked base. In the training of one,
+half of the prompts are empty (as in the paper); in the other, all are. They are trained for 250 steps of 16 at 1e-3,
+with three seeds (60 to 62). We test them on 48 held-out outlines with the right prompts and without words, with
+guidance 2.5 and 12 DDIM steps. A word that was not trained does no harm to a locked base, so we expect little loss.
+- Empty prompts suffice when we use words. We take half minus all, in IoU with the right prompts. There is a loss if
+  it is above 0. Otherwise none was seen, and the interval shows how large a loss we could have missed. The same
+  difference in right colours shows whether the base still obeys.
+- Empty prompts help when there are no words. We take all minus half, in IoU without words. Shown by: it is above 0.
+  Refuted by: it is below 0.
 """
 
 import sys

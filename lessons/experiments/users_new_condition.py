@@ -1,15 +1,16 @@
-"""Users ask: for a new condition, do I start from the base or from a ControlNet that was trained on another condition?
+"""Users ask: for a new condition, do I start from the base, or from a ControlNet for another condition?
 
-    python lessons/experiments/users_new_condition.py   (one core, about 3 minutes)
+    python lessons/experiments/users_new_condition.py
 
-Asked in the official repository's issues 4, 233 and 337.
+It takes about 3 minutes on one core. The question is from the official repository's issues 4, 233 and 337.
 
-Written down before this experiment ran. The new condition is the pose. Arms, 150 steps of 16 at 1e-3, three seeds
-(80 to 82): a new copy of the base with zero convs, or the shipped edge ControlNet, which has the same shapes, with all
-its weights. Tested after 50, 100 and 150 steps on 48 held-out poses with the right prompts, guidance 2.5, 12 DDIM
-steps: mask IoU, and the error of the place in pixels.
-- An old ControlNet is a head start. Shown by: from the edge ControlNet minus from the base above 0 in IoU after 100
-  steps. Refuted by: below 0. The other two moments are printed.
+This was written down before the experiment ran. The new condition is the pose. One arm starts from a new copy of the
+base with zero convs. The other starts from the shipped edge ControlNet, with all its weights, because it has the same
+shapes. Both are trained for 150 steps of 16 at 1e-3, with three seeds (80 to 82). We test them after 50, 100 and 150
+steps on 48 held-out poses, with the right prompts, guidance 2.5 and 12 DDIM steps. We measure mask IoU, and the error
+of the place in pixels.
+- An old ControlNet is a head start. Shown by: in IoU after 100 steps, from the edge ControlNet minus from the base is
+  above 0. Refuted by: it is below 0. The other two moments are printed.
 """
 
 import copy

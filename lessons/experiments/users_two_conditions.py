@@ -1,21 +1,23 @@
 """Users ask: for two conditions, do I stack their channels, train two ControlNets together, or add two trained apart?
 
-    python lessons/experiments/users_two_conditions.py   (one core, about 6 minutes)
+    python lessons/experiments/users_two_conditions.py
 
-Asked in the official repository's issues 14, 271 and 544. The paper (Sec. 3.4) adds the outputs.
+It takes about 6 minutes on one core. The question is from the official repository's issues 14, 271 and 544. The paper
+(Sec. 3.4) adds the outputs.
 
-Written down before this experiment ran. The conditions are an outline and a palette. Arms, 200 steps of 16 at 1e-3,
-half of the prompts empty, three seeds (70 to 72):
-- "sum": an edge and a palette ControlNet, each trained alone for 200 steps; their outputs are added;
-- "stacked": one ControlNet on four channels;
-- "joint": two ControlNets whose outputs are added already in training.
-Tested on 48 held-out pictures without words, guidance 2.5, 12 DDIM steps: mask IoU and palette error with both
-conditions; mask IoU with the outline alone. With the outline alone, "stacked" gets zeros for the palette, and the
-other arms leave the palette ControlNet out.
-- Training together is better with both. Shown by: stacked minus sum above 0 in IoU, or sum minus stacked above 0 in
-  palette error; the same for joint. Refuted by: the opposite.
-- The sum alone can be taken apart. Shown by: with the outline alone, sum minus stacked above 0 in IoU; sum minus joint
-  the same. Refuted by: below 0.
+This was written down before the experiment ran. The conditions are an outline and a palette. Every arm has 200 steps
+of 16 at 1e-3, half of the prompts empty, and three seeds (70 to 72). These are the arms:
+- "sum": an edge and a palette ControlNet are each trained alone for 200 steps, and their outputs are added.
+- "stacked": one ControlNet has four channels.
+- "joint": two ControlNets, whose outputs are added already in training.
+
+We test them on 48 held-out pictures without words, with guidance 2.5 and 12 DDIM steps. We measure mask IoU and
+palette error with both conditions, and mask IoU with the outline alone. With the outline alone, "stacked" gets zeros
+for the palette, and the other arms leave the palette ControlNet out.
+- Training together is better with both conditions. Shown by: stacked minus sum is above 0 in IoU, or sum minus
+  stacked is above 0 in palette error; the same for joint. Refuted by: the opposite.
+- Only the sum can be taken apart. Shown by: in IoU with the outline alone, sum minus stacked is above 0, and so is
+  sum minus joint. Refuted by: it is below 0.
 """
 
 import sys

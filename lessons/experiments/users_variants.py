@@ -1,22 +1,25 @@
-"""Users ask about variants of the training: batch size, unlocking, the middle alone, longer training, without t and xt.
+"""Users ask about variants of the training: should I change the batch, unlock the decoder, or simplify the copy?
 
-    python lessons/experiments/users_variants.py   (one core, about 20 minutes)
+    python lessons/experiments/users_variants.py
 
-CN is github.com/lllyasviel/ControlNet, train.md its docs/train.md. Written down before any number was seen; each answer
-is judged over three training seeds:
-1. Accumulate gradients, or more steps at a small batch (CN 93, 527)? train.md: sudden convergence comes at the same
-   step anyway, so make the steps before it larger. Shown by: at equal pictures, 300 steps of 16 have a higher F1 than
-   1,200 steps of 4, and both begin to follow at about the same step. Refuted by the opposite.
-2. Unlock the decoder, sd_locked=False (CN 52, 360, 608)? CN 608: it "turns out to improve model performance
-   significantly"; train.md: dangerous if the data are not good enough, and use a lower rate. A gain is a higher F1; a
-   harm is a base that draws worse than before without control. Our training data are the base's own full world, and the
-   rate is not lowered, so harm can hardly show here.
-3. The middle alone, only_mid_control (diffusers 5070)? train.md: helps where computing is scarce. Shown by: an F1 near
-   that of all 13 at equal steps.
-4. Worse after longer training (ControlNet-v1-1-nightly 100)? Shown by: a lower F1 after 1,200 steps of 4 than after
-   600.
-5. Does the copy need t (CN 62) and xt (ctrlora 22)? Not if F1 is as high without. The rate stays at 1e-3, as in the
-   released code, so that every length is a fair stop; the averaged weights are tested.
+It takes about 20 minutes on one core. CN is github.com/lllyasviel/ControlNet, and train.md is its docs/train.md. This
+was written down before any number was seen. Each answer is judged over three training seeds.
+1. Should I accumulate gradients, or take more steps with a small batch (CN 93, 527)? According to train.md, the
+   sudden convergence comes at the same step anyway, so one should make the steps before it larger. Shown by: with
+   equally many pictures, 300 steps of 16 have a higher F1 than 1,200 steps of 4, and both begin to follow at about
+   the same step. Refuted by: the opposite.
+2. Should I unlock the decoder, sd_locked=False (CN 52, 360, 608)? According to CN 608 it "turns out to improve model
+   performance significantly". According to train.md it is dangerous if the data are not good enough, and needs a
+   lower rate. A gain is a higher F1. A harm is a base that generates worse pictures than before, without control. Our
+   training data are the base's own full world, and the rate is not lowered, so harm can hardly show here.
+3. Is the middle block's control enough, only_mid_control (diffusers 5070)? According to train.md it helps where
+   computing is scarce. Shown by: at equal steps, an F1 near that of all 13 controls.
+4. Does it get worse after longer training (ControlNet-v1-1-nightly 100)? Shown by: 1,200 steps of 4 have a lower F1
+   than 600.
+5. Does the copy need t (CN 62) and xt (ctrlora 22)? It does not if F1 is as high without them.
+
+The rate stays at 1e-3, as in the released code, so every length is a fair place to stop. We test the averaged
+weights.
 """
 
 import copy

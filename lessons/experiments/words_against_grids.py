@@ -1,22 +1,29 @@
 """Which grids decide when the words contradict the outline?
 
-    python lessons/experiments/words_against_grids.py   (one core, about one minute, no training)
+    python lessons/experiments/words_against_grids.py
 
-It is often said that control on the deeper, smaller grids blends text and outline better, and that control on the
-shallow, larger grids copies the outline. Nobody seems to have tested it. The prompt names another shape than the
-outline's; control acts on all 13 connections, on the six of the two larger grids (16 and 8 patches wide), on the
-seven of the two smaller ones (4 and 2, with the middle), on every grid alone, or on none.
+It takes about one minute on one core, without any training. It is often said that control on the deeper, smaller
+grids blends text and outline better, and that control on the shallow, larger grids copies the outline. Nobody seems
+to have tested it.
 
-Written down before this experiment ran. 64 held-out outlines, the shipped edge ControlNet, 12 DDIM steps, guidance
-2.5, control in one branch. Measures per picture: does the classifier see the word's shape, or the outline's; mask IoU
-with the outline; clean pixels. With the right prompt the same arms tell how well the outline is followed at all.
-- The outline wins on the larger grids. Shown by: outline's shape minus word's shape above 0 with control on the
-  larger grids alone. Refuted by: below 0.
-- The words win on the smaller grids. Shown by: word's shape minus outline's shape above 0 with control on the smaller
-  grids alone. Refuted by: below 0.
+This was written down before the experiment ran. The prompt names another shape than the outline's. Control acts on
+- all 13 connections,
+- the six of the two larger grids (16 and 8 patches wide),
+- the seven of the two smaller ones (4 and 2, with the middle),
+- every grid alone, or none.
+
+There are 64 held-out outlines, the shipped edge ControlNet, 12 DDIM steps and guidance 2.5, with control in one
+branch. For each picture we measure whether the classifier sees the word's shape or the outline's. We also measure the
+mask IoU with the outline, and clean pixels. With the right prompt, the same arms show how well the outline is
+followed at all.
+- The outline wins on the larger grids. Shown by: with control on the larger grids alone, outline's shape minus word's
+  shape is above 0. Refuted by: it is below 0.
+- The words win on the smaller grids. Shown by: with control on the smaller grids alone, word's shape minus outline's
+  shape is above 0. Refuted by: it is below 0.
 - "Blending" would be more than ignoring the outline. Shown by: with control on the smaller grids alone and the wrong
-  word, the IoU with the outline minus that of no control above 0, while the words win. Refuted by: not above 0.
-The unit is the picture; these are the weights of one training.
+  word, the IoU with the outline minus that of no control is above 0, while the words win. Refuted by: it is not above
+  0.
+The unit is the picture. These are the weights of one training.
 """
 
 import sys

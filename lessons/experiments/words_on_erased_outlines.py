@@ -1,11 +1,14 @@
-"""Claim 20, a question beside it: do words decide more, the more of an outline is missing?
+"""Beside claim 20: do words decide more, the more of an outline is missing?
 
-    python lessons/experiments/words_on_erased_outlines.py   (one core, about 2 minutes, no training)
+    python lessons/experiments/words_on_erased_outlines.py
 
-Written down before any number was seen. Part of the outline is erased, or it has eight corners, between square and
-circle. Shown by: the outline's shape is drawn more often with its word than without words; and the shape of a wrong
-word more often, the more is erased. Refuted if the word makes no difference. These are the shipped weights: the unit
-is the picture (48).
+It takes about 2 minutes on one core, without any training. This was written down before any number was seen.
+
+A part of the outline is erased, or it has eight corners, between square and circle.
+- Shown by: the outline's shape is generated more often with its word than without words, and the shape of a wrong
+  word is generated more often, the more is erased.
+- Refuted by: the word makes no difference.
+These are the shipped weights, so the unit is the picture (48).
 """
 
 import sys
@@ -61,7 +64,7 @@ def eight_corners(record: Record) -> None:
 
 
 def findings(numbers: dict) -> Findings:
-    """What words decide, over the pictures."""
+    """How much the words matter: differences over the pictures."""
     own, other = "outline's shape of each", "other shape of each"
     return {"60% erased: its word minus no words": minus(numbers["60% erased, right word"][own][0],
                                                          numbers["60% erased, no words"][own][0]),

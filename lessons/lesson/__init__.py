@@ -9,7 +9,8 @@ from pathlib import Path
 LESSONS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(LESSONS.parent), str(LESSONS)]
 
-from .page import Lesson, percent, table, two_digits  # noqa: E402
+from .page import Lesson, percent, table, two_digits, with_interval  # noqa: E402
 from .results import finding, load_pictures, load_results, means  # noqa: E402
 
-__all__ = ["LESSONS", "Lesson", "finding", "load_pictures", "load_results", "means", "percent", "table", "two_digits"]
+__all__ = ["LESSONS", "Lesson", "finding", "load_pictures", "load_results", "means", "percent", "table",
+           "two_digits", "with_interval"]

@@ -6,10 +6,10 @@ from torch import nn
 
 from minicontrolnet import UNet, loss_of_condition
 
-SHARE = 0.1  # of the base's own loss: from such a gap on we say that a ControlNet follows
+SHARE = 0.1  # a ControlNet follows once its gap is this share of the base's own loss
 
-# 1 - exp(-step / tau) reaches 10 % after .105 tau and 50 % after .693 tau. So it waits .18
-# times as long as it then takes from 10 % to 50 %. A straight line waits .25 times as long.
+# The suddenness of 1 - exp(-step / tau), which is a gradual curve. It reaches 10 % after 0.105 tau
+# and 50 % after 0.693 tau, so its suddenness is 0.18. That of a straight line is 0.25.
 GRADUAL = math.log(1 / 0.9) / (math.log(2) - math.log(1 / 0.9))
 
 
@@ -23,9 +23,10 @@ def look(curves: dict, step: int, base: UNet, network: nn.Module, n: int) -> Non
 
 
 def onset(gap: dict[str, list[float]], base_loss: list[float]) -> list[str]:
-    """For each seed the first step at which its gap is large enough, or "-" if there is none.
+    """For each seed, the first step at which its gap is large enough, or "-" if there is none.
 
-    gap: step -> a list over seeds, as in a record. base_loss: such a list.
+    gap: for each step a list over the seeds, as in a record.
+    base_loss: a list over the seeds.
     """
     first = []
     for seed, loss in enumerate(base_loss):

@@ -21,7 +21,7 @@ COLOURS = {"locked base": "lightgrey", "copy": "lightblue",
            "zero convs at the outputs": "moccasin"}
 TITLE = "The copy's {} outputs are added to the locked base's {} skips and middle"
 NAMES = {nn.Conv2d: "conv", ResBlock: "res", Downsample: "half", Middle: "mid"}
-Map = tuple[str, Tensor]  # the name of a block, and what it puts out
+Map = tuple[str, Tensor]  # the name of a block, and its output
 # Heights, and how far the copy is moved so that its lines pass the decoder's boxes.
 ENCODER, ADD, DECODER, ZERO, COPY, CONDITION = 5.75, 5.0, 4.2, 3.15, 2.3, 0.95
 ASIDE = 0.35
@@ -75,7 +75,8 @@ def measure(base: UNet, control: ControlNet) -> tuple[list[Map], Controls, list[
     with next(base.parameters()).device:
         picture = torch.zeros(1, 3, 64, 64)
         condition = torch.zeros(1, control.c_condition, 64, 64)
-        t, prompt = picture[0, 0, 0, :1].long(), picture[:, :, 0, 0].long()
+        t = torch.zeros(1, dtype=torch.long)
+        prompt = torch.zeros(1, 3, dtype=torch.long)
     base(picture, t, prompt)
     for hook in hooks:
         hook.remove()
@@ -123,7 +124,7 @@ def millions(module: nn.Module) -> str:
 
 
 def label(ax: Axes, base: UNet, control: ControlNet) -> None:
-    """What the rows are, at the left, and what happens outside, below."""
+    """Write the names of the rows at the left, and what happens outside of the networks below."""
     for height, text in ((ENCODER, f"base encoder\n{millions(base.encoder)}, locked"),
                          (ADD, "13 sums, of which\n12 concatenated"),
                          (ZERO, "13 zero convs"),

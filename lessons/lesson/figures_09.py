@@ -8,16 +8,17 @@ from minicontrolnet.draw.figures import styled
 
 @styled
 def ceiling_and_floor(iou: dict[str, Tensor]) -> Figure:
-    """The IoU of every picture as a dot, with the mean of each row as a line."""
-    return dots({name: values.tolist() for name, values in iou.items()}, "IoU with the outline; each dot is a picture",
-                "With ControlNet, every picture is close to the ceiling")
+    """The IoU of every picture as a dot, and the mean of each row as a line."""
+    return dots({name: values.tolist() for name, values in iou.items()},
+                "IoU with the outline (each dot is a picture, each line a mean)",
+                "ControlNet's pictures are near the ceiling, and luck is far below")
 
 
 @styled
 def few_pictures_suffice(iou: dict[str, list[float]]) -> Figure:
     """The IoU of every training as a dot, for different numbers of training pictures."""
-    return dots(iou, "IoU with the outline; each dot is one training",
-                "Six trainings do not distinguish fifty pictures from endless ones")
+    return dots(iou, "IoU with the outline (each dot is a training, each line a mean)",
+                "Six trainings cannot distinguish 50 pictures from endless ones")
 
 
 def dots(rows: dict[str, list[float]], label: str, title: str) -> Figure:

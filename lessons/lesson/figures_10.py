@@ -4,23 +4,41 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from minicontrolnet import describe
 from minicontrolnet.draw.figures import captions, enlarge, grid, outlined, styled
+
+STRANGER = {"B, no control": "no\nControlNet", "B, as it is": "the old\nControlNet",
+            "B, difference added": "the moved\nControlNet", "B, its own": "its own\nControlNet"}
 
 
 @styled
 def on_the_sibling(edges: Tensor, pictures: dict[str, Tensor], prompt: Tensor) -> Figure:
-    """What the base and its pale sibling generate, with the outlines drawn on top."""
+    """Pictures of the base and of its pale sibling, with the outlines on top."""
     n = min(6, len(edges))
     rows = [outlined(images[:n].cpu(), edges[:n].cpu(), 4) for images in pictures.values()]
-    return grid(torch.cat(rows), n, "The old ControlNet guides the pale sibling as well", captions(prompt[:n].cpu()),
-                [name.replace(", ", ",\n").replace("sibling alone", "sibling\nalone") for name in pictures])
+    left = [name.replace(", ", ",\n").replace("sibling alone", "sibling\nalone") for name in pictures]
+    return grid(torch.cat(rows), n, "The old ControlNet guides the pale sibling as well",
+                captions(prompt[:n].cpu()), left)
 
 
 @styled
-def too_little(rest: Tensor, pictures: dict[str, Tensor], prompt: Tensor) -> Figure:
-    """What is generated for the rest of an outline, with different words."""
+def on_the_stranger(pictures: Tensor, arms: list[str]) -> Figure:
+    """Pictures of the stranger: four columns, a row for each ControlNet, with the outlines on top."""
+    each = dict(zip(arms, pictures.unflatten(0, (len(arms), -1))))
+    rows = [each[arm] for arm in STRANGER]
+    return grid(torch.cat(rows), len(rows[0]), "On a stranger, the old ControlNet still helps, and moving it does harm",
+                (), list(STRANGER.values()))
+
+
+@styled
+def too_little(rest: Tensor, pictures: dict[str, Tensor], prompt: Tensor, wrong: Tensor) -> Figure:
+    """Incomplete outlines, and the pictures that were generated for them with different words."""
     n = min(6, len(rest))
     rows = [enlarge(rest[:n].cpu(), 4)]
     rows += [outlined(images[:n].cpu(), rest[:n].cpu(), 4) for images in pictures.values()]
-    return grid(torch.cat(rows), n, "Where the outline says too little, words decide", captions(prompt[:n].cpu()),
+    below = []
+    for right, words in zip(captions(prompt[:n].cpu()), describe(wrong[:n].cpu())):
+        shape = words.split()[1]
+        below.append(f"{right}\nwrong: {shape}")
+    return grid(torch.cat(rows), n, "If a part of the outline is missing, words begin to matter", below,
                 ["what is left of\nthe outline", *(name.replace(" ", "\n", 1) for name in pictures)])

@@ -9,32 +9,32 @@ from minicontrolnet.draw.figures import captions, enlarge, grid, outlined, style
 
 @styled
 def strengths(edges: Tensor, pictures: dict[str, Tensor], words: Tensor) -> Figure:
-    """Three outlines, and what is generated at each strength when the prompt names another shape."""
-    return conflict(edges, pictures, words, "With growing strength the outline wins against the word")
+    """Three outlines, and the pictures at each strength. The prompt at the left names another shape."""
+    return conflict(edges, pictures, words, "The stronger the control, the more the outline wins against the word")
 
 
 @styled
 def windows(edges: Tensor, pictures: dict[str, Tensor], words: Tensor) -> Figure:
-    """Three outlines, and what is generated with control in different parts of sampling."""
-    return conflict(edges, pictures, words, "Control has to act early to move a shape")
+    """Three outlines, and the pictures with control in different parts of sampling."""
+    return conflict(edges, pictures, words, "Control in the second half comes too late to move a shape")
 
 
 def conflict(edges: Tensor, pictures: dict[str, Tensor], words: Tensor, title: str) -> Figure:
-    """A row for each of three outlines, a column for each way to use them."""
+    """A row for each of three outlines, and a column for each way of using them."""
     columns = [enlarge(edges[:3].cpu(), 4)]
     columns += [outlined(images[:3].cpu(), edges[:3].cpu(), 4) for images in pictures.values()]
     below = ["the outline"]
     for name in pictures:
-        first, _, last = name.rpartition(" ")
-        below.append(f"{first}\n{last}" if first else last)
+        below.append(name.replace("the first", "the\nfirst").replace("the second", "the\nsecond")
+                     .replace("strength ", "strength\n"))
     return grid(torch.stack(columns, 1).flatten(0, 1), len(columns), title, below, captions(words[:3].cpu()))
 
 
 @styled
-def in_a_region(edges: Tensor, everywhere: Tensor, on_the_left: Tensor, prompt: Tensor) -> Figure:
+def in_a_region(edges: Tensor, everywhere: Tensor, in_left_half: Tensor, prompt: Tensor) -> Figure:
     """Outlines, and pictures with control everywhere and in the left half only."""
     n = min(6, len(edges))
     rows = [enlarge(edges[:n].cpu(), 4)]
-    rows += [outlined(images[:n].cpu(), edges[:n].cpu(), 4) for images in (everywhere, on_the_left)]
+    rows += [outlined(images[:n].cpu(), edges[:n].cpu(), 4) for images in (everywhere, in_left_half)]
     return grid(torch.cat(rows), n, "With a mask, control acts in the left half only", captions(prompt[:n].cpu()),
                 ["the outline", "control\neverywhere", "control in\nthe left half"])

@@ -10,17 +10,19 @@ from minicontrolnet import ConditionEncoder, ControlNet, UNet, to_eps, zero_conv
 from minicontrolnet.controlnet import Controls
 from minicontrolnet.unet import PATCH
 
-# From 64x64 pixels to the 16x16 grid without learning: what is kept of a patch's 16.
-SHRINK = {"stacked": nn.PixelUnshuffle(PATCH),  # all, as channels
-          "average": nn.AvgPool2d(PATCH),
-          "every fourth": nn.Upsample(scale_factor=1 / PATCH)}  # one pixel
+# Three ways from 64x64 pixels to the 16x16 grid without learning. A patch has 4x4 pixels.
+SHRINK = {"stacked": nn.PixelUnshuffle(PATCH),  # keeps all 16 pixels of a patch, as channels
+          "average": nn.AvgPool2d(PATCH),  # keeps the mean of a patch
+          "every fourth": nn.Upsample(scale_factor=1 / PATCH)}  # keeps one pixel of a patch
 
 
 def encoder(how: str, c: int) -> nn.Module:
-    """E of Eq. 4, (b, 1, 64, 64) -> (b, c, 16, 16): "learned", or behind a shrinking.
+    """A condition encoder E of Eq. 4, (b, 1, 64, 64) -> (b, c, 16, 16).
 
-    A fixed shrinking is followed by a 1x1 conv, Gaussian start, ReLU and the zero conv:
-    with a zero conv alone, the learned encoder would be ahead in channels, too.
+    how: "learned", "shifted" (learned, with moved conditions), or one of SHRINK.
+
+    Behind a fixed shrinking we put a 1x1 conv with a Gaussian start, a ReLU and the zero conv. With
+    the zero conv alone, the learned encoder would also have the advantage of more channels.
     """
     if how == "learned":
         return ConditionEncoder(1, c)
@@ -32,7 +34,7 @@ def encoder(how: str, c: int) -> nn.Module:
 
 
 class RandomShift(nn.Module):
-    """Move each condition by up to one patch: the right lines at a wrong place."""
+    """Move each condition by up to one patch, so that the lines are right and their place is wrong."""
 
     def __init__(self):
         super().__init__()
@@ -46,7 +48,7 @@ class RandomShift(nn.Module):
 
 
 def gaussian(base: UNet, std: float | None = None) -> ControlNet:
-    """A ControlNet whose zero convs start as N(0, std^2); None: std^2 = 1 / fan_in."""
+    """A ControlNet whose zero convs start as N(0, std^2). Without ``std``, the variance is 1 / fan_in."""
     control = ControlNet(base)
     for conv in [*control.zero_convs, control.condition_encoder.layers[-1]]:
         nn.init.normal_(conv.weight, std=std or conv.in_channels**-0.5)
@@ -54,7 +56,7 @@ def gaussian(base: UNet, std: float | None = None) -> ControlNet:
 
 
 class ConditionedUNet(nn.Module):
-    """What ControlNet is compared with: a UNet that takes the condition itself, all of it trained.
+    """A rival of ControlNet: a UNet that takes the condition itself. All of its weights are trained.
 
     It is a copy of ``base`` with a condition encoder. The condition enters after the first
     convolution, as it does in a ControlNet.

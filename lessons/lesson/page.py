@@ -16,6 +16,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from minicontrolnet import Paired
 from minicontrolnet.draw.figures import as_png
 from minicontrolnet.run.files import check_place, write_file
 from minicontrolnet.run.options import device, in_range, report_problems
@@ -27,14 +28,16 @@ class Lesson:
     """One run of a lesson or of an experiment.
 
     name: the name of its file without ".py". steps, quick_steps: how many steps it takes by
-    default and with --quick. meaning: what --steps counts.
+    default and with --quick. meaning: what --steps counts. least_steps: --steps refuses a smaller
+    number, such as one picture where we need an interval over pictures.
 
     The options are attributes: ``seed``, ``steps``, ``quick``, ``device`` and ``out``. From here
-    on a Problem or Ctrl-C ends the lesson with one sentence.
+    on, a Problem or Ctrl-C ends the lesson with one sentence.
     """
 
-    def __init__(self, name: str, steps: int, quick_steps: int, meaning: str = "training steps"):
-        args = read_options(name, meaning)
+    def __init__(self, name: str, steps: int, quick_steps: int, meaning: str = "training steps",
+                 least_steps: int = 1):
+        args = read_options(name, meaning, least_steps)
         self.name = name
         self.seed: int = args.seed
         self.quick: bool = args.quick
@@ -50,7 +53,7 @@ class Lesson:
         check_place(self.path(".png"))  # now, and not after a minute's work
 
     def path(self, ending: str, which: str = "") -> Path:
-        """The path of an output file, such as ``path(".json")``; with --quick its name says so."""
+        """The path of an output file, such as ``path(".json")``. With --quick, its name contains "quick"."""
         quick = "_quick" if self.quick else ""
         return self.out / f"{self.name}{which}{quick}{ending}"
 
@@ -59,8 +62,8 @@ class Lesson:
     def predict(self, question: str, **choices: str) -> str:
         """Ask a multiple-choice question before its answer is measured. Returns a letter, or "".
 
-        --answer b answers it. Otherwise a terminal or a notebook waits for an answer (Enter
-        skips), and from a pipe or a file we read one line, if it is there.
+        The option --answer b answers it. Otherwise we wait for an answer in a terminal or a
+        notebook, where Enter skips the question. From a pipe or a file we read one line, if there is one.
         """
         print()
         say("PREDICT  ", question)
@@ -80,22 +83,22 @@ class Lesson:
         return letter if letter in choices else ""
 
     def reveal(self, guess: str, right: str, because: str, **wrong: str) -> None:
-        """Print the right answer and the reason, and before it why a wrong guess is wrong.
+        """Print the right answer and its reason. If the guess is wrong, first explain why.
 
         If the numbers decide which choice is right, ``wrong`` has a sentence for each choice.
         """
         if guess in wrong and guess != right:
             say(f"   You said {guess}): ", wrong[guess])
         if self.quick:
-            because += " (Of a smoke run.)"
+            because += " (This comes from a smoke test, so it is no evidence.)"
         say(f"ANSWER   {right}) ", because)
 
-    # %% What the numbers say
+    # %% What the numbers show
 
     def verdict(self, *sentences: str) -> None:
-        """Print what the numbers say, unless they come from a smoke run."""
+        """Print what the numbers show, unless they come from a smoke test."""
         if self.quick:
-            sentences = ("none: --quick is a smoke run, its numbers are no evidence",)
+            sentences = ("none: --quick is a smoke test, and its numbers are no evidence",)
         print()
         label = "VERDICT  "
         for sentence in sentences:
@@ -127,9 +130,9 @@ class Lesson:
             write_file(self.path("_pictures.png"), file.getvalue())
 
     def save_figure(self, figure: Figure, which: str = "") -> None:
-        """Write a figure to the output folder, and show it in a notebook. --quick is printed across it.
+        """Write a figure to the output folder, and show it in a notebook. With --quick it carries a warning.
 
-        which: is added to the name of a second figure, such as "_architecture".
+        which: this is added to the name of a second figure, such as "_architecture".
         """
         if self.quick:
             figure.text(0.5, 0.5, "--quick: no evidence", ha="center", va="center", rotation=25,
@@ -144,22 +147,22 @@ class Lesson:
         print(f"   figure: {path}")
 
 
-def read_options(name: str, meaning: str) -> argparse.Namespace:
+def read_options(name: str, meaning: str, least_steps: int) -> argparse.Namespace:
     """Read the options that every lesson has.
 
-    In a notebook, a cell before sets ``sys.argv``, such as ``["03_zero_conv.py", "--quick"]``, in
-    place of the words typed in a terminal. Without that cell the defaults hold.
+    A notebook has no command line. There an earlier cell may set ``sys.argv``, for example to
+    ``["03_zero_conv.py", "--quick"]``. Without such a cell we use the defaults.
     """
     parser = argparse.ArgumentParser(prog=f"python lessons/{name}.py",
-                                     description="The top of the file says what it is about.")
+                                     description="The top of the file explains what the lesson is about.")
     add = parser.add_argument
-    add("--quick", action="store_true", help="a smoke run of seconds; its numbers are no evidence")
-    add("--seed", type=in_range(int, 0, 2**31), default=0)
-    add("--steps", type=in_range(int, 1, 10**6), help=meaning)
+    add("--quick", action="store_true", help="a smoke test of a few seconds; its numbers are no evidence")
+    add("--seed", type=in_range(int, 0, 2**31), default=0, help="the seed of all random numbers")
+    add("--steps", type=in_range(int, least_steps, 10**6), help=f"the number of {meaning}")
     add("--device", type=device, default="auto", help="auto, cpu, cuda or mps")
-    add("--out", type=Path, default=Path("outputs"), metavar="DIR")
+    add("--out", type=Path, default=Path("outputs"), metavar="DIR", help="where to save figures and numbers")
     add("--mine", type=Path, nargs="?", const=ANSWERS, metavar="DIR",
-        help="run with your answers to the exercises in place of the package's functions")
+        help="run with your own solutions of the exercises")
     add("--answer", choices=list("abcd"), help="your prediction")
     words_are_the_kernels = in_notebook() and Path(sys.argv[0]).stem != name
     return parser.parse_args([] if words_are_the_kernels else None)
@@ -188,6 +191,14 @@ def percent(values: Iterable[float]) -> list[str]:
     return [f"{value:.0%}" for value in values]
 
 
+def with_interval(difference: Paired, digits: int = 3) -> str:
+    """A difference, its 95 % interval and what it shows, such as "+0.48 (+0.47 to +0.49), shown"."""
+    mean = f"{difference.mean:+.{digits}f}"
+    low = f"{difference.low:+.{digits}f}"
+    high = f"{difference.high:+.{digits}f}"
+    return f"{mean} ({low} to {high}), {difference.verdict}"
+
+
 def two_digits(values: Iterable[float]) -> list[str]:
     """Numbers with two digits after the point, for a table."""
     return [f"{value:.2f}" for value in values]
@@ -198,15 +209,15 @@ def first_letter(typed: str) -> str:
 
 
 def piped_line() -> str:
-    """The next line of standard input, as far as it is there: we wait for nobody.
+    """The next line of standard input, or as much of it as is there now. We do not wait for more.
 
-    Returns "" if there is no such input, and on Windows, where select does not work with pipes.
+    Returns "" if there is no input, and on Windows, where select does not work with pipes.
     """
     line = b""
     with suppress(AttributeError, OSError, ValueError):  # there is no input, or it is not a real file
         descriptor = sys.stdin.fileno()
         while len(line) < 100 and select.select([descriptor], [], [], 0)[0]:
-            byte = os.read(descriptor, 1)  # one at a time: the rest is for the next question
+            byte = os.read(descriptor, 1)  # one byte at a time, because the rest is for the next question
             if byte in (b"", b"\n"):
                 break
             line += byte

@@ -1,4 +1,4 @@
-"""Pictures in another style, and outlines with a part erased: for lesson 10."""
+"""For lesson 10: pictures in another style, and outlines with a part missing."""
 
 import math
 
@@ -11,6 +11,11 @@ from minicontrolnet import Batch, fresh_batch
 def pale(images: Tensor) -> Tensor:
     """Another style: each colour of images in [0, 1] is moved half of the way to white."""
     return images / 2 + 0.5
+
+
+def pale_share(images: Tensor) -> Tensor:
+    """The share (n,) of pixels that are pale: in the pale style, no channel is below 0.5, and we accept 0.4."""
+    return (images.amin(1) >= 0.4).float().mean((1, 2))
 
 
 def unpale(images: Tensor) -> Tensor:

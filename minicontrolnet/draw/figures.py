@@ -75,7 +75,8 @@ def grid(images: Tensor, columns: int, title: str, below: Sequence[str], left: S
     Its height follows from the grid, so that there are no wide margins.
     """
     rows = math.ceil(len(images) / columns)
-    beside = 0.16 * max((len(line) for text in left for line in text.split("\n")), default=0)  # inches for the texts
+    longest = max((len(line) for text in left for line in text.split("\n")), default=0)
+    beside = 0.16 * longest + 0.15  # inches for the texts at the left
     cell = min(2.4, (STYLE["figure.figsize"][0] - beside) / columns)
     lines = title.count("\n") + 1 + max((text.count("\n") + 1 for text in below), default=0)
     figure = Figure(figsize=(beside + cell * columns, cell * images.shape[2] / images.shape[3] * rows + 0.34 * lines))
@@ -110,8 +111,8 @@ def enlarge(images: Tensor, scale: int) -> Tensor:
 def outlined(images: Tensor, edges: Tensor, scale: int = 3) -> Tensor:
     """Enlarge images (n, 3, h, w) and draw edge maps (n, 1, h, w) on them as magenta lines.
 
-    A line is about one pixel of the picture wide, so the picture's own edge stays visible beside
-    it. No colour of the toy world looks like magenta.
+    A line is about one pixel of the picture wide, so the picture's own edge stays visible. No
+    colour of the toy world looks like magenta.
     """
     magenta = torch.tensor([1.0, 0.0, 1.0]).view(3, 1, 1)
     line = F.interpolate(edges, scale_factor=scale, mode="bicubic") > LINE

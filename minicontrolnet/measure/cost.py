@@ -1,4 +1,4 @@
-"""What a training step costs: time, arithmetic and memory, with and without ControlNet (Sec. 3.2)."""
+"""The cost of a training step, with and without ControlNet: time, arithmetic and memory (Sec. 3.2)."""
 
 import platform
 import statistics
@@ -65,8 +65,8 @@ def flops(network: nn.Module, loss: Loss) -> int:
 def memory(network: nn.Module, loss: Loss, *locked: nn.Module) -> int:
     """The bytes of a step: weights, gradients and AdamW's two moments, and what autograd keeps for backward.
 
-    locked: other modules that the loss uses. If their weights ask for gradients all the same, these
-    take memory as well, although nobody uses them.
+    locked: other modules that the loss uses. If their weights ask for gradients, these take
+    memory as well, although nobody uses them.
     """
     storages: dict[int, int] = {}
 

@@ -1,4 +1,4 @@
-"""What the doctor measures with: one noisy batch, a patient, and gradients, copies and losses of it."""
+"""The doctor's instruments: one noisy batch, a patient, and its gradients, copies and losses."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -60,7 +60,7 @@ def noisy_batch(base: nn.Module, kind: Kind, n: int = 16, seed: int = 10_000) ->
 
 @contextmanager
 def borrowed(modules: Sequence[nn.Module]) -> Iterator[None]:
-    """Work on modules in eval mode; then every weight, gradient and flag is as it was before."""
+    """Work on modules in eval mode. Afterwards every weight, gradient and flag is as it was before."""
     tensors = [x for module in modules for x in (*module.parameters(), *module.buffers())]
     before = [(x, x.detach().clone(), x.requires_grad, x.grad) for x in tensors]
     modes = [(part, part.training) for module in modules for part in module.modules()]
@@ -80,7 +80,7 @@ def borrowed(modules: Sequence[nn.Module]) -> Iterator[None]:
 
 
 def swapped(value: Any) -> Any:
-    """Every condition or prompt goes to the next picture, so none stays in its place."""
+    """Give every condition or prompt to the next picture, so that none stays in its place."""
     return value.roll(1, 0) if isinstance(value, Tensor) else [value[-1], *value[:-1]]
 
 

@@ -44,8 +44,9 @@ def prompt_scores(images: Tensor, prompt: Tensor, classifier: ShapeClassifier) -
 def condition_scores(kind: str, images: Tensor, truth: Batch) -> dict[str, float]:
     """How well images follow the condition of ``truth``: means over the pictures.
 
-    The mask IoU, and beside it the edge F1, the palette error, or the pose's angle error in degrees
-    and place error in pixels. Raises Problem for another condition, since there is no score for it.
+    Every condition has the mask IoU. Edges also have the edge F1, palettes the palette error, and
+    poses the angle error in degrees and the place error in pixels. Another condition has no score,
+    so it raises Problem.
     """
     scores = {"mask IoU": mask_iou(mask_of(images), truth.mask).mean().item()}
     if kind == "edge":

@@ -24,9 +24,9 @@ except ImportError:  # Windows
 class Checkpoint:
     """The file that holds the state of one training.
 
-    run: plain values that tell this run from others, such as its seed and its base. Resuming
-    needs the same ones. command: the command that started the run. ``seconds`` counts the time of
-    all the legs of the run.
+    run: plain values that distinguish this run from others, such as its seed and its base. A run
+    can only be resumed with the same values. command: the command that started the run.
+    ``seconds`` counts the time of the whole run, interruptions left out.
     """
 
     def __init__(self, training: Training, path: Path, run: dict[str, Any], command: str = ""):

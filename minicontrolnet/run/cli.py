@@ -120,7 +120,7 @@ def add_evaluate(command: argparse.ArgumentParser) -> None:
 
 def add_doctor(command: argparse.ArgumentParser) -> None:
     command.add_argument("--only", nargs="+", choices=list(CHANNELS),
-                         help="which ControlNets; default: those whose files are given, or all that ship")
+                         help="which ControlNets; default: those whose files are given, or all the shipped ones")
     add_weights(command)
     command.set_defaults(run=doctor_command)
 

@@ -84,7 +84,7 @@ def any_rank(event: bool) -> bool:
 def rank_zero(work: Callable[..., Any], *args: Any) -> Any:
     """Let process 0 alone do ``work(*args)``. All return its result, or all end with its Problem.
 
-    So no process waits for one that has left because it could not read or write a file.
+    So no process waits for another one that has ended because it could not read or write a file.
     """
     done: list[Any] = [None, None]
     if rank() == 0:
@@ -100,5 +100,5 @@ def rank_zero(work: Callable[..., Any], *args: Any) -> Any:
 
 
 def on_every_rank(error: BaseException) -> BaseException:
-    """What to raise when every process has the same error: process 0 reports it, the others just end."""
+    """The exception for an error that every process has: process 0 reports it, and the others only end."""
     return error if rank() == 0 else SystemExit(1)

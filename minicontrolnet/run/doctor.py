@@ -13,7 +13,7 @@ from .weights import OtherBase, load_base, load_control
 
 
 def doctor_command(args: argparse.Namespace) -> None:
-    """Examine the ControlNets whose files are given, or all that ship. The status is 1 if one is broken."""
+    """Examine the ControlNets whose files are given, or all the shipped ones. The status is 1 if one is broken."""
     base = load_base(args.base_weights)
     given = [kind for kind in CHANNELS if getattr(args, f"{kind}_weights")]
     kinds = args.only or given or list(CHANNELS)

@@ -89,7 +89,7 @@ def report_problems() -> None:
 
 
 def close_stdout() -> None:
-    """Send standard output nowhere, so that Python does not fail once more when it flushes at its end."""
+    """Send standard output nowhere, so that Python does not fail a second time when it flushes at its end."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

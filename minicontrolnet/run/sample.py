@@ -116,7 +116,7 @@ def conditions_asked_for(args: argparse.Namespace) -> dict[str, Tensor]:
 
 
 def hint_at_idle_options(args: argparse.Namespace, conditions: dict[str, Tensor]) -> None:
-    """Tell about options that have no effect, because their condition is missing."""
+    """Print a hint about options that have no effect, because their condition is missing."""
     idle = [f"--{kind}-weights" for kind in CHANNELS if getattr(args, f"{kind}_weights") and kind not in conditions]
     if not conditions:
         given = {"--conditioning-scale": args.conditioning_scale != 1, "--connection-scales": args.connection_scales,

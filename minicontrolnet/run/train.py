@@ -143,7 +143,7 @@ def what_identifies(args: argparse.Namespace, base: UNet | None) -> dict[str, st
 
 def write_weights(network: nn.Module, base: UNet | None, checkpoint: Checkpoint,
                   args: argparse.Namespace) -> None:
-    """Write a trained network, and beside it a text file that lists how it was made."""
+    """Write a trained network, and a text file that lists how it was made."""
     mark = save_weights(network, args.what, args.out, base)
     in_each = f" in each of {processes()} processes" if processes() > 1 else ""
     lines = {

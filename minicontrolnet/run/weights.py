@@ -1,6 +1,6 @@
 """The shipped weights, and how weight files are written, checked and loaded.
 
-``weights/NAME.pt`` holds the averaged weights in half precision. ``weights/NAME.txt`` beside it
+``weights/NAME.pt`` holds the averaged weights in half precision. The text file ``weights/NAME.txt``
 lists the command, seed, steps, versions and minutes of the training, and the fingerprint of the
 weights. A ControlNet's file also holds the fingerprint of the base that it was trained on.
 """

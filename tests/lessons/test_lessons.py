@@ -19,7 +19,7 @@ from PIL import Image
 from matplotlib.figure import Figure
 
 from conftest import LESSONS
-from minicontrolnet import ControlNet, Problem
+from minicontrolnet import ControlNet, Paired, Problem
 
 NAMES = sorted(path.stem for path in LESSONS.glob("[0-9][0-9]_*.py"))
 SLOW = [pytest.param(name, marks=() if name.startswith("03") else pytest.mark.slow) for name in NAMES]
@@ -122,6 +122,14 @@ def test_steps_are_the_lessons_own_or_those_asked_for(begin):
     assert begin("--steps", "7").steps == begin("--quick", "--steps", "7").steps == 7
 
 
+def test_a_lesson_may_need_more_than_one_step(begin, capsys):
+    """Such as two pictures for an interval: fewer are refused before any work, and the sentence says from where."""
+    assert begin("--steps", "2", least_steps=2).steps == 2
+    with pytest.raises(SystemExit):
+        begin("--steps", "1", least_steps=2)
+    assert "'1' is not a whole number from 2 to 1000000" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("typed, letter", [("b", "b"), (" C) it fails", "c"), ("", ""), ("x", "")])
 def test_a_prediction_waits_in_a_terminal(typed, letter, begin, monkeypatch, capsys):
     """The first letter counts; Enter skips."""
@@ -215,7 +223,7 @@ def test_where_numbers_decide_each_choice_has_its_sentence(right, begin, capsys)
     assert ("apple" in printed) == (right == "b") and "the loss" not in printed
 
 
-def test_a_smoke_run_has_no_verdict_and_says_so(begin, capsys):
+def test_a_smoke_test_has_no_verdict_and_says_so(begin, capsys):
     """Its numbers may have chosen the answer, too."""
     begin().verdict("shown: it helps;", "n = 3.")
     assert "shown: it helps;" in capsys.readouterr().out
@@ -223,7 +231,15 @@ def test_a_smoke_run_has_no_verdict_and_says_so(begin, capsys):
     quick.verdict("shown: it helps")
     quick.reveal("", "a", "see the table.")
     printed = capsys.readouterr().out
-    assert "shown" not in printed and "smoke run" in printed.split("ANSWER")[1]
+    assert "shown" not in printed and "smoke test" in printed.split("ANSWER")[1]
+
+
+@pytest.mark.parametrize("ends, printed", [((0.1, 0.2, 0.3), "+0.20 (+0.10 to +0.30), shown"),
+                                           ((-0.3, -0.2, -0.1), "-0.20 (-0.30 to -0.10), contradicted"),
+                                           ((-0.1, 0.0, 0.1), "+0.00 (-0.10 to +0.10), undecided")])
+def test_a_difference_has_its_interval_and_what_it_shows(ends, printed, begin):
+    begin()
+    assert importlib.import_module("lesson").with_interval(Paired(*ends), digits=2) == printed
 
 
 def test_a_table_has_columns(begin, capsys):
