@@ -58,16 +58,16 @@ guess = lesson.predict("Several networks learn to follow outlines from 100 pictu
 # %%
 base = load_base(device=lesson.device)
 variants = {"zero convs": ControlNet(base),
-            "small Gaussian": seeded(0, gaussian, base, 0.02),
-            "large Gaussian": seeded(0, gaussian, base),
-            "lite": seeded(0, Lite, base)}
+            "small Gaussian": seeded(lesson.seed, gaussian, base, 0.02),
+            "large Gaussian": seeded(lesson.seed, gaussian, base),
+            "lite": seeded(lesson.seed, Lite, base)}
 
 # %% [markdown]
 # We put each variant on the base before any training. Which of them leave the base's pictures
 # unchanged?
 
 # %%
-truth, noise = held_out(4, lesson.device)
+truth, noise = held_out(4, lesson.device, seed=10_000 + lesson.seed)
 edges = detect_edges(truth.image)
 alone = sample(base, truth.prompt, noise, guidance_scale=1, steps=lesson.steps)
 

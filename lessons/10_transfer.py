@@ -37,7 +37,7 @@ base = load_base(device=lesson.device)
 control = load_control("edge", base)
 n = 4 if lesson.quick else 16
 ddim_steps = 2 if lesson.quick else 12
-truth, noise = held_out(n, lesson.device)
+truth, noise = held_out(n, lesson.device, seed=10_000 + lesson.seed)
 edges = detect_edges(truth.image)
 
 guess = lesson.predict("We put the ControlNet on a stranger. This base has the same layers and was"
@@ -176,7 +176,7 @@ lesson.reveal(guess, answer, f"on the stranger it gains {on_stranger.mean:.2f} o
 
 # %%
 classifier = load_classifier().to(lesson.device)
-rest = erase(edges, truth.scenes.centre, 0.6)
+rest = erase(edges, truth.scenes.centre, 0.6, seed=lesson.seed)
 wrong = conflicting(truth.prompt)
 prompts = {"no words": torch.zeros_like(truth.prompt), "the right word": truth.prompt,
            "a wrong word": wrong}

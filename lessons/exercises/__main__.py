@@ -1,7 +1,11 @@
-"""python lessons/exercises [check | hint | solution | reset] 03a, or grade FOLDER,
-or grade --class FOLDER --csv marks.csv --feedback DIR
+"""The exercises: your progress, checks, hints, solutions and marks.
 
-Without a word it shows your progress and the next file to open. Your answers are in answers/,
+    python lessons/exercises
+    python lessons/exercises check 03a     (or hint, solution, reset)
+    python lessons/exercises grade FOLDER
+    python lessons/exercises grade --class FOLDER --csv marks.csv --feedback DIR
+
+The first command shows your progress and the next file to open. Your answers are in answers/,
 which git ignores. Only "reset" replaces a file there, and it keeps a backup.
 """
 

@@ -188,8 +188,8 @@ def compare(own: Scores, other: Scores) -> dict[str, Paired]:
 def points(gaps: Paired, better: dict[str, Paired], own: Scores, free: Scores) -> int:
     """The points, from 0 to 3.
 
-    One if the condition is used, one if a score is better than without control, and one if such a
-    score comes at least half of the way to its ceiling.
+    One point is for a condition that is used, and one for a score that is better than without
+    control. One is for such a score that comes at least half of the way to its ceiling.
     """
     good = [name for name, interval in better.items() if interval.low > 0]
     half_way = False
