@@ -50,10 +50,11 @@ guess = lesson.predict("Several networks learn to follow outlines from 100 pictu
 #     small Gaussian:  W ~ N(0, 0.02^2)
 #     large Gaussian:  W ~ N(0, 1 / channels)
 #
-# The large start is the usual size for a layer: its outputs are about as large as its inputs.
-# In the fourth variant, *lite*, the convolutions start at zero, but there is no copy. A single
-# convolution replaces each block of the copy. It starts from random weights, and it sees
-# neither the time nor the prompt. The paper calls this ControlNet-lite.
+# With the large start, the outputs of such a convolution are about as large as its inputs.
+#
+# In the fourth variant, *lite*, the convolutions start at zero, but there is no copy. Each block
+# of the copy is replaced by a single convolution, which starts from random weights and sees
+# neither the time nor the prompt. The paper calls this variant ControlNet-lite.
 
 # %%
 base = load_base(device=lesson.device)
@@ -127,7 +128,7 @@ lesson.verdict(f"IoU without a prompt ({len(zero)} seeds):", *sentences)
 #
 # The paper says that lite fails if the prompt is missing or insufficient. This is about the
 # *meaning* of the outline: does the network recognise what the outline shows? So we let a
-# small classifier name the shape in each picture, and count how often it is the outline's.
+# small classifier name the shape in each picture, and count how often it is the right one.
 
 # %%
 rows = [["right shapes, prompt:", *prompts]]
@@ -151,8 +152,8 @@ lesson.save_figure(figure_8(shown, record["rows of pictures"]), "_figure_8")
 # only the outline shows which shape it is. To test whether this makes a difference, we change
 # the world: now each shape has two colours of its own. For example, every star is yellow on
 # blue. We train two ControlNets there, one with half of the prompts empty (*half dropped*), the
-# other with none (*none dropped*). Then we give them the outline of a star and no prompt. Do
-# they know that it has to be yellow?
+# other with none (*none dropped*). Then we give them outlines and no prompt. Do they know that
+# a star has to be yellow?
 
 # %%
 record = load_results("claim_08_dropped_prompts")
@@ -169,17 +170,18 @@ shown = load_pictures("claim_08_dropped_prompts", 256)
 lesson.save_figure(dropped_prompts(shown, colours), "_dropped")
 
 # %% [markdown]
-# Only the ControlNet that was trained with empty prompts has learned what the outlines mean.
+# Only the ControlNet that was trained with empty prompts has learned which colours belong to
+# which outline. So it has learned to recognise the shape.
 #
 # ## Which part protects the base's knowledge?
 #
-# This was your prediction. Five networks were trained on the same 100 pictures, which show
+# This is the question of your prediction. Five networks were trained on the same 100 pictures, which show
 # four of the eight colours:
 #
-# - *ControlNet*, and *lite* as above,
+# - *ControlNet* and *lite*, as above,
 # - *random copy*: a ControlNet whose copy starts from random weights,
-# - *fine-tuned base*: the base itself, trained further (lesson 02),
-# - *from scratch*: a new UNet that never was a base.
+# - *fine-tuned base*: the base itself, trained with the outline as an extra input (lesson 02),
+# - *from scratch*: the same, but it starts from random weights and not from the base.
 #
 # We give each of them outlines, and prompts with the colours of the training ("seen"), with the
 # other four colours ("new colours"), and with shapes that are new as well.
