@@ -82,7 +82,8 @@ lesson.save_figure(ceiling_and_floor(iou), "_ceiling_and_floor")
 # ## How sure are we?
 #
 # Every picture gives one difference: its IoU with the right outline minus that with the wrong
-# one. Let m be the mean of these differences, and s their standard deviation. The *95 % interval* of the mean goes
+# one. Let m be the mean of these differences, and s their standard deviation. Then the *95 %
+# interval* of the mean goes
 #
 #     from  m - t * s / sqrt(n)   to   m + t * s / sqrt(n)
 #
