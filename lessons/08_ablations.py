@@ -175,8 +175,8 @@ lesson.save_figure(dropped_prompts(shown, colours), "_dropped")
 #
 # ## Which part protects the base's knowledge?
 #
-# This is the question of your prediction. Five networks were trained on the same 100 pictures, which show
-# four of the eight colours:
+# This is the question of your prediction. Five networks were trained on the same 100 pictures,
+# which show four of the eight colours:
 #
 # - *ControlNet* and *lite*, as above,
 # - *random copy*: a ControlNet whose copy starts from random weights,

@@ -124,7 +124,7 @@ def hint_at_idle_options(args: argparse.Namespace, conditions: dict[str, Tensor]
                  "--control-end": args.control_end != 1, "--in-both": args.in_both}
         idle += [name for name, is_given in given.items() if is_given]
     if idle:
-        print(f"hint: {', '.join(idle)} without a condition that it belongs to has no effect;"
+        print(f"hint: {', '.join(idle)} has no effect without its condition;"
               " add --edge FILE, --palette FILE or --pose")
     if args.grid and args.conditioning_scale != 1:
         print("hint: --grid scale chooses the scales itself, so --conditioning-scale has no effect")
