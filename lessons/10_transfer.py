@@ -216,6 +216,6 @@ lesson.save_figure(too_little(rest, generated, truth.prompt, wrong))
 print("\nEXERCISE  10a: python lessons/exercises")
 
 # %% [markdown]
-# So both answers are yes. Against a whole outline a wrong word has no chance (lesson 06). If a part of the outline is
-# missing, words begin to matter. So an outline and a prompt are two sources of information, and
-# each of them decides what the other leaves open.
+# So both answers are yes. Against a whole outline a wrong word has no chance (lesson 06). If a
+# part of the outline is missing, words begin to matter. An outline and a prompt are two sources
+# of information, and each of them decides what the other leaves open.
