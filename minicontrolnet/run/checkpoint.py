@@ -145,8 +145,8 @@ def finish_step_on_ctrl_c() -> Iterator[list[int]]:
 def in_use(path: Path) -> Iterator[None]:
     """Hold ``path`` for this program alone. Raises Problem if another one holds it.
 
-    The lock is the operating system's, on a file beside ``path``, so it ends with the process,
-    whatever ends that. Windows has no lock of this kind, and neither have some network drives.
+    The lock is the operating system's, on a file beside ``path``, so it also ends
+    if the process is killed. Windows has no lock of this kind, and neither have some network drives.
     """
     beside = path.with_name(f".{path.name}.lock")
     check_place(beside)

@@ -2,7 +2,7 @@
 
 Every process makes the whole batch from the same generator and computes its own part of it.
 DistributedDataParallel averages the gradients before each step. The parts are equal, so the
-average is the gradient of the whole batch, and the run is that of one process up to the order of sums.
+average is the gradient of the whole batch, and the run equals that of one process, up to the order of the sums.
 """
 
 import os

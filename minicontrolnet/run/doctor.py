@@ -33,7 +33,7 @@ def doctor_command(args: argparse.Namespace) -> None:
 
 
 def _trained_on(path: Path | None) -> str | None:
-    """The fingerprint of the base in a ControlNet's file. Those that ship were trained on the base that ships."""
+    """The fingerprint of the base in a ControlNet's file. The shipped ones were trained on the shipped base."""
     if path is None:
         return fingerprint(load_base().state_dict())
     return load_file(path).get("base")

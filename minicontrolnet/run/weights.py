@@ -104,7 +104,7 @@ def start_from(control: ControlNet, source: str | Path) -> str:
 
 
 def load_classifier() -> ShapeClassifier:
-    """The locked shape classifier that the scores use, as shipped."""
+    """The shipped and locked shape classifier, which the scores use."""
     classifier = ShapeClassifier()
     _load_into(classifier, "shapes", None)
     return lock(classifier)

@@ -35,7 +35,7 @@ class Stroke:
 
 @dataclass(frozen=True)
 class Asked:
-    """Everything that the pictures depend on. Names that ``sample`` has, too, mean the same."""
+    """Everything that the pictures depend on. A name that ``sample`` has as well means the same."""
 
     strokes: tuple[Stroke, ...] = ()
     paper: bytes = b""  # an edge map that lies under the strokes: 64 x 64 bits, row by row, or nothing

@@ -1,8 +1,8 @@
 """The board's server: one page, and the pictures that follow what is drawn on it.
 
 It listens on 127.0.0.1 only. A random token in the address guards every request, so no other
-program, user or web page can use it without having seen the address. Whatever a request holds, the
-answer is a sentence and the server goes on.
+program, user or web page can use it without having seen the address. If a request is wrong, the
+answer is a sentence, and the server goes on.
 """
 
 import base64
@@ -160,7 +160,7 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(routes, self.headers.get("X-Token"))
 
     def answer(self, routes: dict[str, Callable[[], None]], token: Any) -> None:
-        """Check who asks, then call the route's function; every failure becomes a sentence."""
+        """Check who asks, and then call the route's function. Every failure becomes a sentence."""
         self.begun = False  # whether a part of the answer has left
         try:
             self.check_caller(token)
@@ -181,7 +181,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send_sentence(500, f"The board made a mistake ({type(error).__name__}); the terminal shows where.")
 
     def check_caller(self, token: Any) -> None:
-        """Refuse whoever does not know the token, and pages of other hosts."""
+        """Refuse requests without the token, and pages of other hosts."""
         origin = self.headers.get("Origin")
         hosts = self.server.hosts
         if hosts is not None:

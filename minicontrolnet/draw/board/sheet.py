@@ -56,7 +56,7 @@ def see(asked: Asked) -> Seen:
 
 
 def edge_map(asked: Asked, place: Place = Place()) -> Tensor:
-    """The pen's strokes as lines of one pixel (1, 1, 64, 64), with what the eraser left of them."""
+    """The pen's strokes as lines of one pixel (1, 1, 64, 64), without the parts that were erased."""
     image = _paper(asked)
     for stroke in asked.strokes:
         if stroke.tool == "pen":
@@ -67,7 +67,7 @@ def edge_map(asked: Asked, place: Place = Place()) -> Tensor:
 
 
 def region_map(asked: Asked, place: Place = Place()) -> Tensor | None:
-    """The painted region (1, 1, 64, 64), or None if nothing is painted: then control acts everywhere."""
+    """The painted region (1, 1, 64, 64). It is None if nothing is painted, and then control acts everywhere."""
     image = Image.new("L", (SIZE, SIZE))
     for stroke in asked.strokes:
         if stroke.tool in ("region", "outside"):
@@ -77,7 +77,7 @@ def region_map(asked: Asked, place: Place = Place()) -> Tensor | None:
 
 
 def palette_map(asked: Asked) -> Tensor | None:
-    """The palette's 4 x 4 cells (1, 3, 64, 64), the unpainted ones in the dark background colour; None if all are."""
+    """The palette's 4 x 4 cells (1, 3, 64, 64), the unpainted ones in the dark background colour; None if no cell is painted."""
     if asked.background is None and set(asked.cells) == {None}:
         return None
     background = (DARK * HUES[asked.background or 0]).round().byte()
