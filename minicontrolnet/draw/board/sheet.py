@@ -77,7 +77,10 @@ def region_map(asked: Asked, place: Place = Place()) -> Tensor | None:
 
 
 def palette_map(asked: Asked) -> Tensor | None:
-    """The palette's 4 x 4 cells (1, 3, 64, 64), the unpainted ones in the dark background colour; None if no cell is painted."""
+    """The palette's 4 x 4 cells (1, 3, 64, 64), or None if no cell is painted.
+
+    Unpainted cells have the dark background colour.
+    """
     if asked.background is None and set(asked.cells) == {None}:
         return None
     background = (DARK * HUES[asked.background or 0]).round().byte()
