@@ -34,9 +34,11 @@ lesson = Lesson("00_check", steps=10, quick_steps=2, meaning="timed training ste
 # ## The toy world
 #
 # Every picture is 64 pixels wide and shows one bright shape on a dark background. Its
-# *prompt* names two colours and a shape, such as "red star on blue". The program paints these
-# pictures itself, so we know everything about them: the prompt, the *mask* (which pixels
-# belong to the shape) and the outline.
+# *prompt* names two colours and a shape, such as "red star on blue". The background is
+# painted in a dark version of its colour, so a white background looks dark grey.
+#
+# The program paints these pictures itself, so we know everything about them: the prompt, the
+# outline, and the *mask*, which says for each pixel whether it belongs to the shape.
 #
 # A *condition* is a picture that says what the prompt does not say. Here it is an *edge map*:
 # the outline of the shape, white on black.
@@ -48,14 +50,15 @@ edges = detect_edges(truth.image)
 lesson.save_figure(toy_world(truth, edges), "_world")
 
 # %% [markdown]
-# The first figure shows one picture of each shape, with its edge map.
+# The first figure, 00_check_world.png, shows one picture of each shape with its edge map.
 #
 # ## The networks
 #
 # The *base* is a small diffusion model. It generates pictures from prompts. The *ControlNet*
 # is a second network, which makes the base follow an edge map. Both are trained already.
-# Their fingerprints below are computed from all of their weights, so two machines that print
-# the same fingerprints have exactly the same networks.
+#
+# A *fingerprint* is a short code that is computed from all weights of a network. If another
+# machine prints the same fingerprints, it has exactly the same networks.
 
 # %%
 base = load_base(device=lesson.device)
@@ -70,31 +73,43 @@ table([["what", "on this machine"],
        ["fingerprint of the ControlNet", fingerprint(control.state_dict())[:8]]])
 
 # %% [markdown]
+# All weights were read without an error, and the two fingerprints name the networks that you
+# have. Mention this table when you report a problem.
+#
 # ## How long will the lessons take?
 #
-# We time a few training steps of the base and of a new ControlNet, with 16 pictures in each
-# step. The other lessons mostly consist of such steps. We know how long they took on another
-# machine, so we can scale those times.
+# Most lessons spend their time on training. So we time a few training steps of the base and
+# of a new ControlNet, each on 16 pictures.
 
 # %%
-STEP = 0.08  # seconds of a ControlNet step on the machine on which the lessons were timed
-LESSONS = [11, 17, 43, 20, 9, 32, 26, 30, 13, 5, 13, 13, 20, 20]  # seconds of each lesson there
 base_step = one_step(seeded(0, UNet).to(lesson.device), base_loss)
 control_step = one_step(seeded(0, ControlNet, base), control_loss(base, "edge"))
 base_times, control_times = seconds(base_step, control_step, rounds=lesson.steps)
 here = median(control_times)
 print(f"\na training step takes {median(base_times):.2f} s for the base"
       f" and {here:.2f} s for a ControlNet")
+
+# %% [markdown]
+# We know how long a step and each lesson took on one other machine. The rest is
+# multiplication.
+
+# %%
+STEP_THERE = 0.08  # seconds for a training step of a ControlNet
+LESSONS_THERE = [11, 17, 43, 20, 9, 32, 26, 30, 13, 5, 13, 13, 20, 20]  # seconds for each lesson
 rows = [["lesson", "seconds, about"]]
-for number, there in enumerate(LESSONS):
-    rows.append([f"{number:02}", round(there * here / STEP)])
+for number, there in enumerate(LESSONS_THERE):
+    rows.append([f"{number:02}", round(there * here / STEP_THERE)])
 table(rows)
 
 # %% [markdown]
+# These are estimates. Other programs that run at the same time make a lesson slower.
+#
 # ## Generating pictures, with an outline and without
 #
-# We sample twice from the same prompts and the same noise: first with the base alone, then
-# with the ControlNet and the outline of a real picture.
+# A diffusion model starts from random noise and turns it into a picture, step by step. This
+# is called *sampling*, and lesson 01 explains it. We sample twice from the same prompts and
+# the same noise: first with the base alone, then with the ControlNet and the outline of a
+# real picture. What will be different?
 
 # %%
 guess = lesson.predict("What does the outline change in the generated pictures?",
@@ -102,31 +117,45 @@ guess = lesson.predict("What does the outline change in the generated pictures?"
                        b="where the shape is, how large it is and how it is tilted",
                        c="everything, including the colours")
 
+# %% [markdown]
+# `sample` takes a list of ControlNets, each with its condition.
+
 # %%
-ddim_steps = 4 if lesson.quick else 25
-without = sample(base, truth.prompt, noise, steps=ddim_steps)
-followed = sample(base, truth.prompt, noise, [(control, edges)], steps=ddim_steps)
+sampling_steps = 4 if lesson.quick else 25
+without = sample(base, truth.prompt, noise, steps=sampling_steps)
+followed = sample(base, truth.prompt, noise, [(control, edges)], steps=sampling_steps)
+lesson.save_figure(with_and_without(truth, edges, without, followed))
 
 # %% [markdown]
-# We can see the result, and we can measure it. The *IoU* (intersection over union) compares
-# the generated shape with the true one. It is the area that both of them cover, divided by
-# the area that at least one of them covers. 1 is a perfect fit. Two unrelated shapes have
-# about 0.4 here, because all shapes are large and near the middle.
+# You see the result in 00_check.png, and we can also measure it. The *IoU* (intersection over
+# union) compares the generated shape with the true one. It is the area that both of them
+# cover, divided by the area that at least one of them covers. 1 is a perfect fit. Two
+# unrelated shapes have about 0.4 here, because all shapes are large and near the middle.
 
 # %%
 iou = {}
-rows = [["generated from", "IoU with the outline", "both colours right"]]
+rows = [["generated from", "IoU with the true shape", "both colours right"]]
 for name, images in {"the prompt": without, "the prompt and an outline": followed}.items():
     iou[name] = mask_iou(mask_of(images), truth.mask)
     right = colours_right(images, truth.prompt).float()
     rows.append([name, f"{iou[name].mean():.2f}", f"{right.mean():.0%}"])
 table(rows)
-
-# %%
 lesson.reveal(guess, "b", "the prompt says nothing about the place, but an outline does.",
               a="the prompt names colours and a shape, and leaves the rest to the noise.",
               c="the colours come from the prompt, and an outline has no colours.")
+
+# %% [markdown]
+# A few pictures could show this by luck. So we compare picture by picture and compute a *95 %
+# interval* for the mean difference. It shows how far the mean over endless pictures may be
+# from the mean over ours. If the whole interval lies above 0, we say that the difference is
+# *shown*.
+
+# %%
 gain = paired(iou["the prompt and an outline"] - iou["the prompt"])
 lesson.verdict(f"The outline raises the IoU by {gain.mean:.2f} (95 % interval {gain.low:.2f} to"
-               f" {gain.high:.2f}, {n} pictures). Your machine is ready.")
-lesson.save_figure(with_and_without(truth, edges, without, followed))
+               f" {gain.high:.2f}, {n} pictures): {gain.verdict}. Your machine is ready.")
+
+# %% [markdown]
+# An outline says what the prompt leaves open. How one teaches this to a trained model without
+# changing a single one of its weights is the subject of this course. Lesson 01 begins with
+# the model itself.

@@ -5,12 +5,12 @@
 # in it. That is enough to generate pictures from nothing but noise (Ho et al., "Denoising
 # Diffusion Probabilistic Models", 2020). In this lesson you
 #
-# 1. add noise to a picture and see what the network has to learn (Eq. 5 of the ControlNet
+# 1. add noise to a picture, and see what the network has to learn (Eq. 5 of the ControlNet
 #    paper),
-# 2. write the sampling loop, in ten lines, and watch a picture appear,
+# 2. write the sampling loop, in about ten lines, and watch a picture appear,
 # 3. find out what a prompt cannot say, which is the reason for ControlNet (Sec. 1).
 #
-# It takes one minute. Then do exercises 01a to 01c, and read diffusion.py.
+# It takes one minute. Then do exercises 01a to 01c, and read minicontrolnet/diffusion.py.
 
 # %%
 import os
@@ -28,6 +28,10 @@ from minicontrolnet import (ALPHA_BAR, ddim_times, eps_from_x0, held_out, load_b
 lesson = Lesson("01_ddpm", steps=25, quick_steps=3, meaning="DDIM steps")
 base = load_base(device=lesson.device)  # a network that is trained already
 
+# %% [markdown]
+# Before you read on, make a guess. The lesson will come back to it.
+
+# %%
 guess = lesson.predict('We generate many pictures for the prompt "red star on blue", each'
                        " from its own noise. What will they look like?",
                        a="they are alike, because the prompt says everything",
@@ -42,8 +46,8 @@ guess = lesson.predict('We generate many pictures for the prompt "red star on bl
 #
 #     xt = sqrt(alpha_bar[t]) * x0 + sqrt(1 - alpha_bar[t]) * eps
 #
-# The *time* t goes from 0 to 999. As it does, alpha_bar[t] falls from about 1 to about 0, so
-# xt goes from the picture to pure noise. Nothing is learned here: it is a formula.
+# The *time* t goes from 0 to 999. Meanwhile alpha_bar[t] falls from about 1 to about 0, so xt
+# goes from the picture to pure noise. Nothing is learned here: it is a formula.
 
 # %%
 n = 8 if lesson.quick else 64
@@ -57,8 +61,8 @@ assert torch.allclose(xt, q_sample(x0, t, noise), atol=1e-6)
 print(f"at t = 500, {ALPHA_BAR[500]:.0%} of the picture's variance is left")
 
 # %% [markdown]
-# `q_sample` in diffusion.py is this formula. The top row of the first figure shows it at
-# seven values of t.
+# `q_sample` in diffusion.py is this formula. The top row of the first figure,
+# 01_ddpm_noising.png, will show it at seven values of t.
 #
 # ## What the network learns
 #
@@ -78,8 +82,8 @@ error = (eps - noise).square().mean()
 print(f"mean squared error of the predicted noise: {error:.3f}")
 
 # %% [markdown]
-# The error is small, so the network knows most of the noise. And if we know the noise, we
-# know the picture, too: we only have to solve the mixture above for x0.
+# The error is far below 1, so the network knows most of the noise. And if we know the noise,
+# we know the picture, too: we only have to solve the mixture above for x0.
 #
 #     x0 = (xt - sqrt(1 - alpha_bar[t]) * eps) / sqrt(alpha_bar[t])
 #
@@ -88,11 +92,13 @@ print(f"mean squared error of the predicted noise: {error:.3f}")
 # ## From noise to a picture
 #
 # Now start from pure noise, where there is no picture yet. The network still predicts one. At
-# first its prediction is blurred: it is the average of everything that could come out. So we
-# do not believe it entirely. We mix the predicted picture with the *predicted* noise again,
-# at a slightly smaller t, and ask again. Now the picture is a little more certain, and the
-# next prediction is sharper. This is the DDIM sampler (Song et al., 2021). A loop like it is
-# the heart of every diffusion model.
+# first its prediction is blurred: it is the average of all pictures that could come out. So
+# we do not believe it entirely. We mix the predicted picture with the *predicted* noise, at a
+# slightly smaller t, and ask the network again. Now the picture is a little more certain, so
+# the next prediction is sharper. We repeat this until t reaches 0.
+#
+# This is the DDIM sampler (Song et al., 2021). A loop like it is the heart of every diffusion
+# model.
 
 # %%
 times = ddim_times(lesson.steps)  # from 999 down to 0, and -1 for the clean picture
@@ -123,8 +129,8 @@ lesson.save_figure(noising_and_sampling(truth.x0[3], noise[3], [xt[3] for xt in 
                    "_noising")
 
 # %% [markdown]
-# Look at the bottom row of the figure from left to right. The colours are decided first, then
-# the place of the shape, and its outline last.
+# Look at the bottom row of 01_ddpm_noising.png from left to right. The colours are decided
+# first, then the place of the shape, and its outline last.
 #
 # ## Guidance: listening to the prompt more closely
 #
@@ -134,7 +140,8 @@ lesson.save_figure(noising_and_sampling(truth.x0[3], noise[3], [xt[3] for xt in 
 #
 #     eps = eps_empty + guidance_scale * (eps_prompt - eps_empty)
 #
-# A scale of 1 is the plain prediction. How often is the shape right with a scale of 2.5?
+# A scale of 1 is the plain prediction. How often is the shape right with it, and how often
+# with a scale of 2.5?
 
 # %%
 classifier = load_classifier()  # a small network that names the shape in a picture
@@ -144,23 +151,27 @@ for scale, images in {1: pictures, 2.5: guided}.items():
     print(f"guidance scale {scale}: {right:.0%} of {n} pictures show the right shape")
 
 # %% [markdown]
-# Guidance makes the shapes clearer. A few stars still have four tips. Lesson 06 looks at what
-# guidance does to control.
+# Guidance makes the shapes clearer. Lesson 06 looks at what guidance does to control.
 #
 # ## What words cannot say
 #
 # The prompt names two colours and a shape. Nothing in it says where the shape is, how large
 # it is or how it is tilted; we call these three its *pose*. So we generate many pictures for
-# one prompt, and measure how far their stars are from the middle and how far they are tilted.
+# one prompt, and compare each star with an upright star in the middle. How far is it tilted,
+# and how far away is it?
 
 # %%
 stars = sample(base, "red star on blue", noise, steps=lesson.steps)
-upright = truth.scenes._replace(shape=torch.full_like(truth.scenes.shape, 3),  # a star
-                                angle=torch.zeros_like(truth.scenes.angle),
-                                centre=torch.zeros_like(truth.scenes.centre))
+scenes = truth.scenes  # the true place, size and tilt of n shapes
+upright = scenes._replace(shape=torch.full_like(scenes.shape, 3),  # 3 is the star
+                          angle=torch.zeros_like(scenes.angle),
+                          centre=torch.zeros_like(scenes.centre))
 tilt, distance = pose_errors(stars, upright)
 print(f"the stars are tilted by {tilt.mean():.0f} degrees on average")
-print(f"and are {distance.mean():.0f} pixels away from the middle")
+print(f"and are {distance.mean():.0f} pixels away from the middle on average")
+
+# %% [markdown]
+# The stars differ. Some also have only four tips: this base is small.
 
 # %%
 lesson.reveal(guess, "b", because="the noise decides everything that the prompt leaves open.",
@@ -169,45 +180,57 @@ lesson.reveal(guess, "b", because="the noise decides everything that the prompt 
 lesson.save_figure(one_prompt_many_poses(stars))
 
 # %% [markdown]
-# A longer prompt would not help, because no word of the toy world describes a pose. An
-# outline can: it fixes hundreds of pixels. ControlNet makes the network follow an outline
-# *without retraining it*. Lesson 02 asks why we should not simply retrain it.
+# 01_ddpm.png shows eight of these stars. A longer prompt would not help, because no word of
+# the toy world describes a pose. An outline can: it fixes where each part of the shape is.
+# ControlNet makes the network follow an outline *without retraining it*. Lesson 02 asks why
+# we should not simply retrain it.
 #
 # ## For the curious: what should the network output?
 #
 # You can skip this part on a first reading. We said that predicting the noise and predicting
-# the picture are the same task. For the formula that is true. For training it is not: an
-# error d in x0 is an error
+# the picture are the same task. For the formula that is true. For training it is not. If the
+# predicted x0 is wrong by d, then the noise that follows from it is wrong by
 #
 #     d * sqrt(alpha_bar / (1 - alpha_bar))
 #
-# in eps. At noisy times (large t), where sampling begins, this factor is nearly 0. So the
-# loss above hardly notices what the network predicts at the times when the picture is
-# decided. There are two remedies. The network can output the picture instead of the noise,
-# and the loss can weight noisy times more (`loss_weight`). Our base does both; `forward`
-# turns its output into eps, so nothing else in this course has to know. A record of four
-# networks, trained for 500 steps each with three seeds, shows the difference.
+# At noisy times (large t), where sampling begins, this factor is nearly 0. So the loss above
+# hardly notices what the network predicts at the times when the picture is decided.
+#
+# There are two remedies. The network can output the picture instead of the noise, and the
+# loss can give more weight to noisy times (`loss_weight`). Our base uses both. Its `forward`
+# turns the output into eps, so nothing else in this course has to know.
+#
+# Are both remedies needed? Training four networks takes too long for a lesson, so we read the
+# *record* of an experiment from lessons/results. It trained each network for 500 steps, three
+# times, each time from another random seed.
 
 # %%
 record = load_results("claim_07_objective")
-arms = record["numbers"]
+networks = record["numbers"]
 rows = [["the network outputs", "loss", "both colours right"]]
-for name, loss in {"eps": "Eq. 5", "v": "weighted", "x0 by Eq. 5": "Eq. 5", "x0": "weighted"}.items():
-    right = torch.tensor(arms[name]["colour accuracy"]).mean()
-    rows.append([name.removesuffix(" by Eq. 5"), loss, f"{right:.0%}"])
+for name, output, loss in [("eps", "eps", "Eq. 5"), ("v", "v", "weighted"),
+                           ("x0 by Eq. 5", "x0", "Eq. 5"), ("x0", "x0", "weighted")]:
+    right = torch.tensor(networks[name]["colour accuracy"]).mean()
+    rows.append([output, loss, f"{right:.0%}"])
 table(rows)
+lesson.save_figure(outputs(load_pictures("claim_07_objective"), networks), "_targets")
 
 # %% [markdown]
-# (v is a mixture of noise and picture; see `eps_from_v`.) After so few steps, only the
-# network that outputs x0 with the weighted loss has learned the colours. Both changes matter.
-# With Eq. 5 the same output fails, and v with its weighted loss fails, too. ("Shown"
-# below means that the whole interval is above 0.)
+# (v is a mixture of noise and picture; see `eps_from_v`.) 01_ddpm_targets.png shows pictures
+# of all four. After so few steps, only the network that outputs x0 with the weighted loss
+# generates clean pictures in the right colours. Each remedy alone is not enough: x0 fails
+# with Eq. 5. With its own weighted loss, v is still so noisy that its colours count as wrong.
+#
+# Could three trainings show this by chance? Here is the interval for the weighted loss.
 
 # %%
-seeds = len(arms["x0"]["colour accuracy"])
+seeds = len(networks["x0"]["colour accuracy"])
 gain = finding(record, "the weight, colour accuracy")
 lesson.verdict(f"For a network that outputs x0, weighting the loss raises the share of right"
                f" colours by {gain.mean:.2f} (95 % interval {gain.low:.2f} to {gain.high:.2f},"
                f" {seeds} seeds, 500 steps): {gain.verdict}.")
-lesson.save_figure(outputs(load_pictures("claim_07_objective"), arms), "_targets")
 print("\nEXERCISES  01a, 01b, 01c: python lessons/exercises")
+
+# %% [markdown]
+# So it matters in which form a network predicts the noise, and at which times its errors
+# count.

@@ -2,18 +2,20 @@
 # # Lesson 03: How can weights that are all zero learn?
 #
 # ControlNet joins its trainable copy to the locked base through *zero convolutions*: 1x1
-# convolutions whose weights and biases start at zero (Sec. 3.1, Eq. 2 and 3). At first their
-# output is zero, so the base works as if the copy were not there. But if the weights are
-# zero, aren't their gradients zero, too? In this lesson you
+# convolutions whose weights and biases start at zero (Sec. 3.1). At first their output is
+# zero, so the base works as if the copy were not there. But if the weights are zero, aren't
+# their gradients zero, too? In this lesson you
 #
-# 1. work out the gradients of one zero convolution by hand, and train it,
-# 2. watch gradients reach one part of a ControlNet after another,
-# 3. see what goes wrong when the convolutions start from random weights.
+# 1. join a block and its copy by two zero convolutions (Eq. 2 and 3),
+# 2. work out the gradients of one zero convolution by hand, and train it,
+# 3. watch gradients reach one part of a ControlNet after another,
+# 4. see what goes wrong when the convolutions start from random weights.
 #
 # It takes about a minute. Then do exercises 03a and 03b, and read `zero_conv` and
 # `ControlNet` in minicontrolnet/controlnet.py.
 
 # %%
+import copy
 import os
 import sys
 
@@ -25,13 +27,15 @@ from torch import nn
 from tqdm import tqdm
 
 from minicontrolnet import (ControlNet, Training, control_loss, detect_edges, held_out,
-                            load_base, loss_of_condition, sample, seeded, zero_conv,
+                            load_base, lock, loss_of_condition, sample, seeded, zero_conv,
                             zero_conv_gradients)
 
 lesson = Lesson("03_zero_conv", steps=80, quick_steps=2)
-generator = torch.Generator().manual_seed(lesson.seed)
-base = load_base(device=lesson.device)  # locked: no weight of it asks for a gradient
 
+# %% [markdown]
+# Before you read on, make a guess.
+
+# %%
 guess = lesson.predict("Every zero convolution has weight 0 and bias 0. In the first backward"
                        " pass, which parameters get a gradient that is not zero?",
                        a="none, so nothing can ever learn",
@@ -39,6 +43,36 @@ guess = lesson.predict("Every zero convolution has weight 0 and bias 0. In the f
                        c="all of the copy, and the base as well")
 
 # %% [markdown]
+# ## A block and its copy
+#
+# The paper first describes ControlNet for a single *block*: a part of a network, with weights
+# Theta, that turns one map into another.
+#
+#     y = F(x; Theta)                                     (Eq. 1)
+#
+# We lock this block. Its copy, with weights Theta_c, is trainable and also gets the condition
+# c. Two zero convolutions, Z1 and Z2, join the copy to the block:
+#
+#     y_c = F(x; Theta) + Z2(F(x + Z1(c); Theta_c))       (Eq. 2)
+#
+# Both output 0 before training, so y_c = y (Eq. 3). Let us check it with a convolution as the
+# block.
+
+# %%
+generator = torch.Generator().manual_seed(lesson.seed)
+x = torch.randn(2, 3, 4, 4, dtype=torch.float64, generator=generator)
+c = torch.ones_like(x)  # any condition will do
+
+block = lock(seeded(lesson.seed, nn.Conv2d, 3, 3, 3, padding=1)).double()
+its_copy = copy.deepcopy(block).requires_grad_(True)
+z1 = zero_conv(3).double()
+z2 = zero_conv(3).double()
+y_c = block(x) + z2(its_copy(x + z1(c)))
+assert torch.equal(y_c, block(x))  # Eq. 3, bit for bit
+
+# %% [markdown]
+# The copy is there and changes nothing yet. But how will it ever change anything?
+#
 # ## One zero convolution, by hand
 #
 # At each pixel a 1x1 convolution computes y = W x + b. Write g for dL/dy, the gradient that
@@ -48,11 +82,10 @@ guess = lesson.predict("Every zero convolution has weight 0 and bias 0. In the f
 #
 # (for dL/dW and dL/db we add up all pixels). The gradient of W contains the *input* x, not W
 # itself. So it is not zero, even though W is. The gradient of x does contain W, so it is
-# zero: for now the layer passes nothing on to the layers below it. Let us check that autograd
-# agrees.
+# zero: for now the layer passes nothing on to the layers before it. Let us check that
+# autograd agrees.
 
 # %%
-x = torch.randn(2, 3, 4, 4, dtype=torch.float64, generator=generator)
 g = torch.randn(2, 3, 4, 4, dtype=torch.float64, generator=generator)
 
 conv = zero_conv(3).double()
@@ -90,9 +123,9 @@ for step in range(41):
 #
 # ## Why ControlNet never puts two in a row
 #
-# Stack two zero convolutions, and training gets stuck. The input of the outer one is zero, so
-# its weight gets no gradient. The inner one gets no gradient because the outer weight is
-# zero. Only the outer bias can move.
+# Suppose that one zero convolution directly follows another. Then training gets stuck. The
+# second one has an input of zero, so its weight gets no gradient. The first one gets no
+# gradient because the second weight is zero. Only the second bias can move.
 
 # %%
 pair = nn.Sequential(zero_conv(3), zero_conv(3)).double()
@@ -108,15 +141,19 @@ print("after 40 steps these parameters have moved:", moved)
 assert moved == ["1.bias"]
 
 # %% [markdown]
+# "1.bias" is the bias of the second convolution; Python counts them as 0 and 1. A bias is the
+# same for every input, so this pair can never learn to use its input.
+#
 # ## Gradients spread through a ControlNet, step by step
 #
-# A ControlNet has zero convolutions at its 13 outputs, and one more at the end of its
-# condition encoder (lesson 04). The copy of the base's encoder lies between them, and its
-# outputs are not zero. So it is not the bad case above. In the first backward pass only the
-# output convolutions get a gradient. Once they have moved, the copy gets one, and so on down.
-# We take four training steps and write down the size of each part's gradient.
+# A ControlNet has zero convolutions at its 13 outputs. It has one more at the end of its
+# *condition encoder*, the small network that reads the outline (lesson 04). The copy of the
+# base's encoder lies between them, and its outputs are not zero. So this is not the bad case
+# above. In the first backward pass only the output convolutions get a gradient. Once they
+# have moved, the copy gets one, and so on towards the input.
 
 # %%
+base = load_base(device=lesson.device)  # locked: its weights ask for no gradient
 control = seeded(lesson.seed, ControlNet, base)
 parts = {
     "locked base": base,
@@ -126,13 +163,20 @@ parts = {
     "zero convs at the outputs": control.zero_convs,
 }
 
+# %% [markdown]
+# We measure the gradient of a part by its *norm*, the root of the sum of all squares. It is
+# `None` if autograd has computed no gradient at all.
 
+# %%
 def gradient_norm(part: nn.Module) -> float | None:
     gradients = [p.grad for p in part.parameters() if p.grad is not None]
     if not gradients:
         return None
-    return float(f"{nn.utils.get_total_norm(gradients):.0e}")  # one digit says enough
+    return float(f"{nn.utils.get_total_norm(gradients):.0e}")  # one digit is enough
 
+
+# %% [markdown]
+# We take four training steps and write down the norms in each of them.
 
 # %%
 loss_of = control_loss(base, "edge", drop=0.0)
@@ -145,15 +189,15 @@ for step in range(4):
         norms[name].append(gradient_norm(part))
     optimiser.step()
 
-rows = [["size of the gradient at step", 0, 1, 2, 3]]
+rows = [["norm of the gradient at step", 0, 1, 2, 3]]
 for name, row in norms.items():
     rows.append([name, *row])
 table(rows)
 
 # %% [markdown]
-# Read the table from the bottom up. Note that `None` and 0 are different. The locked base has
-# `None`: its weights ask for no gradient, so none was computed. The copy's first gradient was
-# computed, and it came out as exactly zero.
+# Read the table from the bottom up. The gradients arrive at one part after another. Note that
+# `None` and 0 are different. The locked base has `None`: its weights ask for no gradient, so
+# none was computed. The copy's first gradient was computed, and it is exactly zero.
 
 # %%
 assert norms["locked base"] == [None] * 4
@@ -162,18 +206,21 @@ for name, row in norms.items():
     first[name] = next((step for step, norm in enumerate(row) if norm), None)
 assert first == {"locked base": None, "zero convs at the outputs": 0, "copy": 1,
                  "zero conv at the input": 1, "condition encoder": 2}
+lesson.save_figure(first_gradients(base, control, first), "_architecture")
 lesson.reveal(guess, "b", because="the gradient of W contains the input of the layer, not W.",
               a="the derivative of W x with respect to W is x, and x is not zero.",
               c="nothing gets past a zero weight, and the base is locked.")
-lesson.save_figure(first_gradients(base, control, first), "_architecture")
 
 # %% [markdown]
+# 03_zero_conv_architecture.png shows the same in the drawing of lesson 02. A zero convolution
+# delays the gradients of all parts before it by one step, and it does no other harm.
+#
 # ## What if the convolutions do not start at zero?
 #
-# With zero convolutions the first picture is exactly the one that the base would have
-# generated (Eq. 3). Now we start the 13 output convolutions from Gaussian weights instead,
-# once with a small and once with a large standard deviation. What do the first pictures look
-# like?
+# With zero convolutions, an untrained ControlNet gives exactly the pictures of the base
+# (Eq. 3). Now we start the 13 output convolutions from Gaussian weights instead, once with a
+# small and once with a large standard deviation (std). What do the pictures look like before
+# training?
 
 # %%
 truth, noise = held_out(4, lesson.device)
@@ -193,9 +240,12 @@ assert torch.equal(pictures["zero"], pictures["base alone"])  # Eq. 3, bit for b
 lesson.save_figure(same_start(pictures, truth.prompt), "_step0")
 
 # %% [markdown]
-# The zero start changes nothing, and the small one changes little. The large one destroys the
-# pictures before training has begun. Now we train all three on the same batches, and look at
-# two things: the loss on held-out pictures, and the size of the output convolutions' weights.
+# 03_zero_conv_step0.png shows them. The zero start changes nothing, and the small one changes
+# little. The large one destroys the pictures before training has begun.
+#
+# Does this damage last? We train all three on the same batches, and look at two things: the
+# norm of the output convolutions' weights, and the loss on held-out pictures.
+# `loss_of_condition` chooses these pictures, their noise and their times once and for all.
 
 # %%
 n_pictures = 32  # for the held-out loss
@@ -212,28 +262,32 @@ for name, control in controls.items():
         if step % 10 == 0 or step == lesson.steps:
             losses[name].append(loss_with(outlines).item())
 
+# %% [markdown]
+# The table shows the held-out loss, and the verdict compares the large start with zero.
+
 # %%
+lesson.save_figure(from_zero(sizes, losses, lesson.steps))
 rows = [["the output convs start at", "held-out loss before", f"after {lesson.steps} steps"]]
 for name, curve in losses.items():
     rows.append([name, f"{curve[0]:.4f}", f"{curve[-1]:.4f}"])
 table(rows)
 at_first = losses["std 0.25"][0] / losses["zero"][0]
 at_last = losses["std 0.25"][-1] / losses["zero"][-1]
-lesson.verdict(f"Starting at std 0.25 makes the held-out loss {at_first:.1f} times as large at"
-               f" first, and it is still {at_last:.1f} times as large after {lesson.steps} steps"
+lesson.verdict(f"With a start at std 0.25, the held-out loss is {at_first:.1f} times that of the"
+               f" zero start before training, and {at_last:.1f} times after {lesson.steps} steps"
                f" ({n_pictures} pictures, one seed).")
 
 # %% [markdown]
-# The figure 03_zero_conv.png answers the question of this lesson for the whole network. After
-# the first step the weights of the zero convolutions are no longer 0, and they keep growing.
+# 03_zero_conv.png answers the question of this lesson for the whole network. After the first
+# step the weights of the zero convolutions are no longer 0, and they keep growing.
 #
-# A zero start costs nothing: the first picture is the base's own, and the loss starts at the
-# base's. A large random start adds random maps at all 13 connections, and its loss is still
-# worse at the end. A small one is harmless here. So what matters is that the start is
-# *small*, and exactly zero is the value that needs no tuning.
+# A zero start costs nothing: the first picture is the base's own, and so is the first loss. A
+# large random start adds random maps at all 13 connections, which training has to remove. A
+# small one does no harm: with seed 0 its loss even ends a little below that of the zero
+# start. So what matters is that the start is *small*. Exactly zero is the value that nobody
+# has to tune.
 
 # %%
-lesson.save_figure(from_zero(sizes, losses, lesson.steps))
 lesson.save_results({"gradient norms": norms, "held-out loss": losses,
                      "size of the output convolutions": sizes})
 print("\nEXERCISES  03a, 03b: python lessons/exercises")

@@ -28,6 +28,10 @@ from minicontrolnet import (ControlNet, Training, control_loss, describe, detect
 
 lesson = Lesson("05_edge_control", steps=200, quick_steps=4)
 
+# %% [markdown]
+# Before you read on, make a guess.
+
+# %%
 guess = lesson.predict("How will a new ControlNet begin to follow outlines?",
                        a="gradually: every step contributes about the same",
                        b="suddenly: nothing happens for a long time, and then a lot",
@@ -37,20 +41,25 @@ guess = lesson.predict("How will a new ControlNet begin to follow outlines?",
 # ## Lock and copy
 #
 # The ControlNet contains a copy of the base's encoder and 13 zero convolutions (lessons 02
-# and 03). Before training it must change nothing, and "nothing" is meant literally: the
-# pictures with the new ControlNet and those without it are equal bit for bit.
+# and 03). We also take some *held-out* pictures, which are not used for training, and detect
+# their edges.
 
 # %%
 base = load_base(device=lesson.device)
-mark = fingerprint(base.state_dict())
+mark = fingerprint(base.state_dict())  # to check later that nothing has changed the base
 control = seeded(lesson.seed, ControlNet, base)
 
 n = 5 if lesson.quick else 24
 ddim_steps = 2 if lesson.quick else 8
-truth, noise = held_out(n, lesson.device)  # pictures that are not used for training
+truth, noise = held_out(n, lesson.device)
 prompt = truth.prompt
 edges = detect_edges(truth.image)
 
+# %% [markdown]
+# Before training the ControlNet must change nothing. "Nothing" is meant literally: pictures
+# with it and without it are equal bit for bit.
+
+# %%
 with_copy = sample(base, prompt[:4], noise[:4], [(control, edges[:4])], steps=ddim_steps)
 assert torch.equal(with_copy, sample(base, prompt[:4], noise[:4], steps=ddim_steps))
 
@@ -61,13 +70,14 @@ assert torch.equal(with_copy, sample(base, prompt[:4], noise[:4], steps=ddim_ste
 # and the times that were picked for it, and these are different in every step. So a single
 # loss says little about what has been learned.
 #
-# We need a question that only a model which uses its outlines can answer. So we take held-out
-# pictures, and fix their noise and times once and for all. Then we compute the loss twice:
-# with the right outlines, and with every picture's outline given to its neighbour.
+# A model that uses its outlines must be worse with wrong ones. So we take held-out pictures,
+# and fix their noise and times once and for all. Then we compute the loss twice: with the
+# right outlines, and with every picture's outline given to its neighbour.
 #
 #     gap = loss with the wrong outlines - loss with the right outlines
 #
-# This is the *condition-shuffle gap*. If it is 0, the model ignores the outlines.
+# This is the *condition-shuffle gap*, or shuffle gap for short. If it is 0, the model ignores
+# the outlines.
 
 # %%
 loss_with, outlines = loss_of_condition(base, control, "edge", n=16)
@@ -76,23 +86,32 @@ gaps = {0: shuffle_gap(loss_with, outlines)}
 print(f"before training the gap is {gaps[0]}")
 
 # %% [markdown]
+# An untrained ControlNet ignores the outlines completely.
+#
 # ## Training
 #
-# Every step takes 16 new pictures, their noise and their times, and predicts the noise
+# Every step paints 16 new pictures, picks noise and times for them, and predicts the noise
 # through the locked base. Half of the prompts are empty (Sec. 3.3), so that the copy cannot
-# rely on the words. As in every training here, the edge maps are roughened like drawings. The
-# optimiser changes the ControlNet only. Every ten steps we compute the gap, and at six
-# moments we generate pictures for one outline, with its prompt and without words.
+# rely on the words. The edge maps are roughened, so that the ControlNet learns to follow
+# drawings as well. The optimiser changes the ControlNet only.
+#
+# We want to see what happens on the way. So at six moments we generate two pictures for one
+# outline: the first with its prompt, and the second without words.
 
 # %%
-one = [4, 4]
+one = [4, 4]  # the same outline and noise, twice
 words = [describe(prompt[one])[0], ""]
-before = sample(base, prompt, noise, steps=ddim_steps)
 strip = {0: sample(base, words, noise[one], steps=ddim_steps)}
-losses = []
+before = sample(base, prompt, noise, steps=ddim_steps)
 
-training = Training(control, control_loss(base, "edge"), steps=lesson.steps, lr=2e-3, seed=lesson.seed)
-trained = training.averaged  # the moving average of the weights, which is better than the last ones
+# %% [markdown]
+# Now we train. Every ten steps we also compute the gap and the loss on the held-out pictures.
+
+# %%
+losses = []
+training = Training(control, control_loss(base, "edge"), steps=lesson.steps, lr=2e-3,
+                    seed=lesson.seed)
+trained = training.averaged  # with a moving average of the weights, which is better than the last
 loss_with, outlines = loss_of_condition(base, trained, "edge", n=16)
 for step, loss in tqdm(training, "training"):
     losses.append(loss)
@@ -108,8 +127,9 @@ assert fingerprint(base.state_dict()) == mark  # the base has not changed
 #
 # We generate pictures for all held-out outlines and measure them in two ways. The *IoU*
 # compares the shape with the inside of the outline, and the *F1 score* compares its edges
-# with the outline. For comparison we also score the pictures from before the training, and
-# those from after training against the wrong outlines.
+# with the outline (lesson 04). For comparison we also score the pictures from before the
+# training. And we compare those from after training with the wrong outlines, to see which
+# score one gets by chance.
 
 # %%
 right = sample(base, prompt, noise, [(trained, edges)], steps=ddim_steps)
@@ -127,10 +147,14 @@ for name, (images, mask, outline) in measured.items():
     rows.append([name, f"{iou[name].mean():.2f}", f"{f1[name].mean():.2f}"])
 table(rows)
 
+# %% [markdown]
+# Is the rise of the IoU more than chance?
+
 # %%
 gain = paired(iou["after training, right prompt"] - iou["before training"])
-lesson.verdict(f"The ControlNet follows outlines: training raised the IoU by {gain.mean:.2f} (95 %"
-               f" interval {gain.low:.2f} to {gain.high:.2f}, {n} pictures, one seed).")
+lesson.verdict(f"Training raised the IoU by {gain.mean:.2f} (95 % interval {gain.low:.2f} to"
+               f" {gain.high:.2f}, {n} pictures, one seed): {gain.verdict}.")
+lesson.save_figure(while_training(edges[one[:1]], strip, prompt[one[:1]]))
 
 # %% [markdown]
 # Without words it follows outlines about as well, because half of its prompts were empty.
@@ -138,10 +162,12 @@ lesson.verdict(f"The ControlNet follows outlines: training raised the IoU by {ga
 # ## Suddenly or gradually?
 #
 # Look at 05_edge_control.png, and cover the right half with your hand. Up to step 50 the
-# training has changed nothing that you could see. Then it takes only a few dozen steps until
-# the shape is in the right place. The gap puts numbers on this. Along a straight line it
-# would reach a tenth of its final value after a tenth of the steps, and half after half of
-# them.
+# training has changed hardly anything that you could see. Then it takes only a few dozen
+# steps until the shape is in the right place.
+#
+# The gap puts numbers on this. Suppose that it rose along a straight line. Then it would
+# reach a tenth of its final value after a tenth of the steps, and half of it after half of
+# the steps.
 
 # %%
 final = gaps[lesson.steps]
@@ -150,34 +176,49 @@ half = min(step for step, gap in gaps.items() if gap >= 0.5 * final)
 print(f"a tenth of the final gap is reached at step {tenth}; a straight line: {lesson.steps // 10}")
 print(f"half of it is reached at step {half}; a straight line: {lesson.steps // 2}")
 
+# %% [markdown]
+# We call the rise sudden if two things hold. The gap reaches its tenth later than a straight
+# line would. And it then reaches its half in less than half of a straight line's time.
+
+# %%
 late_start = tenth > lesson.steps / 10
 quick_rise = half - tenth < (lesson.steps / 2 - lesson.steps / 10) / 2
 lesson.reveal(guess, "b" if late_start and quick_rise else "a",
-              f"the gap waits for {tenth} steps and then needs only {half - tenth} more to reach"
-              " half of its final value.",
+              f"the gap needs {tenth} steps for a tenth of its final value, and then {half - tenth} more"
+              " for half of it.",
               a="at first there is nearly nothing to see.",
               b="the rise is not much faster than a straight line.",
               c="the weights are zero, but their gradients are not (lesson 03).")
 
 # %% [markdown]
-# So we see in our toy world what the paper describes. 05_edge_control_curves.png shows why
-# one can miss it. The loss of the batches (grey) falls, but it jumps up and down by more than
-# it falls. So it does not show when the copy began to use its outlines. On fixed pictures,
-# noise and times the loss (blue) falls smoothly.
+# With seed 0 our toy world shows what the paper describes. 05_edge_control_curves.png shows
+# why one can miss it. The loss of the batches (grey) falls, but it also jumps from each batch
+# to the next. How large are the two effects?
 
 # %%
-print(f"held-out loss: {held_out_loss[0]:.4f} before training"
+loss = torch.tensor(losses)
+quarter = max(1, len(loss) // 4)
+fall = loss[:quarter].mean() - loss[-quarter:].mean()
+jump = loss.diff().abs().mean()
+print(f"loss of the batches: it falls by {fall:.4f} from the first to the last quarter of the training,")
+print(f"and from one batch to the next it jumps by {jump:.4f} on average")
+print(f"loss on the same held-out pictures: {held_out_loss[0]:.4f} before training"
       f" and {held_out_loss[lesson.steps]:.4f} after it")
-print(f"standard deviation from batch to batch: {torch.tensor(losses).std():.4f}")
+lesson.save_figure(loss_and_gap(losses, held_out_loss, gaps), "_curves")
+
+# %% [markdown]
+# A single jump is nearly as large as the whole fall. So the loss of the batches does not show
+# when the copy began to use its outlines. If pictures, noise and times stay the same, the
+# loss (blue) falls smoothly. The gap has one more advantage: its 0 has a meaning.
+
+# %%
 lesson.save_results({"IoU": iou, "F1": f1, "gap": gaps, "tenth": tenth, "half": half,
                      "held-out loss": held_out_loss, "loss of each batch": losses})
-lesson.save_figure(loss_and_gap(losses, held_out_loss, gaps), "_curves")
-lesson.save_figure(while_training(edges[one[:1]], strip, prompt[one[:1]]))
 print("\nEXERCISES  05a to 05d: python lessons/exercises")
 
 # %% [markdown]
 # Why does it wait at all? It is tempting to blame the zero convolutions: they pass on nothing
 # at first. But ControlNets that start from random weights wait just as long (lesson 08). The
-# warm-up of the learning rate and the moving average delay it a little as well. We can
+# warm-up of the learning rate and the moving average delay the rise a little as well. We can
 # describe the wait, but we do not know its cause. Claim 9 in [CLAIMS.md](CLAIMS.md) has what
 # we measured.

@@ -2,18 +2,18 @@
 # # Lesson 07: How do we use several ControlNets at once?
 #
 # An outline says where a shape is, but not which colours it has. A *palette* is a very coarse
-# map of colours: the means of a 4x4 grid. It says which colours are where, but not whether
-# the shape is a star. For each of them there is a ControlNet that was trained on its own. Can
-# we use both for the same picture? The paper says that we only have to *add their outputs*,
-# without any weights (Sec. 3.4, Fig. 6). In this lesson you
+# map of colours: it divides the picture into a 4x4 grid and shows the mean of each cell. It
+# says which colours are where, but not whether the shape is a star. We have a ControlNet for
+# each of the two conditions, and each was trained on its own. Can we use both for the same
+# picture? The paper says that we only have to *add their outputs*, without any weights (Sec.
+# 3.4, Fig. 6). In this lesson you
 #
-# 1. write this down and check three things that follow from it,
+# 1. write this down, and check three things that follow from it,
 # 2. try it where two conditions agree, and where they disagree,
 # 3. add a third condition, a pose.
 #
-# No prompt is used anywhere: every picture is the work of the conditions, which guidance
-# amplifies a little (lesson 06). It takes about a minute. Then do exercises 07a and 07b, and
-# read `compose` and `predictor` in sampling.py.
+# All prompts are empty, so that every picture shows what the conditions do. It takes about a
+# minute. Then do exercises 07a and 07b, and read `compose` and `predictor` in sampling.py.
 
 # %%
 import os
@@ -29,6 +29,11 @@ from minicontrolnet import (CHANNELS, ControlNet, compose, condition_of, detect_
                             palette_error, pose_errors, render, sample, weigh)
 
 lesson = Lesson("07_multi_control", steps=15, quick_steps=2, meaning="DDIM steps")
+
+# %% [markdown]
+# We load both ControlNets, and take both conditions of the same held-out pictures.
+
+# %%
 base = load_base(device=lesson.device)
 edge_net = load_control("edge", base)
 palette_net = load_control("palette", base)
@@ -38,6 +43,10 @@ truth, noise = held_out(n, lesson.device, seed=10_000 + lesson.seed)
 edges = detect_edges(truth.image)
 colours = palette(truth.image)
 
+# %% [markdown]
+# Before you read on, make a guess.
+
+# %%
 guess = lesson.predict("Two ControlNets were trained separately. Can both steer the same picture?",
                        a="yes, if we add their outputs",
                        b="yes, if we average their outputs; the sum would be too strong",
@@ -69,7 +78,7 @@ assert all(map(torch.equal, compose(a, a), weigh(a, 2)))
 assert all(map(torch.equal, compose(a, b, untrained), compose(a, b)))
 
 # %% [markdown]
-# All three hold exactly.
+# All three hold exactly, bit for bit.
 #
 # ## Conditions that agree, and conditions that do not
 #
@@ -86,24 +95,29 @@ assert all(map(torch.equal, compose(a, b, untrained), compose(a, b)))
 scenes = truth.scenes
 other = scenes._replace(shape=scenes.shape.roll(1), colour=scenes.colour.roll(1),
                         background=scenes.background.roll(1))
-other_colours, _ = render(other)
+repainted, _ = render(other)
 palettes = {"same picture": colours,
-            "other colours": palette(other_colours),
+            "other colours": palette(repainted),
             "other picture": colours.roll(1, 0)}
 
+# %% [markdown]
+# A strength of 0.5 for each ControlNet turns the sum into the mean.
 
+# %%
 def generate(*controls):
     return sample(base, "", noise, controls, steps=lesson.steps)
 
 
-# %%
 pictures = {"no control": generate(), "edges alone": generate((edge_net, edges))}
 for case, wanted in palettes.items():
     pictures[f"{case}, palette alone"] = generate((palette_net, wanted))
     pictures[f"{case}, sum"] = generate((edge_net, edges), (palette_net, wanted))
     pictures[f"{case}, mean"] = generate((edge_net, edges, 0.5), (palette_net, wanted, 0.5))
+lesson.save_figure(three_cases(edges, palettes, pictures))
 
 # %% [markdown]
+# 07_multi_control.png shows one picture of each case.
+#
 # ## Are both conditions followed?
 #
 # The IoU measures the outline. The *palette error* measures the colours: it is the mean
@@ -120,22 +134,26 @@ for name, images in pictures.items():
     rows.append([name, f"{iou[name].mean():.2f}", f"{error[name].mean():.3f}"])
 table(rows)
 
+# %% [markdown]
+# Where both conditions come from the same picture, the sum should follow each of them better
+# than the other ControlNet alone does.
+
 # %%
 takes_colours = paired(error["edges alone"] - error["same picture, sum"])
 takes_outline = paired(iou["same picture, sum"] - iou["same picture, palette alone"])
 sum_follows_both = takes_colours.low > 0 and takes_outline.low > 0
 lesson.reveal(guess, "a" if sum_follows_both else "c",
-              "the sum follows the outline better than the palette alone. It also follows the palette"
-              " better than the outline alone.",
+              "the sum follows the outline better than the palette alone does. It also follows the"
+              " palette better than the outline alone does.",
               a="the sum does not follow both conditions here.",
-              b="the sum is not too strong, and where the conditions disagree it is better than the mean.",
-              c="these two networks had never met before this lesson.")
+              b="the sum is not too strong. Where the conditions agree, it is as good as the mean.",
+              c="these two networks were never trained together.")
 
 # %% [markdown]
 # ## The sum or the mean?
 #
-# Where the conditions agree, the mean works nearly as well as the sum. One might conclude
-# that it makes no difference. Look at the cases in which they do not agree.
+# Where the conditions agree, the mean works about as well as the sum. Does it make any
+# difference where they disagree?
 
 # %%
 sentences = []
@@ -145,15 +163,15 @@ for case in palettes:
 lesson.verdict(f"IoU of the sum minus IoU of the mean ({n} pictures, 95 % intervals):", *sentences)
 
 # %% [markdown]
-# Where the palette contradicts the outline, the mean gives up more of the outline. A mean
-# gives each condition half of its strength. With five conditions, each would be left with a
-# fifth.
+# Where the palette contradicts the outline, the mean gives up more of the outline. (The table
+# shows what it gains: a slightly smaller palette error.) A mean gives each condition half of
+# its strength. With five conditions, each would be left with a fifth.
 #
 # ## A third condition: the pose
 #
-# The third condition draws the pose as a line from the centre of the shape upwards, with a
-# dot at the centre. Its ControlNet was trained on its own, too. We measure the tilt in
-# degrees and the place in pixels.
+# The third condition shows the pose as a line, from the centre of the shape to its top. Its
+# ControlNet was trained on its own, too. We measure how far tilt and place are from the right
+# ones, in degrees and in pixels.
 
 # %%
 pose = (load_control("pose", base), condition_of("pose", truth))
@@ -163,12 +181,13 @@ with_pose = {"no control": pictures["no control"],
 rows = [["generated with", "error of the tilt (degrees)", "error of the place (pixels)"]]
 for name, images in with_pose.items():
     degrees, pixels = pose_errors(images, truth.scenes)
-    rows.append([name, f"{degrees.nanmean():.1f}", f"{pixels.mean():.1f}"])
+    rows.append([name, f"{degrees.nanmean():.1f}", f"{pixels.mean():.1f}"])  # a circle has no tilt: nan
 table(rows)
 lesson.save_results({"IoU": iou, "palette error": error})
-lesson.save_figure(three_cases(edges, palettes, pictures))
 print("\nEXERCISES  07a, 07b: python lessons/exercises")
 
 # %% [markdown]
-# Three networks that were trained separately steer one picture. This is the strength of
-# ControlNet's design: the base is locked, so all of them speak to exactly the same network.
+# The pose alone fixes the place and improves the tilt. All three conditions together leave
+# hardly any error. So networks that were trained separately can steer one picture. This is
+# the strength of ControlNet's design: the base is locked, so each of them has learned to
+# steer exactly the same network.

@@ -103,7 +103,7 @@ def spread(start: Tensor, mask: Tensor) -> Tensor:
 def _blur(images: Tensor, sigma: float = 0.7) -> Tensor:
     """Convolve images (b, c, h, w) with a 3x3 Gaussian. This equals torchvision's gaussian_blur bit for bit.
 
-    We write these lines ourselves because torchvision takes longer to import than all else here.
+    We write these lines ourselves because importing torchvision takes longer than all the rest.
     """
     line = torch.linspace(-1, 1, 3, dtype=images.dtype, device=images.device)
     line = torch.exp(-0.5 * (line / sigma) ** 2)

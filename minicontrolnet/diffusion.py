@@ -52,7 +52,7 @@ def _check_times(t: Tensor) -> None:
     """Raise Problem for times outside of [0, TIMESTEPS). A negative index would count from the end."""
     if not isinstance(t, Tensor) or t.is_floating_point() or t.dtype == torch.bool:
         raise Problem(f"the times are {t.dtype if isinstance(t, Tensor) else t}; give a tensor (b,) of whole numbers")
-    on_cpu = t.device.type == "cpu" and not torch.compiler.is_compiling()  # elsewhere, looking at values would wait
+    on_cpu = t.device.type == "cpu" and not torch.compiler.is_compiling()  # a GPU would have to finish first
     if on_cpu and ((t < 0) | (t >= TIMESTEPS)).any():
         raise Problem(f"the times go from {t.min().item()} to {t.max().item()}; give times from 0 to {TIMESTEPS - 1}")
 
@@ -106,10 +106,10 @@ def to_eps(output: Tensor, xt: Tensor, t: Tensor, prediction_type: str) -> Tenso
 def loss_weight(t: Tensor, like: Tensor, prediction_type: str) -> Tensor:
     """The weight (b, 1, 1, 1) of the squared noise error at t. The paper's Eq. 5 has weight 1 everywhere.
 
-    An error d in x0 is an error d sqrt(alpha_bar / (1 - alpha_bar)) in eps. At early, noisy
-    times that factor is nearly 0, so Eq. 5 nearly ignores the times at which the network
-    decides what to draw. An error in v is sqrt(alpha_bar) times as large in eps. So these
-    weights turn the noise error into another one:
+    An error d in x0 is an error d sqrt(alpha_bar / (1 - alpha_bar)) in eps. At noisy times
+    (large t) that factor is nearly 0, so Eq. 5 nearly ignores the times at which sampling
+    decides what the picture shows. An error in v is sqrt(alpha_bar) times as large in eps. So
+    these weights turn the error of eps into the error of what the network outputs:
 
         "v":  |v error|^2 = |eps error|^2 / alpha_bar
         "x0": the same, and since (1 - alpha_bar) |v error|^2 = |x0 error|^2, the x0 error has
@@ -178,7 +178,7 @@ def ddim_step(eps: Tensor, xt: Tensor, t: Tensor, t_next: Tensor, clip: bool = T
 
 
 def ddim_times(steps: int) -> list[int]:
-    """The steps + 1 times from TIMESTEPS - 1 down to -1 between which DDIM steps. Raises Problem for a bad count."""
+    """The steps + 1 times of DDIM, from TIMESTEPS - 1 down to -1. Raises Problem for a bad count."""
     check_count("steps", steps)
     if steps > TIMESTEPS:
         raise Problem(f"steps is {steps}; give at most {TIMESTEPS}")
@@ -188,7 +188,8 @@ def ddim_times(steps: int) -> list[int]:
 def ddim_steps(model: Model, xt: Tensor, times: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
     """Step xt (b, c, h, w) through ``times`` by DDIM. Yields xt and the predicted picture x0 after each step.
 
-    Pass ``ddim_times(steps)``, or a part of it to change the model on the way.
+    Pass ``ddim_times(steps)`` as the times, or pass its parts one after another and change the
+    model between them.
     """
     times = list(times)
     if not xt.is_floating_point():
@@ -198,7 +199,7 @@ def ddim_steps(model: Model, xt: Tensor, times: Sequence[int]) -> Iterator[tuple
     for now, later in zip(times, times[1:]):
         t = torch.full((len(xt),), now, device=xt.device)
         t_next = torch.full_like(t, later)
-        with torch.no_grad():  # around the step alone: a generator must not leave it on for its consumer
+        with torch.no_grad():  # not around yield, or gradients would be off in the caller's code, too
             xt, x0 = ddim_step(_finite(_predicted(model, xt, t), now), xt, t, t_next)
         yield xt, x0
 

@@ -27,12 +27,12 @@ COLOURS = {
     "red": (0.86, 0.24, 0.17),
     "purple": (0.62, 0.45, 0.83),
 }
-DARK = 0.3  # a background has 0.3 times its hue, so every shape is brighter than every background
+DARK = 0.3  # a background is painted in 0.3 times its colour, so it is darker than every shape
 SIZE = 64  # a picture is SIZE x SIZE pixels
 
 
 class Outline(NamedTuple):
-    """A star-shaped polygon: ``points`` tips at radius 1, with a notch at radius ``notch`` between two tips."""
+    """A polygon with ``points`` tips at radius 1 and, between two tips, a notch at radius ``notch``."""
 
     points: int
     notch: float
@@ -112,7 +112,7 @@ def render(scenes: Scenes, size: int = SIZE,
 
 
 def _own_frame(scenes: Scenes, size: int) -> tuple[Tensor, Tensor]:
-    """The pixel centres (n, size, size) as x and y in the frame of each shape, where it is upright and unstretched."""
+    """The x and y (n, size, size) of the pixel centres in the frame in which each shape is upright and unstretched."""
     line = (torch.arange(size, device=scenes.centre.device) + 0.5) * 2 / size - 1
     x = line.view(1, 1, -1) - scenes.centre[:, 0].view(-1, 1, 1)
     y = line.view(1, -1, 1) - scenes.centre[:, 1].view(-1, 1, 1)
@@ -125,12 +125,13 @@ def _own_frame(scenes: Scenes, size: int) -> tuple[Tensor, Tensor]:
 
 
 def _outside(x: Tensor, y: Tensor, points: Tensor, notch: Tensor, radius: Tensor) -> Tensor:
-    """How far (n, h, w) each place lies outside the outline, near it; negative inside. In units of half a picture.
+    """The distance (n, h, w) of each place from the outline: positive outside and negative inside.
 
-    The outline repeats itself: from each tip to the next notch it is one straight line, and the
-    line from that notch to the next tip is its mirror image. So we fold the plane, like a fan,
-    into the one sector between a tip at polar angle 0 and a notch at pi / points. There the
-    outline is the line from the tip at (1, 0) to the notch, in units of the radius.
+    It is in units of half a picture, and right near the outline, where the mask needs it. The
+    outline repeats itself: from each tip to the next notch it is a straight line, and the line
+    from that notch to the next tip is its mirror image. So we fold the plane, like a fan, into
+    the one sector between a tip at polar angle 0 and a notch at pi / points. There the outline
+    is the line from the tip at (1, 0) to the notch, in units of the radius.
     """
     sector = math.pi / points
     polar = torch.atan2(y, x).abs() % (2 * sector)
@@ -146,7 +147,7 @@ def _outside(x: Tensor, y: Tensor, points: Tensor, notch: Tensor, radius: Tensor
 def tip_of(scenes: Scenes) -> Tensor:
     """The end (n, 2) of an arrow that starts at each shape's centre, points up in its frame and is radius long.
 
-    It shows place, size and tilt for every shape, even for a circle or a square.
+    The arrow shows place, size and tilt of every shape, even of a circle or a square.
     """
     stretch = scenes.aspect.sqrt()
     arrow = torch.stack([scenes.angle.sin() * stretch, -scenes.angle.cos() / stretch], dim=1)

@@ -128,8 +128,8 @@ class Training:
     moving average of the weights. A run that was saved with ``state_dict`` and loaded into a new
     Training goes on as if it had never been interrupted, bit for bit.
 
-    loss: called with the network and a generator; it returns the scalar to be minimised.
-    steps: the length of the whole run; the learning rate depends on it.
+    loss: a function of the network and a generator, which returns the scalar to be minimised.
+    steps: the length of the whole run, on which the learning rate depends.
     Raises Problem if the loss or its gradient is not finite, and leaves the weights as they were.
     """
 
@@ -173,7 +173,7 @@ class Training:
         return state | {"generator": self.generator.get_state(), "step": self.step}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state. The network, the loss, the steps and the rate must be those of the run that saved it."""
+        """Go on from a state. Network, loss, steps and rate must be those of the run that saved the state."""
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
         self.generator.set_state(state["generator"])

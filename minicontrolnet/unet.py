@@ -101,7 +101,7 @@ class Downsample(nn.Conv2d):
 
 
 class Upsample(nn.Conv2d):
-    """Double the grid: a convolution, then every place is repeated 2x2. In this order it costs a quarter."""
+    """Double the grid: convolve, and then repeat every place 2x2. In this order the convolution costs a quarter."""
 
     def __init__(self, c_in: int, c_out: int):
         super().__init__(c_in, c_out, 3, padding=1)
@@ -111,7 +111,7 @@ class Upsample(nn.Conv2d):
 
 
 class Middle(nn.Module):
-    """Fig. 3's middle block, on the smallest grid. It is the only block with attention."""
+    """The middle block of Fig. 3, on the smallest grid. It is the only block with attention."""
 
     def __init__(self, c: int, c_emb: int):
         super().__init__()

@@ -19,7 +19,7 @@ from minicontrolnet.unet import Downsample, Middle, ResBlock
 COLOURS = {"locked base": "lightgrey", "copy": "lightblue",
            "condition encoder": "palegreen", "zero conv at the input": "moccasin",
            "zero convs at the outputs": "moccasin"}
-TITLE = "The copy's {} outputs are added to the locked base's {} skips and middle"
+TITLE = "The copy's {} outputs are added to the locked base's {} skips and its middle"
 NAMES = {nn.Conv2d: "conv", ResBlock: "res", Downsample: "half", Middle: "mid"}
 Map = tuple[str, Tensor]  # the name of a block, and its output
 # Heights, and how far the copy is moved so that its lines pass the decoder's boxes.
@@ -126,7 +126,7 @@ def millions(module: nn.Module) -> str:
 def label(ax: Axes, base: UNet, control: ControlNet) -> None:
     """Write the names of the rows at the left, and what happens outside of the networks below."""
     for height, text in ((ENCODER, f"base encoder\n{millions(base.encoder)}, locked"),
-                         (ADD, "13 sums, of which\n12 concatenated"),
+                         (ADD, "13 sums: 12 skips\nand 1 middle"),
                          (ZERO, "13 zero convs"),
                          (DECODER, f"base decoder\n{millions(base.decoder)}, locked"),
                          (COPY, f"copy, {millions(control.encoder)},\ntrainable"),

@@ -10,16 +10,16 @@ from minicontrolnet.draw.figures import captions, grid, styled
 
 @styled
 def toy_world(truth: Batch, edges: Tensor) -> Figure:
-    """One picture of each shape, above its edge map."""
+    """Show one picture of each shape, above its edge map."""
     pick = one_of_each_shape(truth)
     rows = [truth.image[pick], edges[pick].expand(-1, 3, -1, -1)]
-    return grid(torch.cat(rows), len(pick), "The toy world has one bright shape on a dark background",
+    return grid(torch.cat(rows), len(pick), "Every picture shows one bright shape on a dark background",
                 captions(truth.prompt[pick]), ["picture", "edge map"])
 
 
 @styled
 def with_and_without(truth: Batch, edges: Tensor, without: Tensor, followed: Tensor) -> Figure:
-    """For one picture of each shape: generated without an outline, the outline, and generated with it."""
+    """Show for each shape a picture generated without an outline, the outline, and a picture generated with it."""
     pick = one_of_each_shape(truth)
     rows = [without[pick], edges[pick].expand(-1, 3, -1, -1), followed[pick]]
     return grid(torch.cat(rows), len(pick), "The outline decides where the shape is; the prompt decides the colours",

@@ -11,7 +11,7 @@ Tests = dict[int, tuple[Tensor, Tensor, Tensor]]  # step -> pictures, IoU and ri
 
 @styled
 def paths(results: dict[str, Tests]) -> Figure:
-    """Each training as a path: how well outlines are followed, and how many colours are still right."""
+    """Plot each training as a path: how well outlines are followed, and how many colours are still right."""
     figure = Figure()
     axes = figure.subplots()
     for name, by_step in results.items():
@@ -20,19 +20,20 @@ def paths(results: dict[str, Tests]) -> Figure:
         axes.plot(x, y, "o-", markersize=10, label=name)
         axes.annotate(f"step {max(by_step)}", (x[-1], y[-1]), xytext=(8, 8), textcoords="offset points", size=16)
     axes.set(xlabel="follows the outline (IoU)", ylabel="pictures with both colours right, in %", ylim=(-5, 108),
-             title="Fine-tuning pays for every outline with colours; the locked base does not")
+             title="Fine-tuning learns to follow outlines and forgets colours;\n"
+                   "the locked base learns the same and forgets nothing")
     axes.legend()
     return figure
 
 
 @styled
 def forgetting(edges: Tensor, results: dict[str, Tests], prompt: Tensor, steps: int) -> Figure:
-    """What each network generates for new colours and shapes at the end."""
+    """Show what each network generates for new colours and shapes at the end."""
     n = min(6, len(edges))
     rows = {"outline": edges.expand(-1, 3, -1, -1)}
     for name, by_step in results.items():
         rows.setdefault("base, before\ntraining", by_step[0][0])
         rows[name.replace(", ", ",\n")] = by_step[steps][0]
     tiles = [images[:n].cpu() for images in rows.values()]
-    return grid(torch.cat(tiles), n, "Fine-tuned, the base has forgotten colours; locked, it has not",
+    return grid(torch.cat(tiles), n, "The fine-tuned base has forgotten colours, and the locked base has not",
                 captions(prompt[:n].cpu()), list(rows))

@@ -12,15 +12,15 @@ BY_STEP = ["gold", "orange", "tomato"]  # the step in which a part first gets a 
 
 
 def first_gradients(base: nn.Module, control: nn.Module, first: dict[str, int | None]) -> Figure:
-    """The architecture. The colour of a part says in which step it first gets a gradient."""
+    """Draw the architecture. The colour of a part shows in which step it first gets a gradient."""
     colours = {name: LOCKED if step is None else BY_STEP[step] for name, step in first.items()}
     return architecture(base, control, colours,
-                        "The first gradient arrives at step 0 (yellow), 1 (orange) or 2 (red), or never (grey)")
+                        "Gradients first arrive at step 0 (yellow), 1 (orange), 2 (red) or never (grey)")
 
 
 @styled
 def same_start(pictures: dict[str, Tensor], prompt: Tensor) -> Figure:
-    """A row of pictures for each start of the output convolutions, before any training."""
+    """Show a row of pictures for each start of the output convolutions, before any training."""
     return grid(torch.cat(list(pictures.values())), len(prompt),
                 "Before training, zero convolutions leave the base's pictures unchanged",
                 captions(prompt), list(pictures))
@@ -28,7 +28,7 @@ def same_start(pictures: dict[str, Tensor], prompt: Tensor) -> Figure:
 
 @styled
 def from_zero(sizes: dict[str, list[float]], losses: dict[str, list[float]], steps: int) -> Figure:
-    """The size of the output convolutions' weights, and the held-out loss, for each start.
+    """Plot the size of the output convolutions' weights, and the held-out loss, for each start.
 
     sizes: the norm after each training step. losses: the held-out loss before training and after
     every tenth step.
@@ -41,7 +41,9 @@ def from_zero(sizes: dict[str, list[float]], losses: dict[str, list[float]], ste
         right.plot(looks[:len(losses[name])], losses[name], "o-", label=name, linewidth=width)
     left.set(xlabel="training step", yscale="log", title="Zero convolutions\ngrow from the first step on",
              ylabel="norm of the output convs' weights")
-    right.set(xlabel="training step", yscale="log", title="A large random start\nis expensive",
+    right.set(xlabel="training step", yscale="log", title="A large random start\nkeeps the loss higher",
               ylabel="held-out loss")
+    right.minorticks_off()
+    right.set_yticks([0.02, 0.03, 0.05, 0.1], ["0.02", "0.03", "0.05", "0.1"])
     left.legend(title="output convs start at")
     return figure

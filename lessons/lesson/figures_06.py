@@ -9,17 +9,17 @@ from minicontrolnet.draw.figures import captions, enlarge, grid, outlined, style
 
 @styled
 def one_branch_or_both(edges: Tensor, both: Tensor, one: dict[float, Tensor]) -> Figure:
-    """Three pictures with control in both branches, and in one branch at several guidance scales."""
+    """Show three pictures with control in both branches, and in one branch at several guidance scales."""
     columns = [enlarge(edges[:3].cpu(), 4), outlined(both[:3].cpu(), edges[:3].cpu(), 4)]
     columns += [outlined(images[:3].cpu(), edges[:3].cpu(), 4) for images in one.values()]
     below = ["the outline", "both branches,\nany scale", *(f"one branch,\nscale {scale}" for scale in one)]
     return grid(torch.stack(columns, 1).flatten(0, 1), len(columns),
-                "In one branch, guidance amplifies the control itself", below, [])
+                "With control in one branch, a large guidance scale spoils the colours", below, [])
 
 
 @styled
 def harm_by_scale(harm: dict[str, dict[float, float]], both: float) -> Figure:
-    """The share of oversaturated pixels at each guidance scale, for several weights of the connections.
+    """Plot the share of oversaturated pixels at each guidance scale, for several weights of the connections.
 
     both: that share with control in both branches.
     """
@@ -36,7 +36,7 @@ def harm_by_scale(harm: dict[str, dict[float, float]], both: float) -> Figure:
 
 @styled
 def who_wins(edges: Tensor, words: Tensor, pictures: dict[str, Tensor]) -> Figure:
-    """For each set of grids, what is generated when the prompt (n, 3) names another shape than the outline shows."""
+    """Show what each set of grids gives if the prompt (n, 3) names another shape than the outline shows."""
     n = min(6, len(edges))
     rows = [enlarge(edges[:n].cpu(), 4)]
     rows += [outlined(images[:n].cpu(), edges[:n].cpu(), 4) for images in pictures.values()]

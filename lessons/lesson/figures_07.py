@@ -9,13 +9,13 @@ from minicontrolnet.draw.figures import enlarge, grid, outlined, styled
 
 @styled
 def three_cases(edges: Tensor, palettes: dict[str, Tensor], pictures: dict[str, Tensor]) -> Figure:
-    """A row for each case: its two conditions, each of them alone, their sum and their mean."""
+    """Show a row for each case: its two conditions, each of them alone, their sum and their mean."""
     tiles = []
     for i, (case, wanted) in enumerate(palettes.items()):
         edge = edges[[i]].cpu()
         tiles += [enlarge(edge, 4), enlarge(wanted[[i]].cpu(), 4)]
         for name in ("edges alone", f"{case}, palette alone", f"{case}, sum", f"{case}, mean"):
             tiles.append(outlined(pictures[name][[i]].cpu(), edge, 4))
-    return grid(torch.cat(tiles), 6, "The sum follows both conditions, as far as they allow it",
+    return grid(torch.cat(tiles), 6, "The sum follows both conditions, as far as they agree",
                 ["edges", "palette", "edges\nalone", "palette\nalone", "sum", "mean"],
                 [case.replace(" ", "\n") for case in palettes])
