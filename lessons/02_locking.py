@@ -156,7 +156,8 @@ results = {}
 
 def train_and_test(name, network, loss, rate, test_network):
     results[name] = {0: before}
-    training = Training(network, loss, steps=lesson.steps, lr=rate, seed=lesson.seed)
+    training = Training(copy.deepcopy(network), loss, steps=lesson.steps, lr=rate,
+                        seed=lesson.seed)
     for step, _ in tqdm(training, name):
         if step in test_steps:
             results[name][step] = test_network(training.averaged)

@@ -61,6 +61,7 @@ guess = lesson.predict("Every zero convolution has weight 0 and bias 0. In the f
 # %%
 generator = torch.Generator().manual_seed(lesson.seed)
 x = torch.randn(2, 3, 4, 4, dtype=torch.float64, generator=generator)
+g = torch.randn(2, 3, 4, 4, dtype=torch.float64, generator=generator)  # for the next section
 c = torch.ones_like(x)  # any condition will do
 
 block = lock(seeded(lesson.seed, nn.Conv2d, 3, 3, 3, padding=1)).double()
@@ -86,8 +87,6 @@ assert torch.equal(y_c, block(x))  # Eq. 3, bit for bit
 # autograd agrees.
 
 # %%
-g = torch.randn(2, 3, 4, 4, dtype=torch.float64, generator=generator)
-
 conv = zero_conv(3).double()
 x.requires_grad_()
 y = conv(x)
@@ -154,14 +153,15 @@ assert moved == ["1.bias"]
 
 # %%
 base = load_base(device=lesson.device)  # locked: its weights ask for no gradient
-control = seeded(lesson.seed, ControlNet, base)
-parts = {
-    "locked base": base,
-    "condition encoder": control.condition_encoder.layers[:-1],
-    "zero conv at the input": control.condition_encoder.layers[-1],
-    "copy": nn.ModuleList([control.embedding, control.encoder]),
-    "zero convs at the outputs": control.zero_convs,
-}
+
+
+def parts_of(control: ControlNet) -> dict[str, nn.Module]:
+    return {"locked base": base,
+            "condition encoder": control.condition_encoder.layers[:-1],
+            "zero conv at the input": control.condition_encoder.layers[-1],
+            "copy": nn.ModuleList([control.embedding, control.encoder]),
+            "zero convs at the outputs": control.zero_convs}
+
 
 # %% [markdown]
 # We measure the gradient of a part by its *norm*, the root of the sum of all squares. It is
@@ -172,32 +172,39 @@ def gradient_norm(part: nn.Module) -> float | None:
     gradients = [p.grad for p in part.parameters() if p.grad is not None]
     if not gradients:
         return None
-    return float(f"{nn.utils.get_total_norm(gradients):.0e}")  # one digit is enough
+    norm = nn.utils.parameters_to_vector(gradients).norm()
+    return float(f"{norm:.0e}")  # one digit is enough
 
 
 # %% [markdown]
 # We take four training steps and write down the norms in each of them.
 
 # %%
+control = seeded(lesson.seed, ControlNet, base)
 loss_of = control_loss(base, "edge", drop=0.0)
 optimiser = torch.optim.AdamW(control.parameters())
-norms = {name: [] for name in parts}
+batches = generator.clone_state()  # a copy, so that you can run this cell again
+norms = {name: [] for name in parts_of(control)}
 for step in range(4):
     optimiser.zero_grad()
-    loss_of(control, generator).backward()
-    for name, part in parts.items():
+    loss_of(control, batches).backward()
+    for name, part in parts_of(control).items():
         norms[name].append(gradient_norm(part))
     optimiser.step()
 
+# %% [markdown]
+# Read the table from the bottom up.
+
+# %%
 rows = [["norm of the gradient at step", 0, 1, 2, 3]]
 for name, row in norms.items():
     rows.append([name, *row])
 table(rows)
 
 # %% [markdown]
-# Read the table from the bottom up. The gradients arrive at one part after another. Note that
-# `None` and 0 are different. The locked base has `None`: its weights ask for no gradient, so
-# none was computed. The copy's first gradient was computed, and it is exactly zero.
+# The gradients arrive at one part after another. Note that `None` and 0 are different. The
+# locked base has `None`: its weights ask for no gradient, so none was computed. The copy's
+# first gradient was computed, and it is exactly zero.
 
 # %%
 assert norms["locked base"] == [None] * 4
@@ -223,18 +230,23 @@ lesson.reveal(guess, "b", because="the gradient of W contains the input of the l
 # training?
 
 # %%
+random = batches.clone_state()
+starts = {}
+for name, std in {"zero": 0.0, "std 0.02": 0.02, "std 0.25": 0.25}.items():
+    starts[name] = seeded(lesson.seed, ControlNet, base)
+    for conv in starts[name].zero_convs:
+        nn.init.normal_(conv.weight, std=std, generator=random)
+
+# %% [markdown]
+# We sample from the same noise with each of them.
+
+# %%
 truth, noise = held_out(4, lesson.device)
 edges = detect_edges(truth.image)
-ddim_steps = 3 if lesson.quick else 20
-starts = {"zero": 0.0, "std 0.02": 0.02, "std 0.25": 0.25}
-controls = {}
-pictures = {"base alone": sample(base, truth.prompt, noise, guidance_scale=1, steps=ddim_steps)}
-for name, std in starts.items():
-    control = seeded(lesson.seed, ControlNet, base)
-    for conv in control.zero_convs:
-        nn.init.normal_(conv.weight, std=std, generator=generator)
-    controls[name] = control
-    pictures[name] = sample(base, truth.prompt, noise, [(control, edges)], 1, ddim_steps)
+steps = 3 if lesson.quick else 20
+pictures = {"base alone": sample(base, truth.prompt, noise, guidance_scale=1, steps=steps)}
+for name, control in starts.items():
+    pictures[name] = sample(base, truth.prompt, noise, [(control, edges)], 1, steps)
 
 assert torch.equal(pictures["zero"], pictures["base alone"])  # Eq. 3, bit for bit
 lesson.save_figure(same_start(pictures, truth.prompt), "_step0")
@@ -251,14 +263,16 @@ lesson.save_figure(same_start(pictures, truth.prompt), "_step0")
 n_pictures = 32  # for the held-out loss
 losses = {}
 sizes = {}
-for name, control in controls.items():
+for name, start in starts.items():
+    control = copy.deepcopy(start)
     loss_with, outlines = loss_of_condition(base, control, "edge", n_pictures)
     losses[name] = [loss_with(outlines).item()]
     sizes[name] = []
     training = Training(control, control_loss(base, "edge"), steps=lesson.steps, lr=2e-3,
                         seed=lesson.seed)
     for step, loss in tqdm(training, name):
-        sizes[name].append(nn.utils.get_total_norm(control.zero_convs.parameters()).item())
+        weights = nn.utils.parameters_to_vector(control.zero_convs.parameters())
+        sizes[name].append(weights.norm().item())
         if step % 10 == 0 or step == lesson.steps:
             losses[name].append(loss_with(outlines).item())
 

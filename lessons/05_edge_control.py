@@ -13,6 +13,7 @@
 # `Training` in training.py.
 
 # %%
+import copy
 import os
 import sys
 
@@ -109,8 +110,8 @@ before = sample(base, prompt, noise, steps=ddim_steps)
 
 # %%
 losses = []
-training = Training(control, control_loss(base, "edge"), steps=lesson.steps, lr=2e-3,
-                    seed=lesson.seed)
+training = Training(copy.deepcopy(control), control_loss(base, "edge"), steps=lesson.steps,
+                    lr=2e-3, seed=lesson.seed)
 trained = training.averaged  # with a moving average of the weights, which is better than the last
 loss_with, outlines = loss_of_condition(base, trained, "edge", n=16)
 for step, loss in tqdm(training, "training"):
