@@ -18,12 +18,13 @@
 import copy
 import os
 import sys
+from collections.abc import Iterable
 
 sys.path.insert(0, os.path.dirname(sys.argv[0]))  # finds the folder of the lessons
 import torch
 from lesson import Lesson, table
 from lesson.figures_03 import first_gradients, from_zero, same_start
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from minicontrolnet import (ControlNet, Training, control_loss, detect_edges, held_out,
@@ -168,12 +169,15 @@ def parts_of(control: ControlNet) -> dict[str, nn.Module]:
 # `None` if autograd has computed no gradient at all.
 
 # %%
+def norm_of(tensors: Iterable[Tensor]) -> float:
+    return torch.cat([tensor.flatten() for tensor in tensors]).norm().item()
+
+
 def gradient_norm(part: nn.Module) -> float | None:
     gradients = [p.grad for p in part.parameters() if p.grad is not None]
     if not gradients:
         return None
-    norm = nn.utils.parameters_to_vector(gradients).norm()
-    return float(f"{norm:.0e}")  # one digit is enough
+    return float(f"{norm_of(gradients):.0e}")  # one digit is enough
 
 
 # %% [markdown]
@@ -271,8 +275,7 @@ for name, start in starts.items():
     training = Training(control, control_loss(base, "edge"), steps=lesson.steps, lr=2e-3,
                         seed=lesson.seed)
     for step, loss in tqdm(training, name):
-        weights = nn.utils.parameters_to_vector(control.zero_convs.parameters())
-        sizes[name].append(weights.norm().item())
+        sizes[name].append(norm_of(control.zero_convs.parameters()))
         if step % 10 == 0 or step == lesson.steps:
             losses[name].append(loss_with(outlines).item())
 

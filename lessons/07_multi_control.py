@@ -135,16 +135,16 @@ for name, images in pictures.items():
 table(rows)
 
 # %% [markdown]
-# Where both conditions come from the same picture, the sum should follow each of them better
-# than the other ControlNet alone does.
+# Take the case in which both conditions come from the same picture. The sum should follow the
+# outline better than the palette alone does, and the palette better than the outline alone.
 
 # %%
 takes_colours = paired(error["edges alone"] - error["same picture, sum"])
 takes_outline = paired(iou["same picture, sum"] - iou["same picture, palette alone"])
 sum_follows_both = takes_colours.low > 0 and takes_outline.low > 0
 lesson.reveal(guess, "a" if sum_follows_both else "c",
-              "the sum follows the outline better than the palette alone does. It also follows the"
-              " palette better than the outline alone does.",
+              f"adding the palette lowers the palette error by {takes_colours.mean:.3f}, and adding"
+              f" the outline raises the IoU by {takes_outline.mean:.2f}.",
               a="the sum does not follow both conditions here.",
               b="the sum is not too strong. Where the conditions agree, it is as good as the mean.",
               c="these two networks were never trained together.")
