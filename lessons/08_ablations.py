@@ -23,7 +23,7 @@ import sys
 sys.path.insert(0, os.path.dirname(sys.argv[0]))  # finds the folder of the lessons
 from lesson import (Lesson, finding, load_pictures, load_results, means, percent, table,
                     two_digits, with_interval)
-from lesson.figures_08 import dropped_prompts, few_pictures, figure_8
+from lesson.figures_08 import dropped_prompts, few_pictures, figure_8, gaps
 from lesson.networks import Lite, gaussian
 
 from minicontrolnet import (ControlNet, detect_edges, difference, held_out, load_base, sample,
@@ -123,6 +123,18 @@ lesson.verdict(f"IoU without a prompt ({len(zero)} seeds):", *sentences)
 # %% [markdown]
 # A large random start costs fidelity, nearly as much as giving up the copy does. The paper
 # reports the same. But ten seeds cannot distinguish a *small* random start from zeros.
+#
+# Lesson 05 saw a ControlNet wait before it follows. Does the zero start make it wait? Here is
+# the condition-shuffle gap of all four variants: the loss with another picture's outline minus
+# the loss with the own one.
+
+# %%
+lesson.save_figure(gaps(arms), "_gaps")
+
+# %% [markdown]
+# All four wait and then rise steeply, so waiting needs neither zeros nor a copy. The large
+# random start has the larger gap for 50 steps, and it still follows last. Claim 9 in
+# [CLAIMS.md](CLAIMS.md) sweeps the size of the start.
 #
 # ## Does lite fail?
 #

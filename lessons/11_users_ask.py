@@ -7,7 +7,7 @@
 # repository.)
 #
 # 1. What does the strength mean, and what happens above 1? (CN 185, 199)
-# 2. When should control act, early or late? (diffusers 2731, 3770)
+# 2. When should control act, early or late? (diffusers 3770)
 # 3. Can control act in one region only? (CN 270)
 # 4. Is it better to train with larger batches, or for more steps? (CN 93, 527)
 # 5. May I unlock the decoder, or leave out a part of the copy? (CN 52, 62, 360, 608)

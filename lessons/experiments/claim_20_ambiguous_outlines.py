@@ -108,6 +108,7 @@ def findings(numbers: dict) -> Findings:
                                                                     run["neighbour's edges"][0])
         found[f"{arm}: readings"] = readings(run["named"][0])
         if share:
+            found[f"{arm}: more than one reading"] = [float(number > 1) for number in found[f"{arm}: readings"]]
             found[f"{arm}: readings minus those of the whole"] = minus(readings(run["named"][0]), whole)
     return found
 

@@ -2,7 +2,7 @@
 
     python lessons/experiments/users_new_condition.py
 
-It takes about 3 minutes on one core. The question is from the official repository's issues 4, 233 and 337.
+It takes about 2 minutes on one core. The question is from the official repository's issues 4, 233 and 337.
 
 This was written down before the experiment ran. The new condition is the pose. One arm starts from a new copy of the
 base with zero convs. The other starts from the shipped edge ControlNet, with all its weights, because it has the same

@@ -20,6 +20,26 @@ def figure_8(pictures: Tensor, arms: list[str]) -> Figure:
 
 
 @styled
+def gaps(arms: dict[str, dict]) -> Figure:
+    """The condition-shuffle gap of each variant during training, as means over seeds, on two scales.
+
+    arms: name -> scores, where scores["gap"] is: step -> a list over seeds.
+    """
+    figure = Figure()
+    left, right = figure.subplots(1, 2, sharex=True)
+    for name, scores in arms.items():
+        means = {int(step): sum(seeds) / len(seeds) for step, seeds in scores["gap"].items()}
+        visible = {step: gap for step, gap in means.items() if gap > 1e-7}  # a log scale has no 0
+        left.plot(list(means), list(means.values()), label=name)
+        right.plot(list(visible), list(visible.values()), label=name)
+    left.set(xlabel="training step", ylabel="condition-shuffle gap", ylim=(0, None),
+             title="All four wait, and then rise steeply")
+    right.set(xlabel="training step", yscale="log", title="A large start is ahead at first,\nand still waits longest")
+    left.legend(frameon=False)
+    return figure
+
+
+@styled
 def dropped_prompts(pictures: Tensor, numbers: dict[str, dict]) -> Figure:
     """Four pictures of each ControlNet, one for each kind of prompt."""
     left = []

@@ -14,13 +14,14 @@ lessons/results/SOURCES.md, below the name of the page:
 the table. ``record`` is a file of lessons/results, without .json. ``which`` is a finding of the record or a path into
 its numbers; "PATH minus PATH" is a difference, paired by training seed or by picture. A list stands for its mean.
 A number followed by two others in brackets is a mean and its 95 % interval: "0.39 (0.33 .. 0.45)", "0.39 (0.33 to
-0.45)" or "0.39 (95 % interval 0.33 to 0.45, 32 pictures)". A percent sign multiplies by 100. Several numbers may share
+0.45)" or "0.39 (95 % interval 0.33 to 0.45, 32 pictures)". A percent sign multiplies by 100, and "47 of 64" is a share as a count. Several numbers may share
 a row; then each has its own ``which``, separated by " ; ". The records "the paper", "a rule", "an example", "a review"
 and "another page" are not looked up. A fifth column, which only the rows of CLAIMS.md have, says which intervals decide
 the status of a claim. An interval whose end is printed as 1 or -1 is cut there, because the measure cannot go beyond it.
 
 ``complaints(path)`` also reports numbers that stand in the text and not in the table: all percentages, and all numbers
-with two digits or more after the point. ``complaints(path, digits=1)`` also wants numbers with one digit after the point.
+with two digits or more after the point. ``complaints(path, digits=1)`` also wants numbers with one digit after the point,
+and counts.
 """
 
 import functools
@@ -39,6 +40,7 @@ VERSION = r"\b(?:Python|[Tt]orch|PyTorch|diffusers)\s+\d[\d.]*(?:(?:,| or| and| 
 PLACE = r"(?:Sec|Eq|Fig|Tab)\. [\d.]*\d(?:(?:-|, | and )\d[\d.]*)*"  # in the paper
 ONE = r"[-+]?\d*\.?\d+"
 INTERVAL = rf"({ONE})( %)? \((?:95 % interval )?({ONE})(?: %)? (?:\.\.|to) ({ONE})(?: %)?"
+COUNT = r"(?<![\w.,])(\d+) of (\d+)\b"
 NUMBER = rf"(?<![\w.]){ONE}(?: %)?(?![\w.]*\w)"
 
 
@@ -80,7 +82,7 @@ def sources_in(table: str) -> list[Source]:
 
 def numbers_in_cell(cell: str) -> list[str]:
     """The numbers and intervals of a cell, as they are printed: "0.1, +0.2 (+0.1 .. +0.3)" holds two."""
-    return [match[0] for match in re.finditer(rf"{ONE}(?: %)? \([^)]*\)|{ONE}(?: %)?", cell)]
+    return [match[0] for match in re.finditer(rf"{COUNT}|{ONE}(?: %)? \([^)]*\)|{ONE}(?: %)?", cell)]
 
 
 def section(text: str, where: str) -> str:
@@ -140,6 +142,8 @@ def printed(number: str, numbers: list[float]) -> str:
         said = [(mean, interval.mean), (low, interval.low), (high, interval.high)]
         right = all(old == as_printed(old, new, bool(percent)) or is_cut(old, new) for old, new in said)
         return number if right else str(interval)
+    if match := re.fullmatch(COUNT, number):
+        return f"{statistics.fmean(numbers) * int(match[2]):.0f} of {match[2]}"
     percent = number.endswith(" %")
     return as_printed(number.removesuffix(" %"), statistics.fmean(numbers), percent) + " %" * percent
 
@@ -174,13 +178,15 @@ def complaints(path: Path, digits: int = 2) -> list[str]:
 
 
 def without_source(text: str, sources: list[Source], digits: int) -> list[str]:
-    """Percentages and numbers with so many digits after the point that no row of the table covers."""
+    """Percentages, numbers with so many digits after the point, and counts, that no row of the table covers."""
     found = []
     parts = re.split(r"^#+ (.*)$", text, flags=re.M)
     for title, body in zip(["", *parts[1::2]], parts[::2]):
         known = " ; ".join(source.number for source in sources if belongs(title, source.where))
-        for number in re.findall(NUMBER, plain(body)):
-            if not has_digits(number, digits) or re.search(rf"(?<![\d.]){re.escape(number)}(?![\d.]*\d)", known):
+        counts = [match[0] for match in re.finditer(COUNT, plain(body)) if digits < 2]
+        numbers = [number for number in re.findall(NUMBER, plain(body)) if has_digits(number, digits)]
+        for number in counts + numbers:
+            if re.search(rf"(?<![\d.]){re.escape(number)}(?![\d.]*\d)", known):
                 continue
             found.append(f"{title}: {number} has no source")
     return found

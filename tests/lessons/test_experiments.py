@@ -3,6 +3,7 @@
 import importlib
 import json
 import math
+import re
 import subprocess
 import sys
 
@@ -53,6 +54,19 @@ def test_a_record_shows_what_its_findings_say(name):
     assert record["findings"].keys() == found.keys()
     for key, values in found.items():
         assert record["findings"][key] == pytest.approx(values, abs=1e-6), key
+
+
+def test_the_list_of_experiments_has_the_minutes_of_their_records():
+    """And their sum, to 5 minutes; five hours are the limit. Two old records have no minutes."""
+    page = (LESSONS / "experiments" / "README.md").read_text(encoding="utf-8")
+    told = dict(re.findall(r"\| \[(\w+)\]\(\w+\.py\) \| ((?:about )?\d+) \|$", page, re.M))
+    assert sorted(told) == RECORDS
+    for name, minutes in told.items():
+        if "about" not in minutes:
+            assert max(1, round(sum(record_of(name)["minutes"].values()))) == int(minutes), name
+    total = sum(int(minutes.removeprefix("about ")) for minutes in told.values())
+    stated, = re.findall(r"take about (\d+) minutes", page)
+    assert abs(total - int(stated)) <= 5 and total < 300
 
 
 def finite(numbers):
@@ -274,6 +288,13 @@ def test_readings_are_shapes_that_were_named_twice():
 def test_a_judge_who_guesses_is_right_half_of_the_time():
     judge = load("claim_18_fine_tuned_rival").judge
     assert judge([0.1, 0.9], [0.5, 0.5]) == 0.5 and judge([0.1], [0.2]) == 1.0 and judge([0.2], [0.2]) == 0.5
+
+
+def test_the_step_at_which_a_gap_is_reached():
+    """On the straight line between two measured steps; a gap that is never reached gets the last step."""
+    first_above = load("claim_09_sudden_convergence").first_above
+    curve = {"0": 0.01, "10": 0.0, "20": 0.004, "30": 0.002}
+    assert first_above(curve, 0.003) == pytest.approx(17.5) and first_above(curve, 0.005) == 30
 
 
 def test_colours_at_a_level_of_fidelity():

@@ -73,6 +73,13 @@ def test_numbers_with_one_digit_need_a_source_where_the_page_asks_for_it(page):
     assert page(PAGE.replace("A 95 %", "Sec. 3.1 and 3.4, Fig. 8; a 95 %"), digits=1) == ["Claim 1: 2.5 has no source"]
 
 
+def test_a_share_may_be_printed_as_a_count(page):
+    text = PAGE.replace("in 75 % of", "in 6 of 8 of").replace("0.60, 75 %", "0.60, 6 of 8").replace("2.5", "2")
+    assert page(text, digits=1) == []
+    assert any("7 of 8 should be 6 of 8" in said for said in page(text.replace("6 of 8", "7 of 8"), digits=1))
+    assert "Claim 1: 5 of 9 has no source" in page(text.replace("in 6 of 8", "in 5 of 9, in 6 of 8"), digits=1)
+
+
 def test_an_interval_may_be_cut_where_its_measure_ends():
     """Only if it would go beyond that end."""
     numbers = [0.97, 0.92, 0.99]
