@@ -1,8 +1,8 @@
 """The seven patients of lesson 13: ControlNets with one bug each, all of which really happened.
 
-Four have learned wrongly: each is a class that differs from ControlNet in one place, and you
-train it to see its symptoms. Three have learned well and are used wrongly: each is a function
-that takes a trained ControlNet, a condition or a base, and spoils it.
+Four of them learn wrongly. Each is a class that differs from ControlNet in one place, and you train it
+to see its symptoms. Three have learned well and are used wrongly. There a condition, the order of the
+controls or a base is spoilt.
 """
 
 import copy

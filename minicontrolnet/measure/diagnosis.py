@@ -5,12 +5,18 @@
     base(xt, t, prompt, controls) -> output          controls is None or a sequence of maps
     control(xt, t, prompt, condition) -> controls
 
-So it can also examine a ControlNet that was written for another UNet. It needs one noisy batch of
-that ControlNet's training. It changes weights while it works, and restores all of them bit for bit.
+So it can also examine a ControlNet that was written for another UNet. It needs one noisy batch, as a
+training step of that ControlNet makes it:
+
+    batch = NoisyBatch(xt, t, prompt, target=eps)
+    show_findings(diagnose(base, control, condition, batch))
+
+It changes weights while it works, and restores all of them bit for bit.
 
 Read the file from its end: ``diagnose`` asks one question after another, and each is a function.
 """
 
+import math
 import textwrap
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -19,20 +25,37 @@ import torch
 from torch import Tensor, nn
 
 from .fingerprint import fingerprint
-from .probes import (PASSES, Case, Network, NoisyBatch, all_tensors, borrowed, change, controls_of, copies, count,
-                     difference, first_gradients, is_untrained, losses, noisy_batch, output_layers, output_of,
-                     surely_larger, swapped, times_as_large, zeros)
+from .probes import (ENOUGH, PASSES, Case, Evidence, Network, NoisyBatch, all_tensors, best_pairing, borrowed, change,
+                     controls_of, copies, count, difference, evidence_of, first_gradients, have_default_weights,
+                     is_untrained, losses, noisy_batch, not_finite, output_layers, output_of, stretched, surely_larger,
+                     swapped, times_as_large)
 
 __all__ = ["Finding", "NoisyBatch", "cause_of", "diagnose", "noisy_batch", "show_findings", "verdict_of"]
 
-SIBLINGS = 0.5  # cosine of the weights of copy and base
+# Where we draw a line, we drew it on our own small networks. Every finding shows its number, so that you can
+# draw another one.
+SIBLINGS = 0.5   # A copy is a relative of this base if the cosine of their weights is larger.
+STRANGERS = 0.2  # Below this cosine it is surely none.
+USED = 1.01      # The condition is used if another picture's makes the loss this many times as large.
+HELPS = 1.2      # We believe in a treatment if it lowers the loss by this factor,
+HELPS_ILL = 1.02  # or by this one, where the condition is not used as it is.
+HARMS = 1.1      # Control is harmful if the loss with it is this many times as large.
+
+RANGE = (0.0, 1.0)
+NOISY_START = ("Set weight and bias of every zero conv to 0 before the training. Otherwise the first controls are"
+               " noise, and training must undo that first.")
 OUTPUTS = "zero convs at the outputs"
+EARLY = ("If you have trained only a few hundred steps, train on and watch the gap on a log scale: it grows long"
+         " before pictures follow (lesson 05). If you have trained for long, look at one training batch with its"
+         " conditions on top. Each picture must have its own condition, and none may be empty.")
 NO_GRADIENT = {
-    "two zero convs in a row": "Put no zero conv behind another one: the outer one's input is 0, so its weight gets no"
-                               " gradient, and nothing gets past its weight, which is 0 (lesson 03).",
+    "two zero convs in a row": "Put no zero conv behind another one. The input of the outer one is 0, so its weight"
+                               " gets no gradient. Its weight is 0, so no gradient passes through it (lesson 03).",
     "controls are switched off": "See whether the controls are multiplied by a strength of 0.",
     "detached control": "Look for detach(), .data or torch.no_grad() in the ControlNet's forward, in front of the"
-                        " parts that get nothing (exercise 05a).",
+                        " parts that get no gradient (exercise 05a).",
+    "no gradient through the base": "Lock the base by requires_grad_(False) alone, and do not run it under"
+                                    " torch.no_grad(). See whether its forward adds the controls at all.",
 }
 
 
@@ -40,7 +63,7 @@ class Finding(NamedTuple):
     """One answer of the doctor."""
 
     question: str
-    verdict: str          # healthy, untrained, suspicious, broken, or not checked
+    verdict: str          # healthy, untrained (too early to tell), suspicious, broken, or not checked
     found: str            # a sentence with the number
     number: float | None = None
     advice: str = ""      # what to do
@@ -53,35 +76,75 @@ class Finding(NamedTuple):
 def does_it_run(case: Case) -> Finding:
     """One forward pass of the ControlNet and the base."""
     question = "Does a prediction come out?"
-    controls = ()
     try:
         controls = controls_of(case)
-        output = output_of(case, controls) if all_tensors(controls) else None
     except Exception as error:  # a patient may raise anything
-        return _it_raised(case, question, controls, error)
-    for name, value in ("ControlNet", controls), ("base", [output]):
-        if not all_tensors(value):
-            return Finding(question, "broken", f"The {name} returns something other than tensors.", None,
-                           "Write a function around it: control(xt, t, prompt, condition) returns a list of tensors,"
-                           " and base(xt, t, prompt, controls) returns one.")
+        return _it_raised(question, "ControlNet", error, case)
+    if not all_tensors(controls):
+        return _wrong_form(question, "ControlNet")
+    try:
+        output = output_of(case, controls)
+    except Exception as error:  # as above
+        if _reversed_fits(case, controls):
+            return Finding(question, "broken", f"The base raised {_told(error)} With the controls in reversed order"
+                           " it runs.", None, "Hand the controls over from shallow to deep, the middle last.",
+                           "reversed controls")
+        return _it_raised(question, "base", error, case)
+    if not all_tensors([output]):
+        return _wrong_form(question, "base")
     if not output.isfinite().all():
-        return Finding(question, "broken", "The output holds numbers that are not finite.", None,
-                       "Lower the learning rate, and go back to the last good checkpoint.", "not finite")
+        return _not_finite(question, case)
     if not output.any():
         return Finding(question, "suspicious", "The base's output is 0 everywhere.", 0.0,
-                       "Load the base's trained weights: an output layer of zeros hides all that control does.")
+                       "Load the base's trained weights. An output layer of zeros hides everything that control does.")
     return Finding(question, "healthy", f"The ControlNet hands over {len(controls)} controls, and the base takes"
                    " them.", len(controls))
 
 
-def _it_raised(case: Case, question: str, controls: Sequence[Tensor], error: Exception) -> Finding:
-    reason = (str(error) or "no message").splitlines()[0]
-    found = f"The forward pass raised {type(error).__name__}: {reason}."
-    if controls and _reversed_fits(case, controls):
-        return Finding(question, "broken", f"{found} With the controls in reversed order it runs.", None,
-                       "Hand the controls over from shallow to deep, the middle last.", "reversed controls")
-    return Finding(question, "broken", found, None, "If the shapes do not fit, compare those of the controls with the"
-                   " base's skips and middle: there must be one control for each, of the same shape.")
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error) or 'no message').splitlines()[0].rstrip('.')}."
+
+
+def _it_raised(question: str, who: str, error: Exception, case: Case) -> Finding:
+    types = sorted({str(p.dtype).removeprefix("torch.") for module in case.modules for p in module.parameters()
+                    if p.is_floating_point()})
+    if len(types) > 1:
+        advice = f"The weights are of the types {' and '.join(types)}: bring both networks and the batch to one type."
+    elif who == "base":
+        advice = ("If the shapes do not fit, compare those of the controls with the base's skips and middle. There"
+                  " must be one control for each, of the same shape.")
+    else:
+        advice = ("See whether control(xt, t, prompt, condition) passes its inputs on in the right order, and whether"
+                  " the condition has the size and the channels that the ControlNet expects.")
+    return Finding(question, "broken", f"The {who} raised {_told(error)}", None, advice)
+
+
+def _wrong_form(question: str, who: str) -> Finding:
+    return Finding(question, "broken", f"The {who} returns something other than tensors.", None,
+                   "Write a function around it: control(xt, t, prompt, condition) returns a list of tensors,"
+                   " and base(xt, t, prompt, controls) returns one.")
+
+
+def _not_finite(question: str, case: Case) -> Finding:
+    """Say where the first NaN or infinity is: in the batch, in the weights, or only in what they compute."""
+    found = "The output holds numbers that are not finite."
+    for name, tensors in (("batch", [*case.batch, case.condition]), ("base", _weights(case.base_module)),
+                          ("ControlNet", _weights(case.control_module))):
+        bad = not_finite(tensors)
+        if bad and name == "batch":
+            return Finding(question, "broken", f"{found} So does the batch: {bad:,} of its numbers are not finite.",
+                           bad, "Mend what loads the pictures and conditions.", "not finite")
+        if bad:
+            return Finding(question, "broken", f"{found} {bad:,} of the {name}'s weights are NaN or infinite.", bad,
+                           "Go back to the last good checkpoint, and lower the learning rate. Clip the gradients, and"
+                           " keep the weights in float32.", "not finite")
+    return Finding(question, "broken", f"{found} All weights are finite that we can see.", 0,
+                   "Numbers grow too large on the way. In float16 the largest one is 65,504, so try bfloat16 or"
+                   " float32.", "not finite")
+
+
+def _weights(module: nn.Module | None) -> list[Tensor]:
+    return [] if module is None else [*module.parameters()]
 
 
 def _reversed_fits(case: Case, controls: Sequence[Tensor]) -> bool:
@@ -98,12 +161,11 @@ def is_the_base_locked(case: Case) -> Finding:
         return unknown(question, "the base is a function; give base_module=...")
     weights = list(case.base_module.parameters())
     asking = count([p for p in weights if p.requires_grad])
-    found = f"Of the base's {count(weights):,} weights {asking:,} ask for a gradient."
     if not asking:
-        return Finding(question, "healthy", found, 0)
-    return Finding(question, "suspicious", found, asking,
-                   "Call lock(base), that is base.requires_grad_(False). An optimiser that does not hold the base"
-                   " leaves it unchanged as well, but then its gradients are computed for nothing (lesson 02).")
+        return Finding(question, "healthy", f"None of the base's {count(weights):,} weights asks for a gradient.", 0)
+    return Finding(question, "suspicious", f"{asking:,} of the base's {count(weights):,} weights ask for a gradient.",
+                   asking, "Call base.requires_grad_(False), and make sure that the optimiser does not hold the base"
+                   " (lesson 02). Reload the base if it was trained by mistake.", "base not locked")
 
 
 def does_it_share_storage(case: Case) -> Finding:
@@ -113,13 +175,13 @@ def does_it_share_storage(case: Case) -> Finding:
     theirs = {p.data_ptr() for p in case.base_module.parameters()}
     shared = [p for p in case.control_module.parameters() if p.data_ptr() in theirs]
     learn = [p for p in shared if p.requires_grad]
-    found = f"{count(shared):,} weights are in both networks, and training changes {count(learn):,} of them."
     if not shared:
         return Finding(question, "healthy", "No weight is in both networks.", 0)
+    found = f"{count(shared):,} weights are in both networks, and training changes {count(learn):,} of them."
     return Finding(question, "broken" if learn else "suspicious", found, count(shared),
-                   "Use copy.deepcopy(base.encoder): the sign = only gives the base's own encoder a second name,"
-                   " so whoever trains one trains the other (exercise 02b). Reload the base, for it may have"
-                   " changed.", "shared storage")
+                   "Use copy.deepcopy(base.encoder). The sign = only gives the base's own encoder a second name, so"
+                   " training one of them trains the other (exercise 02b). Reload the base: training may have changed"
+                   " it.", "shared storage")
 
 
 def is_it_the_right_base(case: Case, trained_on: str | None) -> Finding:
@@ -135,9 +197,9 @@ def is_it_the_right_base(case: Case, trained_on: str | None) -> Finding:
         near = (f" The cosine of the copy's weights and the base's is {alike:.2f} (1 before training, about 0 for a"
                 " stranger).")
     advice = ("Load the base that is named in the ControlNet's file. A fine-tuned sibling of that base works almost"
-              " as well. With a stranger, whose channels mean something else, about half of the effect is left"
+              " as well. In a stranger the channels mean something else, and about half of the effect is left"
               " (lesson 10).")
-    if alike is not None and alike < SIBLINGS:
+    if alike is not None and alike < STRANGERS:
         return Finding(question, "broken", f"This base is no relative of the copy.{near}", alike, advice,
                        "another base")
     if told and not same:
@@ -145,6 +207,9 @@ def is_it_the_right_base(case: Case, trained_on: str | None) -> Finding:
                        f" ControlNet was trained on.{near}", alike, advice, "another base")
     if not told and alike is None:
         return unknown(question, "no fingerprint was given (trained_on), and we find no copy of the base's weights")
+    if not told and alike < SIBLINGS:
+        return Finding(question, "suspicious", f"The copy is far from this base.{near}", alike, f"{advice} Or the"
+                       " learning rate is very high.")
     mark = f"The fingerprint {trained_on[:8]} agrees." if told else "No fingerprint was given."
     return Finding(question, "healthy", mark + near, alike)
 
@@ -152,8 +217,9 @@ def is_it_the_right_base(case: Case, trained_on: str | None) -> Finding:
 def _cosine(pairs: list[tuple[nn.Parameter, nn.Parameter]]) -> float | None:
     """The median over the weight matrices of the cosine of the copy's matrix and the base's."""
     pairs = [(own.detach().flatten(), theirs.detach().flatten()) for own, theirs in pairs if own.dim() > 1]
-    cosines = [torch.cosine_similarity(own, theirs, dim=0) for own, theirs in pairs]
-    return torch.stack(cosines).median().item() if cosines else None
+    cosines = [torch.cosine_similarity(own.float(), theirs.float(), dim=0) for own, theirs in pairs]
+    middle = torch.stack(cosines).nanmedian().item() if cosines else math.nan
+    return None if math.isnan(middle) else middle
 
 
 def is_it_trainable(case: Case) -> Finding:
@@ -162,19 +228,56 @@ def is_it_trainable(case: Case) -> Finding:
         return unknown(question, "the ControlNet is a function; give control_module=...")
     weights = list(case.control_module.parameters())
     frozen = count([p for p in weights if not p.requires_grad])
-    found = f"Of the ControlNet's {count(weights):,} weights {frozen:,} ask for no gradient."
     if not frozen:
-        return Finding(question, "healthy", found, 0)
+        return Finding(question, "healthy", f"All of the ControlNet's {count(weights):,} weights ask for a gradient.",
+                       0)
     if frozen == count(weights):
-        return Finding(question, "healthy", "The ControlNet is locked as a whole, as one is that was loaded to"
-                       " generate pictures.", frozen, "To train it, call control.requires_grad_(True) first.")
+        return Finding(question, "healthy", "The whole ControlNet is locked, as if it were loaded to generate"
+                       " pictures.", frozen, "To train it, call control.requires_grad_(True) first.")
+    found = f"{frozen:,} of the ControlNet's {count(weights):,} weights ask for no gradient."
     pairs = copies(case.control_module, case.base_module) if case.base_module is not None else []
     if pairs and not any(own.requires_grad for own, _ in pairs):
         return Finding(question, "broken", f"{found} The whole copy is among them.", frozen,
-                       "Call control.requires_grad_(True) after the copy is made: copy.deepcopy of a locked encoder"
-                       " is locked, too.", "frozen copy")
+                       "Call control.requires_grad_(True) after you make the copy. A copy.deepcopy of a locked"
+                       " encoder is locked, too.", "frozen copy")
     return Finding(question, "suspicious", found, frozen, "Find out which weights are frozen, and whether you meant"
                    " that: [name for name, p in control.named_parameters() if not p.requires_grad].")
+
+
+def is_the_precision_enough(case: Case) -> Finding:
+    question = "Are the weights precise enough to learn?"
+    if case.control_module is None:
+        return unknown(question, "the ControlNet is a function; give control_module=...")
+    learn = [p for p in case.control_module.parameters() if p.requires_grad]
+    half = [p for p in learn if p.dtype in (torch.float16, torch.bfloat16)]
+    if not learn:
+        return Finding(question, "healthy", "No weight asks for a gradient, so none has to.", 0)
+    if not half:
+        return Finding(question, "healthy", f"All {count(learn):,} weights that learn are in"
+                       f" {str(learn[0].dtype).removeprefix('torch.')}.", 0)
+    return Finding(question, "suspicious", f"{count(half):,} of the {count(learn):,} weights that learn are in half"
+                   " precision.", count(half), "Keep the weights in float32, and compute in half precision by"
+                   " torch.autocast. In half precision a small step is rounded away, and Adam's eps of 1e-8 becomes 0"
+                   " in float16.", "weights in half precision")
+
+
+def does_the_optimiser_hold_them(case: Case, optimiser: torch.optim.Optimizer) -> Finding:
+    question = "Does the optimiser hold the right weights?"
+    if case.control_module is None:
+        return unknown(question, "the ControlNet is a function; give control_module=...")
+    held = {id(p) for group in optimiser.param_groups for p in group["params"] if group["lr"]}
+    learn = [p for p in case.control_module.parameters() if p.requires_grad]
+    missed = count([p for p in learn if id(p) not in held])
+    base = count([p for p in _weights(case.base_module) if id(p) in held])
+    if missed:
+        return Finding(question, "broken", f"It does not hold {missed:,} of the {count(learn):,} weights that ask for"
+                       " a gradient, or its learning rate for them is 0.", missed,
+                       "Make the optimiser last, from the parameters of the very ControlNet whose forward you call."
+                       " A deepcopy has other parameters (exercise 13a).", "optimiser holds other weights")
+    if base:
+        return Finding(question, "broken", f"It holds {base:,} weights of the base.", base, "Give it the ControlNet's"
+                       " parameters alone, and reload the base.", "base not locked")
+    return Finding(question, "healthy", f"It holds all {count(learn):,} weights that ask for a gradient.", 0)
 
 
 def do_gradients_arrive(case: Case) -> Finding:
@@ -186,21 +289,22 @@ def do_gradients_arrive(case: Case) -> Finding:
         if not any(p.requires_grad for p in case.control_module.parameters()):
             case.control_module.requires_grad_(True)
         woken = first_gradients(case)
-        if woken is None:
-            return Finding(question, "broken", "The loss does not depend on any weight that can learn.", None,
-                           "Look for detach(), .data or torch.no_grad() between the ControlNet and the loss. A locked"
-                           " base must still let gradients through.", "detached control")
+        if isinstance(woken, str):
+            cause = "no gradient through the base" if woken == "base" else "detached control"
+            return Finding(question, "broken", "The loss does not depend on any weight that can learn. It is cut off"
+                           f" in the {woken}.", None, NO_GRADIENT[cause], cause)
         stuck = _stuck_behind_zeros(case.control_module, woken)
     found = _order(woken, _parts(case))
     never = [name for name, at in woken.items() if at is None]
     if not never:
         return Finding(question, "healthy", found, max(woken.values()))
-    found += f" We made {PASSES} passes, and {len(never)} of {len(woken)} tensors got none."
+    found += f" After {PASSES} passes {len(never)} of {len(woken)} tensors have none."
     if len(never) < len(woken) / 10 and not stuck:
-        return Finding(question, "suspicious", f"{found} These are {', '.join(never[:3])} ...", len(never),
+        dots = " ..." if len(never) > 3 else "."
+        return Finding(question, "suspicious", f"{found} These are {', '.join(never[:3])}{dots}", len(never),
                        "Find out whether these weights are used at all.")
     if stuck:
-        found += f" Of {stuck[0]} the bias gets a gradient and the weight never."
+        found += f" In {stuck[0]} the bias gets a gradient, and the weight never gets one."
         cause = "two zero convs in a row"
     elif len(never) == len(woken) and is_untrained(controls_of(case)):
         cause = "controls are switched off"
@@ -218,7 +322,7 @@ def _parts(case: Case) -> dict[str, str]:
 
 
 def _order(woken: dict[str, int | None], parts: dict[str, str]) -> str:
-    """Such as "The first gradient arrives in pass 0 at encoder; in pass 1 at embedding. It never arrives at hint." """
+    """Such as "The first gradients arrive in pass 0 at zeros; in pass 1 at encoder. None arrives at hint." """
     begins: dict[int, list[str]] = {}
     never = []
     for part in dict.fromkeys(parts[name] for name in woken):
@@ -231,8 +335,8 @@ def _order(woken: dict[str, int | None], parts: dict[str, str]) -> str:
     if not begins:
         return f"No gradient arrives at {', '.join(never)}."
     words = "; ".join(f"in pass {at} at {', '.join(names)}" for at, names in sorted(begins.items()))
-    rest = f" It never arrives at {', '.join(never)}." if never else ""
-    return f"The first gradient arrives {words} (counted from pass 0).{rest}"
+    rest = f" None arrives at {', '.join(never)}." if never else ""
+    return f"The first gradients arrive {words} (we count backward passes from 0).{rest}"
 
 
 def _stuck_behind_zeros(module: nn.Module, woken: dict[str, int | None]) -> list[str]:
@@ -247,7 +351,7 @@ def _stuck_behind_zeros(module: nn.Module, woken: dict[str, int | None]) -> list
     return stuck
 
 
-def has_the_copy_moved(case: Case, controls: Sequence[Tensor]) -> Finding:
+def has_the_copy_moved(case: Case, shown: Evidence) -> Finding:
     question = "Has the copy moved from its start?"
     pairs = copies(case.control_module, case.base_module) if len(case.modules) == 2 else []
     if not pairs:
@@ -256,24 +360,62 @@ def has_the_copy_moved(case: Case, controls: Sequence[Tensor]) -> Finding:
     way = sum((own - theirs).double().square().sum().item() for own, theirs in pairs) ** 0.5
     length = sum(theirs.double().square().sum().item() for _, theirs in pairs) ** 0.5
     share = way / length if length else 0.0
-    found = f"The copy is {share:.1%} of the base's length away from the base."
-    if still == 0 and is_untrained(controls):
+    found = f"The copy's weights differ from the base's by {share:.1%} of their length."
+    if still == 0 and is_untrained(shown.controls):
         return Finding(question, "broken", f"{found} But all controls are 0.", share, "See whether the controls are"
                        " multiplied by a strength of 0, and whether the optimiser holds the zero convs.",
                        "controls are switched off")
+    if _has_only_shrunk(pairs, share):
+        return Finding(question, "broken", f"{found} But the weights have only shrunk, all by the same factor. Weight"
+                       " decay does this, and no gradient has moved them.", share, "See in which order gradients"
+                       " arrive.", "frozen copy")
     if still == 0:
         return Finding(question, "healthy", found, share)
     if still < len(pairs):
         return Finding(question, "suspicious", f"{found} {still} of its {len(pairs)} tensors are still the base's.",
-                       share, "Find out which tensors stand still, and whether the optimiser holds them.")
-    if is_untrained(controls):
-        return Finding(question, "untrained", "The copy is the base's encoder in every bit, as before training.",
+                       share, "Find out why these tensors stand still: are they frozen, or does the optimiser not"
+                       " hold them?")
+    if is_untrained(shown.controls):
+        return Finding(question, "untrained", "The copy equals the base's encoder bit for bit, as before training.",
                        0.0)
-    return Finding(question, "broken", "The controls are not 0, but the copy is still the base's in every bit. (After"
-                   " one single step this would be normal.)", 0.0,
-                   "Make sure that the copy asks for gradients, that they arrive, and that the optimiser holds the"
-                   " very parameters that forward uses: a deepcopy after the optimiser was made has other ones.",
-                   "frozen copy")
+    if _starts_with_noise(case, shown):
+        return Finding(question, "broken", "The copy equals the base's encoder bit for bit, but the controls already"
+                       " make the prediction worse.", 0.0, NOISY_START, "zero convs do not start at 0")
+    if _is_one_step_old(case):
+        return Finding(question, "untrained", "The copy equals the base's encoder bit for bit, and only the output"
+                       " layers have moved. After one single step this is normal.", 0.0, "Train on. If you have"
+                       " trained for more than one step, then the optimiser holds no other parameters.")
+    return Finding(question, "broken", "The controls are not 0, but the copy still equals the base's encoder bit for"
+                   " bit.", 0.0, "Make sure that the copy asks for gradients, that they arrive, and that the optimiser"
+                   " holds the very parameters that forward uses. A deepcopy that you make after the optimiser has"
+                   " other parameters.", "frozen copy")
+
+
+def _has_only_shrunk(pairs: list[tuple[nn.Parameter, nn.Parameter]], share: float) -> bool:
+    """Whether the copy is the base's encoder times one number below 1."""
+    length = sum(theirs.double().square().sum() for _, theirs in pairs)
+    factor = sum((own.double() * theirs.double()).sum() for own, theirs in pairs) / length
+    rest = sum((own - factor * theirs).double().square().sum() for own, theirs in pairs)
+    return factor.item() < 1 and (rest / length).sqrt().item() < 0.01 * share
+
+
+def _starts_with_noise(case: Case, shown: Evidence) -> bool:
+    """Whether the controls make the prediction worse before anything behind them has moved."""
+    return _is_one_step_old(case) and _harms(shown)
+
+
+def _harms(shown: Evidence) -> bool:
+    return surely_larger(shown.own, shown.none) and times_as_large(shown.own, shown.none) > HARMS
+
+
+def _is_used(shown: Evidence) -> bool:
+    return surely_larger(shown.other, shown.own) and times_as_large(shown.other, shown.own) > USED
+
+
+def _is_one_step_old(case: Case) -> bool:
+    """In the first step nothing behind a zero conv moves, so the condition encoder's own zero conv is still 0."""
+    outputs = {id(p) for layer in output_layers(case) if layer is not None for p in layer.parameters()}
+    return any(p.dim() > 1 and not p.any() for p in case.control_module.parameters() if id(p) not in outputs)
 
 
 def which_zero_convs_are_zero(case: Case, controls: Sequence[Tensor]) -> Finding:
@@ -281,37 +423,42 @@ def which_zero_convs_are_zero(case: Case, controls: Sequence[Tensor]) -> Finding
     question = f"Which of the {len(controls)} zero convs are still 0?"
     zero = [i for i, control in enumerate(controls) if not control.any()]
     if len(zero) == len(controls):
-        return Finding(question, "untrained", "All of them: the ControlNet changes nothing yet.", len(zero),
-                       "Train it.")
+        return Finding(question, "untrained", "All of them are, so the ControlNet changes nothing yet.", len(zero),
+                       "Train it. If you have trained it already, then the optimiser holds other parameters or its"
+                       " learning rate is 0: give diagnose the optimiser.")
     if zero:
         numbers = ", ".join(map(str, zero))
-        return Finding(question, "suspicious", f"Those of the controls {numbers} (0 is the shallowest).", len(zero),
+        return Finding(question, "suspicious", f"Those of the controls {numbers} are (0 is the shallowest).", len(zero),
                        "Find out whether the optimiser holds them, and whether the base uses them.")
     flat = [i for i, control in enumerate(controls) if not (control - control[:1, :, :1, :1]).any()]
     if flat:
-        return Finding(question, "broken", f"None, but {len(flat)} of {len(controls)} controls are the same number"
-                       " everywhere: the bias has moved and the weight has not.", len(flat),
+        return Finding(question, "broken", f"None is, but {len(flat)} of {len(controls)} controls are the same number"
+                       " everywhere. So the bias has moved, and the weight has not.", len(flat),
                        "Put no zero conv behind another one (lesson 03).", "two zero convs in a row")
-    return Finding(question, "healthy", f"None: all {len(controls)} controls are maps.", 0)
+    layers = output_layers(case) if case.control_module is not None else [None]
+    if None not in layers and have_default_weights(layers):
+        return Finding(question, "broken", "None is, and their weights look like PyTorch's own random start.", 0,
+                       NOISY_START, "zero convs do not start at 0")
+    return Finding(question, "healthy", f"None is: all {len(controls)} controls are maps.", 0)
 
 
-def is_the_start_exact(case: Case, controls: Sequence[Tensor]) -> Finding:
+def is_the_start_exact(case: Case, shown: Evidence) -> Finding:
     """Zero controls must leave the base alone, and zero convs at 0 must give zero controls."""
     question = "Is the start exact?"
     try:
         alone = output_of(case, None)
     except Exception as error:  # a base of somebody else may raise anything
         return unknown(question, f"the base takes no controls=None ({type(error).__name__})")
-    added = difference([alone], [output_of(case, zeros(controls))])
+    added = difference([alone], [shown.output_off])
     if added:
         return Finding(question, "broken", f"Controls of 0 change the base's output by up to {added:.1e}.", added,
                        "Add the controls to the base's maps, and do nothing else with them (exercise 05b).",
                        "controls are not added")
     layers = output_layers(case) if case.control_module is not None else [None]
-    if is_untrained(controls):
-        return Finding(question, "healthy", "With this ControlNet the base's output is the same in every bit.", 0.0)
+    if is_untrained(shown.controls):
+        return Finding(question, "healthy", "With this ControlNet the base's output is the same bit for bit.", 0.0)
     if None in layers:
-        return Finding(question, "healthy", "Controls of 0 leave the base's output as it is in every bit. We could"
+        return Finding(question, "healthy", "Controls of 0 leave the base's output unchanged bit for bit. We could"
                        " not find the zero convs, so we did not set them back to 0.", 0.0)
     with borrowed(case.modules), torch.no_grad():
         for layer in layers:
@@ -320,52 +467,67 @@ def is_the_start_exact(case: Case, controls: Sequence[Tensor]) -> Finding:
         left = difference([alone], [output_of(case, controls_of(case))])
     if left:
         return Finding(question, "broken", f"With its zero convs at 0 the ControlNet still changes the output by up to"
-                       f" {left:.1e}.", left, "Let nothing but the zero convs' outputs leave the ControlNet.",
+                       f" {left:.1e}.", left, "Let only the outputs of zero convs leave the ControlNet.",
                        "not only zero convs")
-    return Finding(question, "healthy", "With its zero convs set back to 0 the base's output is the same in every"
+    return Finding(question, "healthy", "With its zero convs set back to 0 the base's output is the same bit for"
                    " bit.", 0.0)
 
 
-def is_the_condition_in_range(case: Case, seen: tuple[float, float] | Tensor) -> Finding:
+def is_the_condition_in_range(case: Case, seen: tuple[float, float] | Tensor | None) -> Finding:
+    """Without ``seen`` we assume 0 to 1, as in the paper's code, and then we can only be suspicious."""
     question = "Is the condition in the range that training saw?"
     condition = case.condition
-    seen = torch.as_tensor(seen)
-    low, high = seen.min().item(), seen.max().item()
-    least, most = condition.min().item(), condition.max().item()
+    low, high = _range(RANGE if seen is None else seen)
+    least, most = _range(condition)
     found = f"It goes from {least:.3g} to {most:.3g}, and training saw {low:.3g} to {high:.3g}."
+    advice = (f"Bring the condition to {low:.3g} to {high:.3g} before the ControlNet sees it: divide bytes by 255,"
+              " and do not normalise it like the picture.")
+    verdict = "broken"
+    if seen is None:
+        found = f"It goes from {least:.3g} to {most:.3g}, and most trainings see {low:.3g} to {high:.3g}."
+        advice += " If your training saw this range, say so by seen=(least, largest)."
+        verdict = "suspicious"
     slack = 0.01 * (high - low)
     if least < low - slack or most > high + slack:
-        return Finding(question, "broken", found, most, f"Bring the condition to {low:.3g} to {high:.3g} before the"
-                       " ControlNet sees it: divide bytes by 255, and do not normalise it like the picture.",
-                       "wrongly scaled condition")
-    if most - low < 0.05 * (high - low):
+        return Finding(question, verdict, found, most, advice, "wrongly scaled condition")
+    if most == least:
+        return Finding(question, "broken", f"{found} It is the same number everywhere, so it says nothing.", most,
+                       "Find out where the condition is lost: dropped, multiplied by 0, or cast to whole numbers.",
+                       "empty condition")
+    if most - least < 0.05 * (high - low):
         return Finding(question, "broken", f"{found} So there is next to nothing in it.", most,
-                       "Find out whether it was divided by 255 twice, or whether it is empty.",
-                       "wrongly scaled condition")
+                       "Find out whether it was divided by 255 twice.", "wrongly scaled condition")
     if torch.equal(condition, swapped(condition)):
         return Finding(question, "suspicious", f"{found} All conditions are the same.", most,
                        "Give the doctor conditions of different pictures.")
     return Finding(question, "healthy", found, most)
 
 
-def does_the_condition_reach(case: Case, controls: Sequence[Tensor]) -> Finding:
+def _range(values: tuple[float, float] | Tensor) -> tuple[float, float]:
+    values = torch.as_tensor(values)
+    return values.min().item(), values.max().item()
+
+
+def does_the_condition_reach(case: Case, shown: Evidence) -> Finding:
     """Give each picture its neighbour's condition: how much of what control does changes?"""
     question = "Does the condition reach the output?"
-    others = controls_of(case, swapped(case.condition))
-    if is_untrained(controls) and is_untrained(others):
+    if is_untrained(shown.controls) and is_untrained(shown.others):
         return _is_it_wired(case, question)
-    own = output_of(case, controls)
-    effect = change(case, own, output_of(case, zeros(controls)))
-    changed = change(case, own, output_of(case, others))
+    effect = change(case, shown.output, shown.output_off)
+    changed = change(case, shown.output, shown.output_others)
     share = changed / effect if effect else 0.0
-    found = f"Another picture's condition changes the output by {share:.2f} times what control does to it."
+    found = f"Another picture's condition changes the output {share:.2g} times as much as control does."
     if not changed:
+        if case.control_module is not None and _is_one_step_old(case):
+            return Finding(question, "untrained", "Not yet: the zero conv behind the condition is still 0.", 0.0,
+                           "Train on. If you have trained for more than two steps, no gradient reaches it or the"
+                           " optimiser does not hold it.")
         return Finding(question, "broken", "Another picture's condition changes nothing at all, although the controls"
-                       " are not 0. (After one or two steps this would be normal.)", 0.0,
-                       "Look for what cuts the condition off: features that are not passed on, a detach(), an encoder"
-                       " whose zero conv never moved. See the order of gradients.")
+                       " are not 0.", 0.0, "Find out where the condition is cut off. Perhaps its features are not"
+                       " passed on or it is replaced by zeros, perhaps no gradient reached its encoder.",
+                       "condition is not passed on")
     if share < 0.01:
-        return Finding(question, "untrained", found, share, "Train on: the condition is hardly used yet.")
+        return Finding(question, "untrained", found, share, "The condition is hardly used yet. Read on below.")
     return Finding(question, "healthy", found, share)
 
 
@@ -384,77 +546,87 @@ def _is_it_wired(case: Case, question: str) -> Finding:
         return Finding(question, "untrained", "Not yet, since all controls are 0. With noise in the zero convs it"
                        " does, so it is wired.", changed)
     return Finding(question, "broken", "Even with noise in the zero convs another picture's condition changes"
-                   " nothing.", 0.0, "Pass the condition's features on to the copy's first map.")
+                   " nothing.", 0.0, "Pass the condition's features on to the copy's first map, and see whether the"
+                   " condition is replaced by zeros.", "condition is not passed on")
 
 
-def is_it_used(case: Case, controls: Sequence[Tensor]) -> Finding:
+def is_it_used(case: Case, shown: Evidence) -> Finding:
     """The loss with its own condition, with the neighbour's, and without control."""
     question = "Does the condition help, and how large is the shuffle gap beside the loss?"
-    if is_untrained(controls):
+    if is_untrained(shown.controls):
         return Finding(question, "untrained", "The gap is 0, since all controls are 0.", 0.0)
-    own = losses(case, controls)
-    none = losses(case, zeros(controls))
-    other = losses(case, controls_of(case, swapped(case.condition)))
+    own, other, none = shown.own, shown.other, shown.none
     gap = (other - own).mean().item()
     ratio = times_as_large(other, own)
-    harm = times_as_large(own, none)
     if not (other - own).any():
-        return Finding(question, "broken", f"The gap is exactly 0: another picture's condition gives the same loss of"
-                       f" {own.mean():.4f}. (After one or two steps this would be normal.)", 0.0,
-                       "Training on does not help. See the order of gradients.")
-    found = (f"The loss is {own.mean():.4f} with its own condition, {other.mean():.4f} with another picture's, and"
-             f" {none.mean():.4f} without control. The gap is {gap:.2g}: another's condition is worse on"
-             f" {(other > own).sum()} of {len(own)} pictures, and makes the loss {ratio:.3g} times as large"
-             " (geometric mean).")
-    if surely_larger(own, none) and harm > 1.1:
-        return Finding(question, "broken", f"{found} With control it is {harm:.3g} times as large as without.", gap,
-                       "Control makes the prediction worse. See whether base, condition and order of the controls"
-                       " are those of the training, and whether each picture has its own condition.")
-    if surely_larger(own, other) and ratio < 0.99:
-        return Finding(question, "broken", found, gap, "The own condition is worse than another's: see whether"
-                       " pictures and conditions are paired as they should be.", "conditions of other pictures")
-    if surely_larger(other, own) and ratio > 1.01:
+        verdict = "untrained" if case.control_module is not None and _is_one_step_old(case) else "broken"
+        return Finding(question, verdict, f"The gap is exactly 0: another picture's condition gives the same loss of"
+                       f" {own.mean():.4f}.", 0.0, "If a finding above is broken, training on does not help.")
+    found = (f"The loss is {own.mean():.4f} with the own condition, {other.mean():.4f} with another picture's, and"
+             f" {none.mean():.4f} without control. So the gap is {gap:.2g}. Another picture's condition is worse on"
+             f" {(other > own).sum()} of {len(own)} pictures, and multiplies the loss by {ratio:.3f} on"
+             " average (geometric mean).")
+    if len(own) < ENOUGH:
+        return Finding(question, "not checked", found, gap, f"{len(own)} pictures cannot tell more. Give the doctor at"
+                       f" least {ENOUGH}, better 16.")
+    if _is_used(shown) and not _harms(shown):
         return Finding(question, "healthy", found, gap)
-    return Finding(question, "untrained", found, gap, "These pictures cannot tell whether the condition is used yet."
-                   " If all else is healthy, train on, and watch the gap on a log scale: it grows long before pictures"
-                   " follow (lesson 05).")
+    best, prefer = best_pairing(case)
+    if 2 * prefer >= len(own) and times_as_large(own, best) > HELPS and times_as_large(none, best) > USED:
+        return Finding(question, "broken", f"{found} {prefer} of the pictures prefer the condition of another one, and"
+                       f" with the best one for each the loss is {best.mean():.4f}.", gap, "See whether pictures and"
+                       " conditions are shuffled separately. Each picture must come with its own condition.",
+                       "conditions of other pictures")
+    if _harms(shown):
+        harm = times_as_large(own, none)
+        return Finding(question, "broken", f"{found} Control multiplies the loss by {harm:.3g}.", gap,
+                       "Control makes the prediction worse. Compare base, condition, strength and order of the"
+                       " controls with those of the training.")
+    return Finding(question, "untrained", found, gap, f"On these pictures the condition does not help yet. {EARLY}")
 
 
-def would_another_reading_help(case: Case, controls: Sequence[Tensor]) -> Finding:
+def would_another_reading_help(case: Case, shown: Evidence, seen: tuple[float, float] | Tensor | None) -> Finding:
     """Trial treatments: the condition read in another way, the controls in another order."""
     question = "Would another reading of the condition, or another order of the controls, help?"
-    if is_untrained(controls):
+    if is_untrained(shown.controls):
         return unknown(question, "all controls are 0")
-    own = losses(case, controls)
-    best = Finding(question, "healthy", "None of our trial treatments lowers the loss.", 1.0)
-    for cause, advice, treated in treatments(case, controls):
+    if len(case.condition) < ENOUGH:
+        return unknown(question, f"it needs at least {ENOUGH} pictures, better 16")
+    own = shown.own
+    enough = HELPS if _is_used(shown) else HELPS_ILL
+    best = Finding(question, "healthy", "None of our trial treatments lowers the loss by much.", 1.0)
+    for cause, advice, treated in treatments(case, shown.controls, seen):
         cured = losses(case, treated)
         gain = times_as_large(own, cured)
-        if surely_larger(own, cured) and gain > max(1.2, best.number):
+        if surely_larger(own, cured) and gain > max(enough, best.number):
             found = (f"One trial treatment lowers the loss from {own.mean():.4f} to {cured.mean():.4f}, and on"
                      f" {(own > cured).sum()} of {len(own)} pictures.")
             best = Finding(question, "broken", found, gain, advice, cause)
     return best
 
 
-def treatments(case: Case, controls: Sequence[Tensor]) -> Iterator[tuple[str, str, tuple[Tensor, ...]]]:
+def treatments(case: Case, controls: Sequence[Tensor], seen: tuple[float, float] | Tensor | None = None
+               ) -> Iterator[tuple[str, str, tuple[Tensor, ...]]]:
     """The cause that each treatment is for, what to do for good, and the controls that come of it."""
     c = case.condition
     scaled = "wrongly scaled condition"
-    yield "inverted condition", "Invert the condition: training saw light lines on black.", controls_of(
-        case, c.min() + c.max() - c)
-    if c.max() > 2:
-        yield scaled, "Divide the condition by 255.", controls_of(case, c / 255)
-        yield "inverted condition", "Divide the condition by 255 and invert it.", controls_of(case, 1 - c / 255)
-    if c.max() < 0.05:
-        yield scaled, "Multiply the condition by 255: it was divided twice.", controls_of(case, c * 255)
-    if c.min() < 0:
-        yield scaled, "Bring the condition from [-1, 1] to [0, 1].", controls_of(case, (c + 1) / 2)
-    else:
-        yield scaled, "Bring the condition from [0, 1] to [-1, 1].", controls_of(case, 2 * c - 1)
+    yield "inverted condition", "Invert the condition. Training saw lines and background the other way round.", (
+        controls_of(case, c.min() + c.max() - c))
+    low, high = _range(RANGE if seen is None else seen)
+    for cause, low, high in ((scaled, low, high), (scaled, -1.0, 1.0), ("inverted condition", high, low)):
+        if (low, high) != _range(c):
+            advice = f"Bring the condition from {_between(*_range(c))} to {_between(low, high)}."
+            yield cause, advice, controls_of(case, stretched(c, low, high))
     order = "Hand the controls over from shallow to deep, the middle last, and let the base add them in this order."
     yield "reversed controls", order, reversed_among_equals(controls)
-    yield "reversed controls", order, (*reversed_among_equals(controls[:-1]), controls[-1])
+    if controls[-1].shape in {control.shape for control in controls[:-1]}:  # or it has stayed in its place anyway
+        yield "reversed controls", order, (*reversed_among_equals(controls[:-1]), controls[-1])
+
+
+def _between(low: float, high: float) -> str:
+    if low > high:
+        return f"[{high:.3g}, {low:.3g}], and invert it"
+    return f"[{low:.3g}, {high:.3g}]"
 
 
 def reversed_among_equals(controls: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -465,21 +637,20 @@ def reversed_among_equals(controls: Sequence[Tensor]) -> tuple[Tensor, ...]:
     return tuple(waiting[control.shape].pop() for control in controls)
 
 
-def words_and_outline(case: Case, controls: Sequence[Tensor]) -> Finding:
+def words_and_outline(case: Case, shown: Evidence) -> Finding:
     """In units of the base's own error, since outputs of different networks have different units."""
     question = "How much do the words and the condition each change the output?"
-    output = output_of(case, controls)
-    unit = losses(case, zeros(controls)).mean().sqrt().item() or 1.0
-    outline = change(case, output, output_of(case, controls_of(case, swapped(case.condition)))) / unit
-    found = f"Another picture's condition changes the output by {outline:.2g} times the base's error"
+    unit = shown.none.mean().sqrt().item() or 1.0
+    outline = change(case, shown.output, shown.output_others) / unit
+    found = f"Another picture's condition changes the output by {outline:.2g} times the base's own error"
     try:
         prompt = swapped(case.batch.prompt)
-        words = change(case, output, output_of(case, controls_of(case, prompt=prompt), prompt)) / unit
+        words = change(case, shown.output, output_of(case, controls_of(case, prompt=prompt), prompt)) / unit
     except Exception:  # a prompt may be anything that the base takes
         return Finding(question, "not checked", f"{found}. The prompts cannot be swapped, since they are not one for"
                        " each picture.", outline)
     found += f", another picture's prompt by {words:.2g} times."
-    return Finding(question, "untrained" if is_untrained(controls) else "healthy", found, outline)
+    return Finding(question, "untrained" if is_untrained(shown.controls) else "healthy", found, outline)
 
 
 def unknown(question: str, why: str) -> Finding:
@@ -490,15 +661,20 @@ def unknown(question: str, why: str) -> Finding:
 
 
 def diagnose(base: Network, control: Network, condition: Tensor, batch: NoisyBatch, *, trained_on: str | None = None,
-             seen: tuple[float, float] | Tensor = (0.0, 1.0), base_module: nn.Module | None = None,
-             control_module: nn.Module | None = None) -> list[Finding]:
+             seen: tuple[float, float] | Tensor | None = None, base_module: nn.Module | None = None,
+             control_module: nn.Module | None = None, optimiser: torch.optim.Optimizer | None = None) -> list[Finding]:
     """Examine a ControlNet on one noisy batch. Returns the findings, with causes before symptoms.
 
-    condition: (n, c, h, w), as the ControlNet gets it, for the n >= 2 pictures of the batch.
+    condition: (n, c, h, w), as the ControlNet gets it, for the n >= 2 pictures of the batch. 16 is a good n.
     trained_on: the fingerprint of the base that the ControlNet was trained on.
-    seen: the least and the largest number in the conditions of the training, or a batch of them.
+    seen: the smallest and the largest number in the conditions of the training, or a batch of them.
     base_module, control_module: the networks, where base and control are functions around them.
+    optimiser: the one that trains the ControlNet, if you have it at hand.
     """
+    n = len(batch.xt)
+    if n < 2 or len(condition) != n:
+        raise ValueError(f"the batch has {n} pictures and there are {len(condition)} conditions; give one condition"
+                         " for each of at least 2 pictures, better 16")
     if base_module is None and isinstance(base, nn.Module):
         base_module = base
     if control_module is None and isinstance(control, nn.Module):
@@ -507,14 +683,16 @@ def diagnose(base: Network, control: Network, condition: Tensor, batch: NoisyBat
     with borrowed(case.modules):
         findings = [does_it_run(case)]
         findings += [does_it_share_storage(case), is_the_base_locked(case), is_it_the_right_base(case, trained_on),
-                     is_it_trainable(case), is_the_condition_in_range(case, seen)]
+                     is_it_trainable(case), is_the_precision_enough(case), is_the_condition_in_range(case, seen)]
+        if optimiser is not None:
+            findings.append(does_the_optimiser_hold_them(case, optimiser))
         if findings[0].verdict == "broken":
             return findings
-        controls = controls_of(case)
-        return findings + [do_gradients_arrive(case), which_zero_convs_are_zero(case, controls),
-                           has_the_copy_moved(case, controls), is_the_start_exact(case, controls),
-                           would_another_reading_help(case, controls), does_the_condition_reach(case, controls),
-                           is_it_used(case, controls), words_and_outline(case, controls)]
+        shown = evidence_of(case)
+        return findings + [do_gradients_arrive(case), which_zero_convs_are_zero(case, shown.controls),
+                           has_the_copy_moved(case, shown), is_the_start_exact(case, shown),
+                           does_the_condition_reach(case, shown), would_another_reading_help(case, shown, seen),
+                           is_it_used(case, shown), words_and_outline(case, shown)]
 
 
 def cause_of(findings: Sequence[Finding]) -> str:

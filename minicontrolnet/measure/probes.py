@@ -15,6 +15,7 @@ from ..training import random_times_and_noise
 
 PASSES = 5  # backward passes; the last part of a ControlNet gets its first gradient in pass 2
 PICTURES = 4  # of the batch, for the backward passes
+ENOUGH = 6  # pictures, with which a sign test can be sure of anything
 
 Network = Callable[..., Any]
 
@@ -109,10 +110,34 @@ def output_of(case: Case, controls: Sequence[Tensor] | None, prompt: Any = None)
     return case.base(case.batch.xt, case.batch.t, prompt, controls)
 
 
-def losses(case: Case, controls: Sequence[Tensor]) -> Tensor:
+def loss_of(case: Case, output: Tensor) -> Tensor:
     """The loss (n,) of each picture."""
-    error = case.batch.target - output_of(case, controls)
-    return (case.batch.weight * error**2).flatten(1).mean(1)
+    return (case.batch.weight * (case.batch.target - output) ** 2).flatten(1).mean(1)
+
+
+def losses(case: Case, controls: Sequence[Tensor]) -> Tensor:
+    """The loss (n,) of each picture with these controls."""
+    return loss_of(case, output_of(case, controls))
+
+
+class Evidence(NamedTuple):
+    """Controls, outputs and losses that several questions need. We compute them once."""
+
+    controls: tuple[Tensor, ...]   # with each picture's own condition
+    others: tuple[Tensor, ...]     # with another picture's condition
+    output: Tensor                 # the base's output with these controls,
+    output_others: Tensor          # with those of another picture's condition,
+    output_off: Tensor             # and with controls of 0
+    own: Tensor                    # the losses (n,) that belong to these outputs
+    other: Tensor
+    none: Tensor
+
+
+def evidence_of(case: Case) -> Evidence:
+    controls = controls_of(case)
+    others = controls_of(case, swapped(case.condition))
+    outputs = [output_of(case, given) for given in (controls, others, zeros(controls))]
+    return Evidence(controls, others, *outputs, *(loss_of(case, output) for output in outputs))
 
 
 def zeros(controls: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -141,6 +166,34 @@ def surely_larger(a: Tensor, b: Tensor) -> bool:
     return sum(math.comb(n, i) for i in range(k, n + 1)) < 0.025 * 2**n
 
 
+def best_pairing(case: Case) -> tuple[Tensor, int]:
+    """The smallest loss (n,) of each picture over all conditions of the batch, and how many prefer another's."""
+    n = len(case.condition)
+    paired = torch.stack([losses(case, controls_of(case, case.condition.roll(k, 0))) for k in range(n)])
+    best = paired.min(0).values
+    return best, int((paired[0] > best).sum())
+
+
+def stretched(condition: Tensor, low: float, high: float) -> Tensor:
+    """The condition, brought linearly from its own range to another one; if low > high it is inverted."""
+    least, most = condition.min(), condition.max()
+    return low + (high - low) * (condition - least) / (most - least).clamp(min=1e-12)
+
+
+def not_finite(tensors: Sequence[Any]) -> int:
+    """How many numbers are NaN or infinite."""
+    return sum(int((~x.isfinite()).sum()) for x in tensors if isinstance(x, Tensor))
+
+
+def have_default_weights(layers: Sequence[nn.Module]) -> bool:
+    """Whether the layers' weights look as PyTorch makes them: even between two bounds that a layer's size gives."""
+    weights = [layer.weight.detach() for layer in layers if getattr(layer, "weight", None) is not None]
+    if not weights:
+        return False
+    scaled = torch.cat([(weight.abs() * weight[0].numel() ** 0.5).flatten().double() for weight in weights])
+    return 0.95 < scaled.max().item() < 1.05 and 0.45 < scaled.mean().item() < 0.55
+
+
 def difference(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
     """The largest absolute difference of two lists of maps."""
     return max((x - y).abs().max().item() for x, y in zip(a, b, strict=True))
@@ -162,7 +215,11 @@ def is_untrained(controls: Sequence[Tensor]) -> bool:
 
 
 def output_layers(case: Case) -> list[nn.Module | None]:
-    """The layer that made each control, known by the memory that both name; None where none did."""
+    """The layer that made each control; None where none did.
+
+    We know it by the memory of its output. Some libraries multiply the controls by a strength of 1,
+    which moves them to other memory. There we look for equal values, from the last layer backwards.
+    """
     made = []  # holds on to the outputs, so that no memory is used twice
 
     def remember(layer: nn.Module, inputs: Any, output: Any) -> None:
@@ -175,12 +232,20 @@ def output_layers(case: Case) -> list[nn.Module | None]:
     finally:
         for hook in hooks:
             hook.remove()
-    places = {output.data_ptr(): layer for layer, output in made if isinstance(output, Tensor)}
-    return [places.get(control.data_ptr()) for control in controls]
+    made = [(layer, output) for layer, output in made if isinstance(output, Tensor)]
+    places = {output.data_ptr(): layer for layer, output in made}
+    found = [places.get(control.data_ptr()) for control in controls]
+    rest = [(layer, output) for layer, output in made if layer not in found]
+    for i in reversed(range(len(found))):
+        equal = [pair for pair in rest if found[i] is None and torch.equal(pair[1], controls[i])]
+        if equal:
+            found[i] = equal[-1][0]
+            rest.remove(equal[-1])
+    return found
 
 
-def first_gradients(case: Case) -> dict[str, int | None] | None:
-    """For each tensor that asks, the first pass in which its gradient is not 0; None if there is no graph."""
+def first_gradients(case: Case) -> dict[str, int | None] | str:
+    """For each tensor that asks, the first pass in which its gradient is not 0; without a graph, who cut it."""
     named = {name: p for name, p in case.control_module.named_parameters() if p.requires_grad}
     batch = first(case.batch, PICTURES)
     condition = case.condition[:PICTURES]
@@ -191,12 +256,14 @@ def first_gradients(case: Case) -> dict[str, int | None] | None:
         error = batch.target - case.base(batch.xt, batch.t, batch.prompt, controls)
         loss = (batch.weight * error**2).mean()
         if not loss.requires_grad:
-            return None
+            return "base" if any(control.requires_grad for control in controls) else "ControlNet"
         optimiser.zero_grad()
         loss.backward()
         for name, parameter in named.items():
             if woken[name] is None and parameter.grad is not None and parameter.grad.any():
                 woken[name] = step
+        if None not in woken.values():
+            break
         optimiser.step()
     return woken
 
@@ -207,20 +274,29 @@ def copies(control: nn.Module, base: nn.Module) -> list[tuple[nn.Parameter, nn.P
     A part of the ControlNet is a copy if a part of the base has weights of the same names and
     shapes. A single layer must also have the same name, since many layers have the same shape.
     """
-    there = [(name.split(".")[-1], part, _shapes(part)) for name, part in base.named_modules()]
+    there_shapes = _shapes_of_parts(base)
+    here_shapes = _shapes_of_parts(control)
+    there = [(name.split(".")[-1], part, there_shapes[name]) for name, part in base.named_modules()]
 
-    def search(name: str, part: nn.Module) -> list[tuple[nn.Module, nn.Module]]:
-        own = _shapes(part)
+    def search(path: str, part: nn.Module) -> list[tuple[nn.Module, nn.Module]]:
+        own = here_shapes[path]
+        name = path.split(".")[-1]
         same = [(other, theirs) for other, theirs, shapes in there if own and shapes == own]
         named = [theirs for other, theirs in same if other == name and not name.isdigit()]
         found = named or [theirs for _, theirs in same if len(own) > 2]
         if found:
             return [(part, found[0])]
-        return [pair for child in part.named_children() for pair in search(*child)]
+        return [pair for name, child in part.named_children() for pair in search(f"{path}.{name}".strip("."), child)]
 
     pairs = search("", control)
     return [weights for own, theirs in pairs for weights in zip(own.parameters(), theirs.parameters())]
 
 
-def _shapes(module: nn.Module) -> dict[str, torch.Size]:
-    return {name: parameter.shape for name, parameter in module.named_parameters()}
+def _shapes_of_parts(module: nn.Module) -> dict[str, dict[str, torch.Size]]:
+    """The names and shapes of the weights of each part of a network, by the part's path."""
+    parts: dict[str, dict[str, torch.Size]] = {path: {} for path, _ in module.named_modules(remove_duplicate=False)}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        words = name.split(".")
+        for i in range(len(words)):
+            parts[".".join(words[:i])][".".join(words[i:])] = parameter.shape
+    return parts

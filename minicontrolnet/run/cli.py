@@ -119,6 +119,10 @@ def add_evaluate(command: argparse.ArgumentParser) -> None:
 
 
 def add_doctor(command: argparse.ArgumentParser) -> None:
+    command.description = ("Examine ControlNets that were trained here, and print what is healthy and what is broken."
+                           " Give the base that yours was trained on, too, if it is not the one that ships.")
+    command.epilog = ("The exit status is 1 if a ControlNet is broken. For a ControlNet from elsewhere call diagnose in"
+                      " minicontrolnet/measure/diagnosis.py; lessons/README.md has an example.")
     command.add_argument("--only", nargs="+", choices=list(CHANNELS),
                          help="which ControlNets; default: those whose files are given, or all the shipped ones")
     add_weights(command)

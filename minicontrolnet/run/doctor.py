@@ -25,7 +25,7 @@ def doctor_command(args: argparse.Namespace) -> None:
             control = load_control(kind, base, path)
         condition, batch = noisy_batch(base, kind)
         print(f"\nThe {kind} ControlNet {path or 'that ships'}\n")
-        findings = diagnose(base, control, condition, batch, trained_on=_trained_on(path))
+        findings = diagnose(base, control, condition, batch, trained_on=_trained_on(path), seen=(0.0, 1.0))
         show_findings(findings)
         broken = broken or verdict_of(findings) == "broken"
     if broken:

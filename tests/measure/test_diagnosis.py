@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from minicontrolnet import ControlNet, fingerprint, load_base, load_control, lock
-from minicontrolnet.measure.diagnosis import (Finding, NoisyBatch, cause_of, diagnose, noisy_batch,
-                                              reversed_among_equals, show_findings, verdict_of)
-from minicontrolnet.measure.probes import copies
+from minicontrolnet.measure.diagnosis import (Finding, NoisyBatch, cause_of, diagnose, does_the_optimiser_hold_them,
+                                              noisy_batch, reversed_among_equals, show_findings, verdict_of)
+from minicontrolnet.measure.probes import Case, copies
 
 sys.path.append(str(Path(__file__).parents[2] / "lessons"))
 
@@ -81,9 +81,12 @@ def test_a_new_one_is_untrained(base, control, lines, batch):
     assert found(findings, "start exact").number == 0.0
 
 
-@pytest.mark.parametrize("steps", [2, 5])
-def test_one_of_few_steps_is_not_ill(steps, base, control, healthy, lines, batch):
-    """After one step only the output convs have moved, which the doctor cannot tell from a frozen copy."""
+@pytest.mark.parametrize("steps, strength", [(1, None), (1, 1), (2, None), (5, 1)])
+def test_one_of_few_steps_is_not_ill(steps, strength, base, control, healthy, lines, batch):
+    """After one step only the output convs have moved, and after two the condition has not come through.
+
+    A multiplication by a strength of 1 does not hide the output convs from the doctor.
+    """
     given = batch(healthy)
     optimiser = torch.optim.Adam(control.parameters(), lr=1e-3)
     for _ in range(steps):
@@ -91,7 +94,14 @@ def test_one_of_few_steps_is_not_ill(steps, base, control, healthy, lines, batch
         output = base(*given[:3], control(*given[:3], lines))
         (output - given.target).square().mean().backward()
         optimiser.step()
-    assert verdict_of(diagnose(base, control, lines, given)) in {"healthy", "untrained"}
+    network = control
+
+    def weighed(*inputs):
+        return [strength * h for h in network(*inputs)]
+
+    findings = diagnose(base, weighed if strength else network, lines, given, control_module=network)
+    assert verdict_of(findings) in {"healthy", "untrained"}
+    assert steps == 1 or "zero convs set back to 0" in found(findings, "start exact").found
 
 
 @pytest.mark.slow
@@ -129,6 +139,15 @@ def test_a_copy_that_the_optimiser_does_not_hold(base, lines, batch):
     assert told(findings, "frozen copy", "moved") and found(findings, "order").verdict == "healthy"
 
 
+def test_a_copy_that_only_weight_decay_has_moved(base, control, lines, batch):
+    """AdamW shrinks every weight whose gradient is 0. Such a copy has moved, and has learned nothing."""
+    moved(nn.ModuleList([control.zero_convs, control.condition_encoder]))
+    with torch.no_grad():
+        for parameter in nn.ModuleList([control.embedding, control.encoder]).parameters():
+            parameter *= 0.999
+    assert told(diagnose(base, control, lines, batch()), "frozen copy", "moved")
+
+
 def test_shared_storage(make_base, lines, batch):
     base = make_base()
     mark = fingerprint(base.state_dict())
@@ -144,13 +163,15 @@ def test_a_detached_control(base, lines, batch):
     moved(patient.zero_convs)
     findings = diagnose(base, patient, lines, batch())
     assert told(findings, "detached control", "order")
-    assert found(findings, "reach the output").verdict == "broken"
+    assert found(findings, "reach the output").number == 0
 
 
 def test_a_loss_without_a_graph(base, healthy, lines, batch):
     patient = torch.no_grad()(healthy.forward)
     findings = diagnose(base, patient, lines, batch(healthy), control_module=healthy)
-    assert told(findings, "detached control", "order")
+    assert told(findings, "detached control", "order") and "in the ControlNet" in found(findings, "order").found
+    findings = diagnose(torch.no_grad()(base.forward), healthy, lines, batch(healthy), base_module=base)
+    assert told(findings, "no gradient through the base", "order")
 
 
 def test_two_zero_convs_in_a_row(base, lines, batch):
@@ -165,11 +186,18 @@ def test_two_zero_convs_in_a_row(base, lines, batch):
 
 @pytest.mark.parametrize("spoil, cause", [
     (patients.inverted, "inverted condition"), (lambda c: c * 255, "wrongly scaled condition"),
+    (lambda c: c / 10, "wrongly scaled condition"),
     (lambda c: c / 255, "wrongly scaled condition"), (lambda c: 2 * c - 1, "wrongly scaled condition")])
 def test_a_condition_that_training_did_not_see(spoil, cause, base, healthy, lines, batch):
     findings = diagnose(base, healthy, spoil(lines), batch(healthy))
     assert told(findings, cause, "another reading")
     assert found(findings, "order").verdict == "healthy"
+
+
+def test_bytes_that_are_inverted_as_well(base, healthy, lines, batch):
+    findings = diagnose(base, healthy, 255 - 255 * lines, batch(healthy))
+    assert cause_of(findings) == "wrongly scaled condition"
+    assert found(findings, "another reading").advice == "Bring the condition from [0, 255] to [0, 1], and invert it."
 
 
 def test_controls_in_reversed_order(base, healthy, lines, batch):
@@ -243,10 +271,13 @@ def test_maps_that_leave_beside_the_zero_convs(base, healthy, lines, batch):
 def test_conditions_of_other_pictures(base, healthy, lines, batch):
     findings = diagnose(base, healthy, lines.roll(-1, 0), batch(healthy))
     assert told(findings, "conditions of other pictures", "shuffle gap")
+    findings = diagnose(base, healthy, lines[[3, 5, 0, 7, 1, 2, 4, 6]], batch(healthy))
+    assert cause_of(findings) == "conditions of other pictures"
 
 
 @pytest.mark.parametrize("spoil, question, words", [
-    (lambda c: c[:1].expand_as(c), "range", "the same"), (lambda c: c * 0, "range", "next to nothing")])
+    (lambda c: c[:1].expand_as(c), "range", "All conditions are the same"),
+    (lambda c: c * 0, "range", "the same number everywhere"), (lambda c: c / 255, "range", "next to nothing")])
 def test_conditions_that_say_nothing(spoil, question, words, base, healthy, lines, batch):
     finding = found(diagnose(base, healthy, spoil(lines), batch(healthy)), question)
     assert finding.verdict in {"broken", "suspicious"} and words in finding.found
@@ -261,11 +292,85 @@ def test_a_range_that_training_saw(base, healthy, lines, batch):
 
 
 def test_numbers_that_are_not_finite(base, healthy, lines, batch):
+    """The doctor says where they are: in the batch, in the weights, or only in what the weights compute."""
     given = batch(healthy)
+    findings = diagnose(base, healthy, lines, given._replace(xt=given.xt / 0))
+    assert told(findings, "not finite", "come out") and "So does the batch" in findings[0].found
+
+    def too_large(*inputs):
+        return [1e200 * 1e200 * control for control in healthy(*inputs)]
+
+    findings = diagnose(base, too_large, lines, given, control_module=healthy)
+    assert told(findings, "not finite", "come out") and "All weights are finite" in findings[0].found
     with torch.no_grad():
         healthy.zero_convs[0].bias[0] = float("nan")
     findings = diagnose(base, healthy, lines, given)
-    assert cause_of(findings) == "not finite" and verdict_of(findings) == "broken"
+    assert told(findings, "not finite", "come out") and "1 of the ControlNet's weights" in findings[0].found
+    findings = diagnose(moved(base, float("inf")), healthy, lines, given)
+    assert "of the base's weights are NaN or infinite" in findings[0].found
+
+
+def test_an_optimiser_that_holds_other_weights(base, healthy, lines, batch):
+    case = Case(base, healthy, lines, batch(healthy), base, healthy)
+    for optimiser, cause in ((torch.optim.Adam(healthy.parameters()), ""),
+                             (torch.optim.Adam(copy.deepcopy(healthy).parameters()), "optimiser holds other weights"),
+                             (torch.optim.Adam(healthy.parameters(), lr=0.0), "optimiser holds other weights"),
+                             (torch.optim.Adam([*healthy.parameters(), *base.parameters()]), "base not locked")):
+        finding = does_the_optimiser_hold_them(case, optimiser)
+        assert finding.cause == cause and finding.verdict == ("broken" if cause else "healthy")
+    assert cause_of(diagnose(*case[:4], optimiser=optimiser)) == cause
+
+
+def test_a_base_that_is_not_locked(make_base, lines, batch):
+    base = make_base()
+    findings = diagnose(base, moved(ControlNet(base)).requires_grad_(True), lines, batch(base=base))
+    assert found(findings, "base locked").verdict == "suspicious" and cause_of(findings) == "base not locked"
+
+
+def test_zero_convs_that_do_not_start_at_0(base, control, lines, batch):
+    """At PyTorch's own start their weights give them away, at any other start the loss does."""
+    for layer in control.zero_convs:
+        layer.reset_parameters()
+    assert told(diagnose(base, control, lines, batch()), "zero convs do not start at 0", "still 0")
+    for layer in control.zero_convs:
+        nn.init.normal_(layer.weight)
+    assert told(diagnose(base, control, lines, batch()), "zero convs do not start at 0", "moved")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_weights_in_half_precision(dtype, make_base, lines, batch):
+    """They matter in training alone: locked for use, such a ControlNet is not ill."""
+    base = lock(make_base(dtype=dtype))
+    control = ControlNet(base)
+    given = NoisyBatch(*(x.to(dtype) if x.is_floating_point() else x for x in batch()[:4]))
+    findings = diagnose(base, control, lines.to(dtype), given)
+    assert found(findings, "precise").verdict == "suspicious" and cause_of(findings) == "weights in half precision"
+    assert cause_of(diagnose(base, lock(control), lines.to(dtype), given)) == ""
+
+
+def test_networks_of_two_types(base, healthy, lines, batch):
+    findings = diagnose(base, healthy.float(), lines, batch())
+    assert findings[0].verdict == "broken" and "float32 and float64" in findings[0].advice
+
+
+def test_a_condition_that_is_not_passed_on(base, control, healthy, lines, batch):
+    """The doctor's condition is good, and the function around the ControlNet loses it."""
+    for network in control, healthy:
+        findings = diagnose(base, lambda xt, t, prompt, c: network(xt, t, prompt, 0 * c), lines, batch(),
+                            control_module=network)
+        assert told(findings, "condition is not passed on", "reach the output")
+
+
+def test_few_pictures(base, healthy, lines, batch):
+    """With fewer than six no sign test is sure. That is said, and one picture is refused."""
+    few = NoisyBatch(*(x[:4] for x in batch(healthy)[:4]))
+    findings = diagnose(base, healthy, lines[:4], few)
+    assert verdict_of(findings) == "healthy" and found(findings, "shuffle gap").verdict == "not checked"
+    assert "at least 6" in found(findings, "shuffle gap").advice
+    with pytest.raises(ValueError, match="at least 2 pictures"):
+        diagnose(base, healthy, lines[:1], NoisyBatch(*(x[:1] for x in few[:4])))
+    with pytest.raises(ValueError, match="4 pictures and there are 8 conditions"):
+        diagnose(base, healthy, lines, few)
 
 
 @pytest.mark.parametrize("strength, cause", [(0, "controls are switched off"), (0.5, "")])
@@ -296,7 +401,7 @@ def test_functions_without_modules(base, healthy, lines, batch):
     """Whatever can be seen from outside is checked, and the rest is said not to apply."""
     findings = diagnose(lambda *inputs: base(*inputs), lambda *inputs: list(healthy(*inputs)), lines, batch(healthy))
     verdicts = [finding.verdict for finding in findings]
-    assert verdict_of(findings) == "healthy" and verdicts.count("not checked") == 6
+    assert verdict_of(findings) == "healthy" and verdicts.count("not checked") == 7
     told = {finding.found for finding in findings if finding.verdict == "not checked"}
     assert all("does not apply" in words for words in told)
     inverted = diagnose(lambda *inputs: base(*inputs), lambda *inputs: healthy(*inputs), 1 - lines, batch(healthy))
