@@ -155,7 +155,8 @@ def show_locking(body: SubFigure, colours: dict[str, list[float]], rows: list[in
     """Four pictures of each network, and the share of right colours in each training."""
     left, right = body.subplots(1, 2)
     pictures = load_pictures("few_pictures_of_four_colours", 256).unflatten(0, (-1, 4))
-    figures.show(left, pictures[rows].flatten(0, 1), 4, below=["seen", "new\ncolours", "and\nshape", "and\nshape"],
+    below = ["seen", "new\ncolours", "and new\nshapes", "and new\nshapes"]
+    figures.show(left, pictures[rows].flatten(0, 1), 4, below=below,
                  left=[name.replace(" ", "\n") for name in colours])
     dots(right, colours)
     right.set(xlim=(-0.05, 1.05), xlabel="right new colours, one dot per seed")
@@ -203,8 +204,7 @@ def dropped_prompts(live: Live) -> Figure:
     figure, body = page(
         f"Half of the training prompts are empty, {learned}",
         "In a world where each shape has its own colours, we then generate without words.",
-        f"The colours are right in {fmean(half):.0%} of the pictures. Without empty prompts in training, it is"
-        f" {fmean(none):.0%}.",
+        f"{fmean(half):.0%} of the pictures have the right colours, or {fmean(none):.0%} if no training prompt is empty.",
         note="Run lessons/05_edge_control.py, and show lessons/08_ablations.py. Ask: what is the loss mostly made of?")
     show_objective(*body.subplots(1, 2, width_ratios=[2, 3]), live)
     return figure
@@ -334,11 +334,10 @@ def ablations(live: Live) -> Figure:
     words = {}
     for name in list(arms)[1:]:
         interval = difference(arms[name]["none"]["IoU"], zero)
-        words[name] = phrase(interval, "better", "worse", "not distinguished")
+        words[name] = phrase(interval, "better than", "worse than", "not distinguished from")
         lines.append(f"{name} minus zero convs, IoU without a prompt: {interval}")
     figure, body = page(
-        f"Compared with zero convolutions, large Gaussian ones are {words['large Gaussian']} and lite is"
-        f" {words['lite']}",
+        f"Large Gaussian convolutions are {words['large Gaussian']} zero ones, and lite is {words['lite']} ControlNet",
         *lines, note="Show lessons/08_ablations.py (Fig. 8 of the paper). Ask: what would a single seed have hidden?")
     show_arms(body, arms)
     return figure
@@ -356,7 +355,7 @@ def show_arms(body: SubFigure, arms: dict[str, dict]) -> None:
 def transfer(live: Live) -> Figure:
     record = load_results("claim_21_another_base")
     sibling, stranger = record["numbers"], numbers_of("claim_21_stranger")
-    pairs = {"A itself": (stranger, "A, no control", "A, as it is"),
+    pairs = {"our base": (stranger, "A, no control", "A, as it is"),
              "a sibling": (sibling, "A', no control", "A', A's ControlNet"),
              "a stranger": (stranger, "B, no control", "B, as it is")}
     iou = {}
@@ -367,8 +366,8 @@ def transfer(live: Live) -> Figure:
     figure, body = page(
         f"On another base, without training, the outline's IoU rises to {iou['a sibling'][1]:.2f} (a sibling) and"
         f" {iou['a stranger'][1]:.2f} (a stranger)",
-        f"The sibling was made from A, in pale colours. IoU, control minus none: {followed}.",
-        f"Pale colours, A's ControlNet minus the sibling's own: {style}.",
+        f"The sibling has pale colours. IoU, control minus none: {followed}.",
+        f"Pale colours, the base's ControlNet minus the sibling's own: {style}.",
         note="Run lessons/10_transfer.py. Ask: why should channel 17 mean the same in two networks?")
     show_bases(body.subplots(), [arms for _, *arms in pairs.values()], iou)
     return figure
@@ -380,12 +379,12 @@ def show_bases(axes: Axes, pairs: list[list[str]], iou: dict[str, list[float]]) 
     for record, side in (("claim_21_stranger", 192), ("claim_21_another_base", 64)):
         rows = load_results(record)["rows of pictures"]
         found = figures.enlarge(load_pictures(record, side), 192 // side).unflatten(0, (len(rows), -1))
-        pictures = dict(zip(rows, found)) | pictures  # the record of the stranger also has A itself
+        pictures = dict(zip(rows, found)) | pictures  # both records have our base, A; we show the larger pictures
     shown = [pictures[pair[way]][[1, 2]] for way in (0, 1) for pair in pairs]
     below = []
     for base, (without, with_control) in iou.items():
         below += [base, f"IoU {without:.2f}\nto {with_control:.2f}"]
-    figures.show(axes, torch.cat(shown), 6, "", below, ["without", "with"])
+    figures.show(axes, torch.cat(shown), 6, "", below, ["no\ncontrol", "control"])
 
 
 def successors(live: Live) -> Figure:
@@ -425,11 +424,12 @@ def clinic(live: Live) -> Figure:
 def show_charts(left: Axes, right: Axes, record: dict[str, dict]) -> None:
     """The loss of each patient at the left, and its gap at the right."""
     for i, (letter, losses) in enumerate(record["losses"].items()):
-        left.plot(range(1, len(losses) + 1), losses, color=f"C{i}", lw=2)
+        left.plot(range(1, len(losses) + 1), losses, color=f"C{i}", lw=2, label=letter)
         gaps = {int(step): gap for step, gap in record["gaps"][letter].items() if gap > 0}
         if gaps:  # a log scale has no 0
             right.plot(list(gaps), list(gaps.values()), "o-", color=f"C{i}", label=letter)
     left.set(xlabel="training step", ylabel="loss of each batch", ylim=(0, None))
+    left.legend(loc="lower left", ncols=5)
     right.set(xlabel="training step", ylabel="shuffle gap", yscale="log", xlim=(0, None))
     right.legend(loc="upper left")
 

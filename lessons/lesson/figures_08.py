@@ -53,6 +53,6 @@ def dropped_prompts(pictures: Tensor, numbers: dict[str, dict]) -> Figure:
 @styled
 def few_pictures(pictures: Tensor, share: dict[str, float]) -> Figure:
     """Four pictures of each network. The first has colours of the training, and the others have not."""
-    left = [f"{name}\n{right:.0%} right" for name, right in share.items()]
+    left = [f"{name}:\n{right:.0%} of new\ncolours right" for name, right in share.items()]
     return grid(pictures, 4, "Only networks with a locked base keep the other four colours",
                 ["colours of\nthe training", "new colours", "new colours\nand shapes", "new colours\nand shapes"], left)
