@@ -204,7 +204,8 @@ def dropped_prompts(live: Live) -> Figure:
     figure, body = page(
         f"Half of the training prompts are empty, {learned}",
         "In a world where each shape has its own colours, we then generate without words.",
-        f"{fmean(half):.0%} of the pictures have the right colours, or {fmean(none):.0%} if no training prompt is empty.",
+        f"{fmean(half):.0%} of the pictures have the right colours,"
+        f" or {fmean(none):.0%} if no training prompt is empty.",
         note="Run lessons/05_edge_control.py, and show lessons/08_ablations.py. Ask: what is the loss mostly made of?")
     show_objective(*body.subplots(1, 2, width_ratios=[2, 3]), live)
     return figure
