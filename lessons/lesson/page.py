@@ -90,7 +90,7 @@ class Lesson:
         if guess in wrong and guess != right:
             say(f"   You said {guess}): ", wrong[guess])
         if self.quick:
-            because += " (This comes from a smoke test, so it is no evidence.)"
+            because += " (This run is a smoke test.)"
         say(f"ANSWER   {right}) ", because)
 
     # %% What the numbers show
