@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Lesson 08: Which parts of ControlNet matter?
 #
-# By now you know the four parts of ControlNet: a locked base, a copy of its encoder, zero
-# convolutions, and training prompts of which half are empty. Do we need all of them? To find
+# By now you know the parts of ControlNet: a locked base, a copy of its encoder, and zero
+# convolutions. And in training, half of the prompts are empty. Do we need all of this? To find
 # out, we replace one part at a time and measure what we lose. Such an experiment is called an
 # *ablation*. The paper has one in Sec. 4.2 and Fig. 8. In this lesson you
 #
@@ -195,8 +195,8 @@ lesson.save_figure(dropped_prompts(shown, colours), "_dropped")
 # - *fine-tuned base*: the base itself, trained with the outline as an extra input (lesson 02),
 # - *from scratch*: the same, but it starts from random weights and not from the base.
 #
-# We give each of them outlines, and prompts with the colours of the training ("seen"), with the
-# other four colours ("new colours"), and with shapes that are new as well.
+# We test each of them with three kinds of prompts. They name the colours of the training
+# ("seen"), or the other four colours ("new colours"), or new colours and new shapes.
 
 # %%
 few = load_results("few_pictures_of_four_colours")["numbers"]

@@ -129,8 +129,8 @@ table(rows)
 #     moved copy = old copy + (encoder of the new base - encoder of the old base)
 #
 # So the copy keeps what it has learned, and gets the new base's encoder underneath. We compare
-# three ControlNets on the stranger: the old one, the moved one, and one that was trained on the
-# stranger itself for a short time.
+# three ControlNets on the stranger: the old one, the moved one, and its own. Its own was trained
+# on the stranger itself, for a short time.
 
 # %%
 record = load_results("claim_21_stranger")

@@ -54,7 +54,7 @@ guess = lesson.predict("Control acts only in the first half of sampling, or only
 # To see the strength at work we let words and outlines disagree. Each prompt names another
 # shape than its outline shows. Which of the two shapes do we get? A classifier decides. We
 # also measure how closely the edges follow the outline (edge F1), and how many pixels are
-# *oversaturated*, that is, far from every colour of the toy world (lesson 06).
+# *oversaturated*. As in lesson 06, these are the pixels far from every colour of the toy world.
 
 # %%
 words = conflicting(truth.prompt)
@@ -94,10 +94,10 @@ lesson.verdict(f"Strength 2 minus strength 1 ({lesson.steps} pictures):",
 #
 # ## When should control act?
 #
-# Many programs can switch control on and off during sampling. In our `sample`, `control_start`
-# and `control_end` are shares of the steps: from 0.2 to 1 means that the first fifth of the
-# steps has no control. We keep the words and outlines that disagree, and let control act in
-# different parts of sampling.
+# Many programs can switch control on and off during sampling. Our `sample` has the options
+# `control_start` and `control_end`, which are shares of the steps. With 0.2 and 1, for example,
+# the first fifth of the steps has no control. We keep the words and outlines that disagree, and
+# let control act in different parts of sampling.
 
 # %%
 parts = {"in the first fifth": (0, 0.2), "in the first half": (0, 0.5), "always": (0, 1),
@@ -150,10 +150,10 @@ lesson.save_figure(in_a_region(edges, everywhere, in_left_half, truth.prompt), "
 #
 # ## Larger batches, or more steps?
 #
-# The authors' guide (train.md) recommends larger batches. It argues that the sudden convergence
-# of lesson 05 comes at about the same *step* for every batch size, so each step should see more
-# pictures. Our record compares 300 steps of 16 pictures with 1,200 steps of 4 pictures, which
-# is the same number of pictures. There are three trainings of each kind.
+# The authors' guide (train.md) recommends larger batches. Its argument is this: the sudden
+# convergence of lesson 05 comes at about the same *step* for every batch size. So we should
+# show more pictures in each step. Our record compares 300 steps of 16 pictures with 1,200 steps
+# of 4 pictures, which is the same number of pictures. There are three trainings of each kind.
 
 # %%
 record = load_results("users_variants")
