@@ -96,11 +96,11 @@ table(rows)
 # - *perfect*: it names both colours and the right shape.
 
 # %%
-record = load_results("claims_13_14_16_17_figure_8")
-arms = {"zero convs": record["numbers"]["zero convs"],
-        "small Gaussian": record["numbers"]["N(0, 0.02^2)"],
-        "large Gaussian": record["numbers"]["N(0, 1/fan_in)"],
-        "lite": record["numbers"]["lite"]}
+figure_8_record = load_results("claims_13_14_16_17_figure_8")
+arms = {"zero convs": figure_8_record["numbers"]["zero convs"],
+        "small Gaussian": figure_8_record["numbers"]["N(0, 0.02^2)"],
+        "large Gaussian": figure_8_record["numbers"]["N(0, 1/fan_in)"],
+        "lite": figure_8_record["numbers"]["lite"]}
 prompts = ["none", "insufficient", "conflicting", "perfect"]
 
 rows = [["IoU, prompt:", *prompts]]
@@ -149,7 +149,7 @@ for name, scores in arms.items():
 table(rows)
 
 shown = load_pictures("claims_13_14_16_17_figure_8", 256)
-lesson.save_figure(figure_8(shown, record["rows of pictures"]), "_figure_8")
+lesson.save_figure(figure_8(shown, figure_8_record["rows of pictures"]), "_figure_8")
 
 # %% [markdown]
 # Lite is behind wherever the prompt does not name the right shape, and a large random start is
@@ -168,14 +168,14 @@ lesson.save_figure(figure_8(shown, record["rows of pictures"]), "_figure_8")
 # a star has to be yellow?
 
 # %%
-record = load_results("claim_08_dropped_prompts")
-colours = record["numbers"]
+dropped_record = load_results("claim_08_dropped_prompts")
+colours = dropped_record["numbers"]
 rows = [["right colours, prompt:", *prompts]]
 for name, scores in colours.items():
     rows.append([name, *percent(means(scores, prompts, "right colours"))])
 table(rows)
 
-raised = finding(record, "half minus none, right colours without words")
+raised = finding(dropped_record, "half minus none, right colours without words")
 lesson.verdict("Share of right colours without a prompt, half dropped minus none dropped"
                f" (three seeds): {with_interval(raised, digits=2)}.")
 shown = load_pictures("claim_08_dropped_prompts", 256)

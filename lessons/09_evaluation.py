@@ -117,11 +117,11 @@ record = load_results("claim_19_few_pictures")
 names = {"no control": "no ControlNet", "5": "5 pictures", "50": "50 pictures",
          "500": "500 pictures", "endless": "always new pictures",
          "real pictures": "real pictures (ceiling)"}
-iou = {}
+trained_iou = {}
 rows = [["trained on", "IoU", "edge F1"]]
 for arm, name in names.items():
     scores = record["numbers"][arm]
-    iou[name] = scores["IoU"]
+    trained_iou[name] = scores["IoU"]
     rows.append([name, f"{fmean(scores['IoU']):.2f}", f"{fmean(scores['F1']):.2f}"])
 table(rows)
 
@@ -139,7 +139,7 @@ lesson.verdict("IoU (six trainings):",
 # further: both of these intervals contain 0.
 
 # %%
-whole_gain = fmean(iou["always new pictures"]) - fmean(iou["no ControlNet"])
+whole_gain = fmean(trained_iou["always new pictures"]) - fmean(trained_iou["no ControlNet"])
 share = fifty.mean / whole_gain
 answer = "c"
 if share < 0.8:
@@ -148,7 +148,7 @@ lesson.reveal(guess, answer, f"with 50 pictures it gains {share:.0%} of what it 
               a="it follows outlines that it has never seen.",
               b="it does better than that.",
               c="50 pictures are not enough here.")
-lesson.save_figure(few_pictures_suffice(iou))
+lesson.save_figure(few_pictures_suffice(trained_iou))
 print("\nEXERCISE  09a: python lessons/exercises")
 
 # %% [markdown]

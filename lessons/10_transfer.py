@@ -103,12 +103,12 @@ lesson.save_figure(on_the_sibling(edges, pictures, truth.prompt), "_sibling")
 # are the right ones.
 
 # %%
-record = load_results("claim_21_another_base")
+sibling_record = load_results("claim_21_another_base")
 arms = {"no ControlNet": "A', no control", "the old ControlNet": "A', A's ControlNet",
         "its own ControlNet": "A', its own"}
 rows = [["on the sibling", "IoU with the outline", "right pale colours"]]
 for name, arm in arms.items():
-    scores = record["numbers"][arm]
+    scores = sibling_record["numbers"][arm]
     rows.append([name, f"{fmean(scores['IoU']):.2f}", f"{fmean(scores['pale colours']):.0%}"])
 table(rows)
 
@@ -133,7 +133,7 @@ table(rows)
 # on the stranger itself, for a short time.
 
 # %%
-record = load_results("claim_21_stranger")
+stranger_record = load_results("claim_21_stranger")
 arms = {"the base, no ControlNet": "A, no control", "the base, its ControlNet": "A, as it is",
         "the stranger, no ControlNet": "B, no control",
         "the stranger, the old ControlNet": "B, as it is",
@@ -141,7 +141,7 @@ arms = {"the base, no ControlNet": "A, no control", "the base, its ControlNet": 
         "the stranger, its own ControlNet": "B, its own"}
 rows = [["on", "IoU with the outline"]]
 for name, arm in arms.items():
-    rows.append([name, f"{fmean(record['numbers'][arm]['IoU']):.2f}"])
+    rows.append([name, f"{fmean(stranger_record['numbers'][arm]['IoU']):.2f}"])
 table(rows)
 
 # %% [markdown]
@@ -151,10 +151,10 @@ table(rows)
 
 # %%
 shown = load_pictures("claim_21_stranger", 192)
-lesson.save_figure(on_the_stranger(shown, record["rows of pictures"]), "_stranger")
-on_base = finding(record, "A: control minus none, IoU")
-on_stranger = finding(record, "B: control minus none, IoU")
-moved = finding(record, "B: difference added minus as it is, IoU")
+lesson.save_figure(on_the_stranger(shown, stranger_record["rows of pictures"]), "_stranger")
+on_base = finding(stranger_record, "A: control minus none, IoU")
+on_stranger = finding(stranger_record, "B: control minus none, IoU")
+moved = finding(stranger_record, "B: difference added minus as it is, IoU")
 lesson.verdict("IoU (48 pictures, one stranger):",
                f"on its own base, ControlNet minus none: {with_interval(on_base)}.",
                f"on the stranger, ControlNet minus none: {with_interval(on_stranger)}.",
@@ -206,9 +206,9 @@ table(rows)
 # find the outline's shape? And does a wrong word win more often once a part is missing?
 
 # %%
-record = load_results("words_on_erased_outlines")
-own = finding(record, "60% erased: its word minus no words")
-other = finding(record, "a wrong word's shape: 60% erased minus whole")
+erased_record = load_results("words_on_erased_outlines")
+own = finding(erased_record, "60% erased: its word minus no words")
+other = finding(erased_record, "a wrong word's shape: 60% erased minus whole")
 lesson.verdict("Shares of 48 pictures:",
                f"the outline's shape, the right word minus no words: {with_interval(own, 2)}.",
                f"the wrong word's shape, 60 % erased minus whole: {with_interval(other, 2)}.")
