@@ -110,7 +110,7 @@ table(rows)
 
 # %% [markdown]
 # Some of these differences are small. So we pair the trainings by their seeds, and compute a
-# 95 % interval of each difference, as in lesson 04.
+# 95 % interval of each difference, as in lesson 04. (Lesson 09 explains how this is done.)
 
 # %%
 zero = arms["zero convs"]["none"]["IoU"]
