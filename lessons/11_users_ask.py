@@ -167,8 +167,8 @@ table(rows)
 batches = finding(record, "300 steps of 16 minus 1,200 of 4, F1")
 large = finding(record, "step of half the gap, batch of 16").mean
 small = finding(record, "step of half the gap, batch of 4").mean
-lesson.verdict("Large batches are better: the edge F1 of the large ones minus that of the small"
-               f" ones is {with_interval(batches)}.",
+lesson.verdict("Are large batches better? Their edge F1 minus that of the small ones is"
+               f" {with_interval(batches)}.",
                "The gap of lesson 05 reaches half of its final value after"
                f" {large:.0f} steps with large batches, and after {small:.0f} with small ones.")
 

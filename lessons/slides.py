@@ -155,7 +155,7 @@ def show_locking(body: SubFigure, colours: dict[str, list[float]], rows: list[in
     """Four pictures of each network, and the share of right colours in each training."""
     left, right = body.subplots(1, 2)
     pictures = load_pictures("few_pictures_of_four_colours", 256).unflatten(0, (-1, 4))
-    below = ["seen", "new\ncolours", "and new\nshapes", "and new\nshapes"]
+    below = ["seen", "new\ncolours", "new\nshapes", "new\nshapes"]
     figures.show(left, pictures[rows].flatten(0, 1), 4, below=below,
                  left=[name.replace(" ", "\n") for name in colours])
     dots(right, colours)
@@ -368,7 +368,7 @@ def transfer(live: Live) -> Figure:
         f"On another base, without training, the outline's IoU rises to {iou['a sibling'][1]:.2f} (a sibling) and"
         f" {iou['a stranger'][1]:.2f} (a stranger)",
         f"The sibling has pale colours. IoU, control minus none: {followed}.",
-        f"Pale colours, the base's ControlNet minus the sibling's own: {style}.",
+        f"Pale colours, this ControlNet minus the sibling's own: {style}.",
         note="Run lessons/10_transfer.py. Ask: why should channel 17 mean the same in two networks?")
     show_bases(body.subplots(), [arms for _, *arms in pairs.values()], iou)
     return figure
@@ -430,7 +430,7 @@ def show_charts(left: Axes, right: Axes, record: dict[str, dict]) -> None:
         if gaps:  # a log scale has no 0
             right.plot(list(gaps), list(gaps.values()), "o-", color=f"C{i}", label=letter)
     left.set(xlabel="training step", ylabel="loss of each batch", ylim=(0, None))
-    left.legend(loc="lower left", ncols=5)
+    left.legend(loc="lower left", ncols=5, handlelength=0.7, columnspacing=0.8)
     right.set(xlabel="training step", ylabel="shuffle gap", yscale="log", xlim=(0, None))
     right.legend(loc="upper left")
 
