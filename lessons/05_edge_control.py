@@ -220,7 +220,7 @@ print("\nEXERCISES  05a to 05d: python lessons/exercises")
 # %% [markdown]
 # Why does it wait at all? It is tempting to blame the zero convolutions: they pass on nothing
 # at first. But ControlNets that start from random weights wait as well, and from large ones
-# they wait longer (lesson 08). The warm-up of the learning rate and the moving average delay it
-# a little. With a higher rate the wait is shorter, but a fourfold rate only halves it. So it is
-# no fixed distance that the weights have to travel. We can describe the wait, and we do not know
-# its cause. Claim 9 in [CLAIMS.md](CLAIMS.md) has what we measured.
+# they wait longer (lesson 08). The warm-up of the learning rate and the moving average delay
+# the rise a little. With a higher rate the wait is shorter, but a fourfold rate only halves
+# it. So the weights do not simply have to travel a fixed distance. We can describe the wait,
+# but we do not know its cause. Claim 9 in [CLAIMS.md](CLAIMS.md) has what we measured.

@@ -22,7 +22,7 @@ import sys
 sys.path.insert(0, os.path.dirname(sys.argv[0]))  # finds the folder of the lessons
 import torch
 from lesson import Lesson, table
-from lesson.figures_07 import three_cases
+from lesson.figures_07 import three_cases, with_a_pose
 
 from minicontrolnet import (CHANNELS, ControlNet, compose, condition_of, detect_edges, held_out,
                             load_base, load_control, mask_iou, mask_of, paired, palette,
@@ -170,14 +170,22 @@ lesson.verdict(f"IoU of the sum minus IoU of the mean ({n} pictures, 95 % interv
 # ## A third condition: the pose
 #
 # The third condition shows the pose as a line, from the centre of the shape to its top. Its
-# ControlNet was trained on its own, too. We measure how far tilt and place are from the right
-# ones, in degrees and in pixels.
+# ControlNet was trained on its own, too. We use it alone, and together with the other two.
 
 # %%
-pose = (load_control("pose", base), condition_of("pose", truth))
+pose_net = load_control("pose", base)
+poses = condition_of("pose", truth)
+all_three = [(edge_net, edges), (palette_net, colours), (pose_net, poses)]
 with_pose = {"no control": pictures["no control"],
-             "the pose": generate(pose),
-             "edges, palette and pose": generate((edge_net, edges), (palette_net, colours), pose)}
+             "pose alone": generate((pose_net, poses)),
+             "edges, palette and pose": generate(*all_three)}
+lesson.save_figure(with_a_pose(poses, with_pose), "_pose")
+
+# %% [markdown]
+# In 07_multi_control_pose.png the poses are drawn over the pictures. We measure how far the
+# tilt and the place of the shapes are from the right ones, in degrees and in pixels.
+
+# %%
 rows = [["generated with", "error of the tilt (degrees)", "error of the place (pixels)"]]
 for name, images in with_pose.items():
     degrees, pixels = pose_errors(images, truth.scenes)
