@@ -173,8 +173,8 @@ sentences = []
 for how in ("stacked", "average", "every fourth", "shifted"):
     gain = finding(record, f"learned minus {how}, F1")
     sentences.append(f"minus that of {how}: {gain.mean:+.3f} ({gain.low:+.3f} to {gain.high:+.3f}),"
-                     f" {gain.verdict};")
-lesson.verdict(f"The edge F1 of the learned encoder ({seeds} seeds, 95 % intervals)", *sentences)
+                     f" {gain.verdict}")
+lesson.verdict(f"Edge F1 of the learned encoder ({seeds} seeds, 95 % intervals)", *sentences)
 print("\nEXERCISE  04a: python lessons/exercises")
 
 # %% [markdown]

@@ -128,7 +128,7 @@ table(rows)
 sentences = []
 for scale in SCALES:
     more = paired(off_palette(one[scale]) - off_palette(both))
-    sentences.append(f"at guidance {scale}: {more.mean:+.1%} ({more.low:+.1%} to {more.high:+.1%}),"
+    sentences.append(f"at guidance {scale}: {more.mean:+.2%} ({more.low:+.2%} to {more.high:+.2%}),"
                      f" {more.verdict}")
 lesson.verdict(f"Oversaturated pixels, one branch minus both ({n} pictures, 95 % intervals):",
                *sentences)
@@ -194,9 +194,9 @@ for name, by_scale in pictures.items():
 table(rows)
 
 # %% [markdown]
-# Small weights make control weaker. At a small guidance scale this costs some of the outline.
-# At a scale of 30, where unweighted control spoils the picture, the outline is even followed
-# more closely.
+# Small weights make control weaker. At a small guidance scale the outline is then followed
+# much less closely. At a scale of 30, where unweighted control spoils the picture, it is
+# followed more closely.
 #
 # That raises a suspicion. Is it the *order* of the weights that helps, or only that they are
 # smaller? A record of more pictures answers it (claim 11 in [CLAIMS.md](CLAIMS.md)). If we

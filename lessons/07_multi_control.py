@@ -169,8 +169,9 @@ lesson.verdict(f"IoU of the sum minus IoU of the mean ({n} pictures, 95 % interv
 #
 # ## A third condition: the pose
 #
-# The third condition shows the pose as a line, from the centre of the shape to its top. Its
-# ControlNet was trained on its own, too. We use it alone, and together with the other two.
+# The third condition shows the pose as a line. It starts with a dot at the centre of the shape
+# and points to its top. Its ControlNet was trained on its own, too. We use it alone, and
+# together with the other two.
 
 # %%
 pose_net = load_control("pose", base)
