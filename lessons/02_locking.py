@@ -214,7 +214,7 @@ lesson.verdict(f"After {lesson.steps} steps the fine-tuned base has an IoU of {t
                f"The locked base with its copy has an IoU of {copied_iou.mean():.2f},"
                f" and {copied_right.mean():.0%} of its pictures have the right colours.",
                f"The difference in colours is {lost.mean:+.2f} (95 % interval {lost.low:+.2f} to"
-               f" {lost.high:+.2f}, {n} pictures, one seed): {lost.verdict}.")
+               f" {min(lost.high, 1):+.2f}, {n} pictures, one seed): {lost.verdict}.")
 
 # %% [markdown]
 # Now follow the path of the smaller rate. Does it forget less because it is gentler, or only

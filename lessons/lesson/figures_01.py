@@ -27,7 +27,7 @@ def noising_and_sampling(picture: Tensor, noise: Tensor, states: list[Tensor], p
 @styled
 def one_prompt_many_poses(stars: Tensor) -> Figure:
     """Show eight pictures of one prompt, and the outlines of four of them on top of each other."""
-    figure = Figure(figsize=(12.8, 4.7))
+    figure = Figure(figsize=(12.8, 5.2))
     left, right = figure.subplots(1, 2, width_ratios=[9, 4])
     show(left, stars[:8], 4, 'The prompt "red star on blue" leaves the pose open')
     for i, mask in enumerate(mask_of(stars[:4].cpu())[:, 0]):

@@ -21,7 +21,7 @@ def paths(results: dict[str, Tests]) -> Figure:
         axes.annotate(f"step {max(by_step)}", (x[-1], y[-1]), xytext=(8, 8), textcoords="offset points", size=16)
     axes.set(xlabel="follows the outline (IoU)", ylabel="pictures with both colours right, in %", ylim=(-5, 108),
              title="Fine-tuning learns to follow outlines and forgets colours;\n"
-                   "the locked base learns the same and forgets nothing")
+                   "the locked base with its copy forgets nothing")
     axes.legend()
     return figure
 
