@@ -571,8 +571,9 @@ def is_it_used(case: Case, shown: Evidence) -> Finding:
                        f" least {ENOUGH}, better 16.")
     if _is_used(shown) and not _harms(shown):
         return Finding(question, "healthy", found, gap)
-    best, prefer = best_pairing(case)
-    if 2 * prefer >= len(own) and times_as_large(own, best) > HELPS and times_as_large(none, best) > USED:
+    matters = (other / own).log().abs().max() > 0.05  # or else no pairing can help, and the search takes long
+    best, prefer = best_pairing(case) if matters else (own, 0)
+    if prefer and times_as_large(own, best) > HELPS and times_as_large(none, best) > USED:
         return Finding(question, "broken", f"{found} {prefer} of the pictures prefer the condition of another one, and"
                        f" with the best one for each the loss is {best.mean():.4f}.", gap, "See whether pictures and"
                        " conditions are shuffled separately. Each picture must come with its own condition.",

@@ -13,7 +13,7 @@ from ..diffusion import loss_weight, q_sample
 from ..shapes import random_batch
 from ..training import random_times_and_noise
 
-PASSES = 5  # backward passes; the last part of a ControlNet gets its first gradient in pass 2
+PASSES = 4  # backward passes; the last part of a ControlNet gets its first gradient in pass 2
 PICTURES = 4  # of the batch, for the backward passes
 ENOUGH = 6  # pictures, with which a sign test can be sure of anything
 

@@ -10,7 +10,8 @@ from torch import nn
 
 from minicontrolnet import ControlNet, fingerprint, load_base, load_control, lock
 from minicontrolnet.measure.diagnosis import (Finding, NoisyBatch, cause_of, diagnose, does_the_optimiser_hold_them,
-                                              noisy_batch, reversed_among_equals, show_findings, verdict_of)
+                                              is_the_precision_enough, noisy_batch, reversed_among_equals, show_findings,
+                                              verdict_of)
 from minicontrolnet.measure.probes import Case, copies
 
 sys.path.append(str(Path(__file__).parents[2] / "lessons"))
@@ -342,10 +343,18 @@ def test_weights_in_half_precision(dtype, make_base, lines, batch):
     """They matter in training alone: locked for use, such a ControlNet is not ill."""
     base = lock(make_base(dtype=dtype))
     control = ControlNet(base)
-    given = NoisyBatch(*(x.to(dtype) if x.is_floating_point() else x for x in batch()[:4]))
-    findings = diagnose(base, control, lines.to(dtype), given)
-    assert found(findings, "precise").verdict == "suspicious" and cause_of(findings) == "weights in half precision"
-    assert cause_of(diagnose(base, lock(control), lines.to(dtype), given)) == ""
+    case = Case(base, control, lines, batch(), base, control)
+    finding = is_the_precision_enough(case)
+    assert finding.verdict == "suspicious" and finding.cause == "weights in half precision"
+    lock(control)
+    assert is_the_precision_enough(case).verdict == "healthy"
+
+
+def test_networks_in_half_precision_can_be_examined(make_base, lines, batch):
+    base = lock(make_base(dtype=torch.bfloat16))
+    given = NoisyBatch(*(x.bfloat16() if x.is_floating_point() else x for x in batch()[:4]))
+    findings = diagnose(base, ControlNet(base), lines.bfloat16(), given)
+    assert cause_of(findings) == "weights in half precision" and verdict_of(findings) == "suspicious"
 
 
 def test_networks_of_two_types(base, healthy, lines, batch):
