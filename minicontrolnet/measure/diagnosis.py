@@ -285,7 +285,7 @@ def do_gradients_arrive(case: Case) -> Finding:
     question = "In which order do gradients arrive?"
     if case.control_module is None:
         return unknown(question, "the ControlNet is a function; give control_module=...")
-    with borrowed(case.modules):
+    with borrowed([case.control_module]):
         if not any(p.requires_grad for p in case.control_module.parameters()):
             case.control_module.requires_grad_(True)
         woken = first_gradients(case)
@@ -460,7 +460,7 @@ def is_the_start_exact(case: Case, shown: Evidence) -> Finding:
     if None in layers:
         return Finding(question, "healthy", "Controls of 0 leave the base's output unchanged bit for bit. We could"
                        " not find the zero convs, so we did not set them back to 0.", 0.0)
-    with borrowed(case.modules), torch.no_grad():
+    with borrowed([case.control_module]), torch.no_grad():
         for layer in layers:
             for parameter in layer.parameters():
                 parameter.zero_()
@@ -536,7 +536,7 @@ def _is_it_wired(case: Case, question: str) -> Finding:
     if case.control_module is None:
         return Finding(question, "untrained", "Not yet: all controls are 0.", 0.0)
     generator = torch.Generator().manual_seed(0)
-    with borrowed(case.modules), torch.no_grad():
+    with borrowed([case.control_module]), torch.no_grad():
         for parameter in case.control_module.parameters():
             if not parameter.any():
                 noise = torch.randn(parameter.shape, generator=generator)
