@@ -73,8 +73,8 @@ def detect_edges(images: Tensor, low: float = 0.15, high: float = 0.3) -> Tensor
     """Detect the edges of any pictures (b, 3, h, w) in [0, 1] as Canny (1986) does. Returns (b, 1, h, w), 0 or 1.
 
     ``low`` and ``high`` are the two thresholds, as shares of each picture's steepest gradient.
-    The gradient is taken in the colour channel where it is largest. Red and purple are about
-    equally bright, so a grey picture would lose an outline between them.
+    The gradient is taken in the colour channel where it is largest. In a photograph two colours
+    may be equally bright, and a grey picture would lose the edge between them.
     """
     check_images("the images", images)
     check_number("low", low, 0, 1)
@@ -153,6 +153,7 @@ def roughen(edges: Tensor, generator: torch.Generator) -> Tensor:
     three = _largest_of_four(F.pad(two, (1, 0, 1, 0)))  # and back to the right and down
     width = torch.randint(3, (b, 1, 1, 1), generator=generator)
     strokes = torch.where(width == 0, edges, torch.where(width == 1, two, three))
+    # Each map loses 0 to 5 % of its cells of 4x4 pixels: the first random number picks the cells, the second the share.
     holes = torch.rand(b, 1, 16, 16, generator=generator) < 0.05 * torch.rand(b, 1, 1, 1, generator=generator)
     return strokes * (1 - F.interpolate(holes.float(), size=edges.shape[2:]))
 
@@ -195,7 +196,7 @@ def _check_places(centre: Tensor, tip: Tensor) -> None:
         raise Problem("centre and tip must be two tensors of the same shape (b, 2); give x and y in [-1, 1]")
     if centre.is_meta:
         return  # tensors without values
-    if not (centre.abs().le(1).all() and tip.isfinite().all()):  # a tip may lie outside, but pixels such as 32 may not
+    if not (centre.abs().le(1).all() and tip.isfinite().all()):  # a tip may lie outside; a centre may not
         raise Problem("the centre lies outside of the picture, or a place is not finite; give x and y in [-1, 1],"
                       " where a pixel p of 64 is (p + 0.5) / 32 - 1")
 

@@ -20,7 +20,7 @@ def lock(module: nn.Module) -> nn.Module:
 
 
 def zero_conv(c: int) -> nn.Conv2d:
-    """Z(.; Tz) of Eq. 2: a 1x1 convolution whose weight and bias start at 0."""
+    """Z(.; Theta_z) of Eq. 2: a 1x1 convolution whose weight and bias start at 0."""
     conv = nn.Conv2d(c, c, 1)
     nn.init.zeros_(conv.weight)
     nn.init.zeros_(conv.bias)
@@ -30,8 +30,9 @@ def zero_conv(c: int) -> nn.Conv2d:
 class ConditionEncoder(nn.Module):
     """E of Eq. 4 maps the condition from image space to the UNet's grid of patches.
 
-    It turns a condition (b, c_in, 64, 64) in [0, 1] into features (b, c_out, 16, 16). Before training
-    they are 0.
+    It turns a condition (b, c_in, 64, 64) in [0, 1] into features (b, c_out, 16, 16). It has two of
+    the paper's four convolutions, and then a zero convolution, as the authors' code has. So before
+    training the features are 0.
     """
 
     def __init__(self, c_in: int, c_out: int):
@@ -89,8 +90,9 @@ def zero_conv_gradients(x: Tensor, weight: Tensor, upstream: Tensor) -> tuple[Te
     """The gradients of a 1x1 convolution y = W x + b, by hand: dW (o, i), db (o,), dx (b, i, h, w).
 
     The arguments are x (b, i, h, w), weight (o, i) and upstream = dL/dy (b, o, h, w). Where W is 0,
-    dx is 0 but dW is not. So a zero convolution can learn. Until it has learned, it passes no gradient
-    on to the layers below. (See the supplement of the paper, and the FAQ of the authors' code.)
+    dx is 0 and dW is that of any other weight, which contains x and not W. So a zero convolution can
+    learn if its input is not 0. Until its weights have moved, it passes no gradient to the layers before
+    it. (See the supplement of the paper, and the FAQ of the authors' code.)
     """
     dw = torch.einsum("bohw, bihw -> oi", upstream, x)
     db = upstream.sum((0, 2, 3))

@@ -52,7 +52,7 @@ def _check_times(t: Tensor) -> None:
     """Raise Problem for times outside of [0, TIMESTEPS). A negative index would count from the end."""
     if not isinstance(t, Tensor) or t.is_floating_point() or t.dtype == torch.bool:
         raise Problem(f"the times are {t.dtype if isinstance(t, Tensor) else t}; give a tensor (b,) of whole numbers")
-    on_cpu = t.device.type == "cpu" and not torch.compiler.is_compiling()  # a GPU would have to finish first
+    on_cpu = t.device.type == "cpu" and not torch.compiler.is_compiling()  # a GPU would first finish all earlier work
     if on_cpu and ((t < 0) | (t >= TIMESTEPS)).any():
         raise Problem(f"the times go from {t.min().item()} to {t.max().item()}; give times from 0 to {TIMESTEPS - 1}")
 
@@ -108,13 +108,14 @@ def loss_weight(t: Tensor, like: Tensor, prediction_type: str) -> Tensor:
 
     An error d in x0 is an error d sqrt(alpha_bar / (1 - alpha_bar)) in eps. At noisy times
     (large t) that factor is nearly 0, so Eq. 5 nearly ignores the times at which sampling
-    decides what the picture shows. An error in v is sqrt(alpha_bar) times as large in eps. So
-    these weights turn the error of eps into the error of what the network outputs:
+    decides what the picture shows. An error d in v is an error d sqrt(alpha_bar) in eps. So the
+    weight 1 / alpha_bar turns the squared error of eps into that of v:
 
         "v":  |v error|^2 = |eps error|^2 / alpha_bar
-        "x0": the same, and since (1 - alpha_bar) |v error|^2 = |x0 error|^2, the x0 error has
-              the weight 1 / (1 - alpha_bar), which we clip at 20 after Li and He ("Back to
-              Basics", 2025).
+        "x0": the same v error. Since |v error|^2 = |x0 error|^2 / (1 - alpha_bar), it gives the
+              x0 error the weight 1 / (1 - alpha_bar). We clip that weight at 20, because it is
+              huge at clean times. (Li and He, "Back to Basics", 2025, train x0 by the v
+              error, and clip as well.)
     """
     check_prediction_type(prediction_type)
     alpha_bar = alpha_bar_at(t, like)
@@ -166,7 +167,7 @@ def ddim_step(eps: Tensor, xt: Tensor, t: Tensor, t_next: Tensor, clip: bool = T
 
     t_next = -1 stands for the clean picture, so the next xt is then x0 itself. With ``clip``, x0
     is clamped to [-1, 1] after guidance, and eps is computed anew from the clamped picture. (At
-    t = 999, where alpha_bar is 1.2e-9, that changes eps by up to 0.003 in float32 even where
+    t = 999, where alpha_bar is 1.2e-9, that changes eps by about 0.003 in float32 even where
     nothing was clamped.)
     """
     x0 = x0_from_eps(eps, xt, t)
@@ -214,7 +215,7 @@ def ddim(model: Model, xt: Tensor, steps: int = 25) -> Tensor:
 def ddpm_step(eps: Tensor, xt: Tensor, t: Tensor, z: Tensor, clip: bool = True) -> Tensor:
     """One step of DDPM's Algorithm 2 from t to t - 1, with noise z and variance beta_t.
 
-    Without ``clip`` this is Algorithm 2 to the letter. The last step adds no noise.
+    Without ``clip`` this is exactly Algorithm 2. The last step adds no noise.
     """
     alpha_bar = alpha_bar_at(t, xt)
     before = alpha_bar_at((t - 1).clamp(min=0), xt)

@@ -16,7 +16,7 @@ from .shapes import SIZE, check_tokens, to_image, tokenize
 from .unet import PATCH, UNet
 
 GUIDANCE = 2.5  # the scale for the shipped weights; lesson 06 shows others
-Scale = float | Sequence[float] | Tensor  # one number for all 13 controls, or 13 numbers
+Scale = float | Sequence[float] | Tensor  # one strength for all 13 controls, or 13 weights
 
 
 class Control(NamedTuple):
@@ -24,7 +24,7 @@ class Control(NamedTuple):
 
     net: ControlNet
     condition: Tensor  # (n or 1, c, 64, 64) in [0, 1]
-    scale: Scale = 1.0  # conditioning_scale: one number, or 13 from shallow to deep
+    scale: Scale = 1.0  # the strength: one number, or 13 weights from shallow to deep
     region: Tensor | None = None  # (n or 1, 1, 64, 64) in [0, 1]; None is the whole picture
 
 
@@ -49,7 +49,7 @@ def as_controls(controls: Iterable[Control]) -> list[Control]:
 
 
 def weigh(controls: Controls, scale: Scale) -> Controls:
-    """Multiply the 13 controls by one number (conditioning_scale), or each by its own number."""
+    """Multiply the 13 controls by one strength, or each of them by its own weight."""
     controls = tuple(controls)
     weights = scale_per_control(scale, len(controls))
     return tuple(control * weight for control, weight in zip(controls, weights))
@@ -67,7 +67,7 @@ def scale_per_control(scale: Scale, n: int = 13) -> list[float]:
 
 
 def paper_weights() -> list[float]:
-    """CFG resolution weighting (Sec. 3.4): 64 / h_i there, 16 / h_i on our grids. Both go from 1 to 8."""
+    """CFG resolution weighting (Sec. 3.4): 64 / h_i in the paper, 16 / h_i on our grids. Both go from 1 to 8."""
     grids = [16, 8, 4, 2]
     return [16 / h for h in grids for _ in range(3)] + [16 / grids[-1]]
 
@@ -89,8 +89,9 @@ def mask_controls(controls: Controls, region: Tensor) -> Controls:
     """Keep the 13 controls inside a region only: multiply each by a mask (b or 1, 1, h, w) in [0, 1].
 
     The mask is averaged down to each control's own grid. A cell that lies half inside the region
-    keeps half of its control. Outside the region the base follows the prompt alone, but its
-    convolutions look a few cells beyond each border, so the transition is soft.
+    keeps half of its control. Outside the region nothing is added. But control inside still acts
+    there indirectly: convolutions look beyond the border, a cell of the deepest grid is a quarter
+    of the picture, and each normalisation looks at the whole picture.
     """
     controls = tuple(controls)
     masks = [F.adaptive_avg_pool2d(region, control.shape[2:]) for control in controls]
@@ -139,7 +140,7 @@ def guided(base: UNet, prompt: Tensor, controls: Sequence[Control] = (),
 
 
 def control_window(steps: int, start: float = 0.0, end: float = 1.0) -> tuple[int, int]:
-    """The first step with control and the first one after it, of ``steps`` steps.
+    """Of ``steps`` steps: the first one with control, and the one after the last one with control.
 
     Step i of 0, 1, ..., steps - 1 begins at the share i / steps of sampling, and it has control if
     start <= i / steps < end. Raises Problem if no step has control.
@@ -171,6 +172,7 @@ def sample_steps(base: UNet, prompt: str | Sequence[str] | Tensor, noise: Tensor
     if (first, after) == (0, steps):
         return ddim_steps(model, noise, times)
     bare = guided(base, tokens, (), guidance_scale)
+    # n steps have n + 1 times. So each part ends at the time at which the next one begins.
     parts = [(bare, times[: first + 1]), (model, times[first : after + 1]), (bare, times[after:])]
     return _one_after_another(parts, noise)
 
@@ -219,7 +221,7 @@ def sample(base: UNet, prompt: str | Sequence[str] | Tensor, noise: Tensor,
 
 
 def seeded_noise(n: int, seed: int) -> Tensor:
-    """The noise (n, 3, 64, 64) of a seed. The first k of n are the same for every n."""
+    """The noise (n, 3, 64, 64) of a seed. A larger n adds noise at the end, and the first ones stay the same."""
     check_count("the number of pictures", n)
     check_seed(seed)
     return torch.randn(n, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(int(seed)))

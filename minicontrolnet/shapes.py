@@ -16,7 +16,7 @@ from torch import Tensor
 from .errors import Problem, check_count
 
 # Eight hues that match their names and that colour-blind readers can tell apart (a test checks
-# this). No channel is 0 or 1, so guidance that overshoots is visible before values are clipped.
+# this). No channel is 0 or 1, so guidance that is too strong becomes visible before values are clipped.
 COLOURS = {
     "white": (0.93, 0.93, 0.93),
     "orange": (0.95, 0.50, 0.09),
@@ -37,7 +37,7 @@ class Outline(NamedTuple):
     points: int
     notch: float
     scale: float  # makes the four shapes about equally large
-    upright: float  # radians by which to turn the polygon, whose first tip points right, until it stands upright
+    upright: float  # the first tip points right; by how many radians must the polygon turn to stand upright?
 
 
 UP = -math.pi / 2  # y points down
@@ -97,14 +97,15 @@ def render(scenes: Scenes, size: int = SIZE,
     """Paint scenes. Returns pictures (n, 3, size, size) and masks (n, 1, size, size), both in [0, 1].
 
     A mask holds the share of each pixel that the shape covers. scenes.shape is an index into
-    ``outlines``; lesson 10 passes an outline that is none of the four shapes.
+    ``outlines``. You may pass outlines of your own, such as one between a square and a circle.
     """
     check_count("the size", size)
     device = scenes.radius.device
     outlines = torch.tensor(outlines, device=device)[scenes.shape]
     points, notch, scale, upright = (column.view(-1, 1, 1) for column in outlines.unbind(1))
     radius = scenes.radius.view(-1, 1, 1) * scale
-    x, y = _own_frame(scenes._replace(angle=scenes.angle + upright.flatten()), size)
+    turned = scenes._replace(angle=scenes.angle + upright.flatten())
+    x, y = _own_frame(turned, size)
     distance = _outside(x, y, points, notch, radius)
     mask = (0.5 - distance * size / 2).clamp(0, 1).unsqueeze(1)  # half a picture is size / 2 pixels
     colours = torch.tensor(list(COLOURS.values()), device=device)[:, :, None, None]
@@ -127,11 +128,12 @@ def _own_frame(scenes: Scenes, size: int) -> tuple[Tensor, Tensor]:
 def _outside(x: Tensor, y: Tensor, points: Tensor, notch: Tensor, radius: Tensor) -> Tensor:
     """The distance (n, h, w) of each place from the outline: positive outside and negative inside.
 
-    It is in units of half a picture, and right near the outline, where the mask needs it. The
-    outline repeats itself: from each tip to the next notch it is a straight line, and the line
-    from that notch to the next tip is its mirror image. So we fold the plane, like a fan, into
-    the one sector between a tip at polar angle 0 and a notch at pi / points. There the outline
-    is the line from the tip at (1, 0) to the notch, in units of the radius.
+    It is in units of half a picture. We measure it at right angles to the nearest side, which is
+    exact beside the sides, and close enough at the corners for a mask. The outline repeats
+    itself: from each tip to the next notch it is a straight line, and the line from that notch to
+    the next tip is its mirror image. So we fold the plane, like a fan, into the one sector
+    between a tip at polar angle 0 and a notch at pi / points. There the outline is the line from
+    the tip at (1, 0) to the notch, in units of the radius.
     """
     sector = math.pi / points
     polar = torch.atan2(y, x).abs() % (2 * sector)

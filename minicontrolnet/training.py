@@ -1,4 +1,4 @@
-"""Training the base and a ControlNet: the objective (Eq. 5), and the loop as an iterator."""
+"""Training the base and a ControlNet: the objective (Eq. 5, weighted), and the loop as an iterator."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ NextBatch = Callable[[torch.Generator], Batch]
 WHOLE = slice(None)
 
 
-# %% What is learned: Eq. 5, for the base and for a ControlNet
+# %% What is learned: Eq. 5 with diffusion.loss_weight, for the base and for a ControlNet
 
 
 def drop_words(prompt: Tensor, generator: torch.Generator, whole: float, each: float) -> Tensor:
@@ -52,13 +52,13 @@ def random_times_and_noise(x0: Tensor, generator: torch.Generator) -> tuple[Tens
 
 
 def fresh_batch(generator: torch.Generator) -> Batch:
-    """A batch of new pictures. Lessons 09 and 10 train on other ones."""
+    """A batch of new pictures. Lessons 02 and 10 train on other ones."""
     return random_batch(BATCH_SIZE, generator)
 
 
 def base_loss(unet: UNet, generator: torch.Generator, next_batch: NextBatch = fresh_batch,
               weighted_as: str | None = None, part: slice = WHOLE) -> Tensor:
-    """Eq. 5 for the base. Single words are dropped as well, so that the base also learns "star" alone.
+    """The weighted Eq. 5 for the base. Single words are dropped as well, so that the base also learns "star" alone.
 
     weighted_as: the prediction type whose loss_weight is used; by default the network's own.
     part: the part of the batch that counts, if several processes share it.
@@ -76,7 +76,7 @@ def base_loss(unet: UNet, generator: torch.Generator, next_batch: NextBatch = fr
 
 def condition_loss(model: Callable[..., Tensor], unet: nn.Module, kind: Kind, generator: torch.Generator,
                    drop: float = 0.5, next_batch: NextBatch = fresh_batch, part: slice = WHOLE) -> Tensor:
-    """Eq. 5 for a model(xt, t, prompt, condition) -> eps.
+    """The weighted Eq. 5 for a model(xt, t, prompt, condition) -> eps.
 
     unet: the network inside the model, for its device and its prediction type.
     kind: the condition. Edge maps are roughened, so that drawings are followed as well.
@@ -98,7 +98,7 @@ def condition_loss(model: Callable[..., Tensor], unet: nn.Module, kind: Kind, ge
 
 def control_loss(base: UNet, kind: Kind, drop: float = 0.5, next_batch: NextBatch = fresh_batch,
                  part: slice = WHOLE) -> Loss:
-    """Eq. 5 for a ControlNet, through the locked base. The arguments are those of condition_loss."""
+    """The weighted Eq. 5 for a ControlNet, through the locked base. The arguments are those of condition_loss."""
     check_kind(kind)
 
     def loss(control: ControlNet, generator: torch.Generator) -> Tensor:
@@ -123,8 +123,8 @@ def _moved(network: nn.Module, part: slice, *tensors: Tensor) -> list[Tensor]:
 class Training:
     """Train a network by iterating: ``for step, loss in Training(network, loss, steps, lr=...): ...``.
 
-    Yields the number of steps done and the loss of the batch after each step. To stop early, leave
-    the loop; to go on, iterate again. ``averaged`` is the network to use afterwards: it holds the
+    After each step it yields how many steps are done, and the loss that this step started from. To
+    stop early, leave the loop; to go on, iterate again. ``averaged`` is the network to use afterwards: it holds the
     moving average of the weights. A run that was saved with ``state_dict`` and loaded into a new
     Training goes on as if it had never been interrupted, bit for bit.
 
@@ -228,7 +228,7 @@ def learning_rate(step: int, steps: int) -> float:
 
 
 def moving_average(averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
-    """An exponential moving average over 100 steps. At first it spans fewer, so that a short run is not held back."""
+    """An exponential moving average over 100 steps. At first it spans fewer, so the untrained start soon leaves it."""
     decay = min(0.99, float((1 + count) / (10 + count)))
     get_ema_multi_avg_fn(decay)(averaged, current, count)
 

@@ -66,7 +66,7 @@ class ResBlock(nn.Module):
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         h = self.conv1(F.silu(self.norm1(x)))  # (b, c_out, h, w)
         scale, shift = self.emb(emb)[:, :, None, None].chunk(2, dim=1)  # (b, c_out, 1, 1) each
-        h = torch.addcmul(shift, self.norm2(h), 1 + scale)
+        h = torch.addcmul(shift, self.norm2(h), 1 + scale)  # shift + norm2(h) * (1 + scale)
         h = self.conv2(F.silu(h))
         return self.shortcut(x) + h
 
@@ -97,7 +97,7 @@ class Downsample(nn.Conv2d):
         super().__init__(c, c, 3, stride=2, padding=1)
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        return super().forward(x)  # (b, c, h / 2, w / 2)
+        return super().forward(x)  # (b, c, h / 2, w / 2); emb is here because the encoder calls all blocks alike
 
 
 class Upsample(nn.Conv2d):
