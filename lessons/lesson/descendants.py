@@ -1,15 +1,30 @@
-"""Relatives of ControlNet, in 15 to 40 lines each, on the shipped base.
+"""A catalogue of what came after ControlNet: eight methods on one base, in 15 to 40 lines each.
 
-The core of this repository is the paper. This catalogue holds what others proposed later, each
-reduced to its idea, so that lesson 12 can compare them on one base. Every method is a module that
-holds what is trained. All of them are called in the same way:
+The core of this repository is the paper. This file holds what others proposed beside it and after it,
+each reduced to its idea, so that lesson 12 can compare them on one base.
+
+    1  ControlNet           a trained copy of the encoder, beside the base      controlnet
+    2  Control-LoRA         the same copy, trained by low-rank differences      control_lora
+    3  T2I-Adapter          a pyramid that reads the outline once per picture   T2IAdapter
+    4  ControlNet-XS        a narrow encoder that talks with the base's         ControlNetXS
+    5  ControlNeXt          four convs, one join, a part of the base trained    ControlNeXt
+    6  the base fine-tuned  all of the base trained                             FineTuned
+    7  ControlNet++         a ControlNet whose loss looks at its picture        consistency_reward
+    8  training-free        nothing trained, a gradient followed in sampling    edge_guided
+       a frozen copy        the floor: a ControlNet with a bug                  frozen_copy
+
+Every entry says which paper it comes from, what is trained and what stays locked, where it joins the
+base, what its start is, and where our version departs from the paper. Entries 1 to 6 are modules that
+hold what is trained. They are all called in the same way:
 
     eps = method(base, xt, t, prompt, condition)             # control is on
     eps = method(base, xt, t, prompt)                        # control is off
     eps = method(base, xt, t, prompt, condition, controls)   # plus another ControlNet's 13 controls
 
 Here xt and eps are (b, 3, 64, 64), and the condition is an edge map (b, 1, 64, 64) in [0, 1]. The
-base is an argument and no part of the module, so ``method.parameters()`` never contains it.
+base is an argument and no part of the module, so ``method.parameters()`` never contains it. A method
+is made on the device of its base. After the catalogue come the tools that the methods share: the
+pictures, the loss and the sampler.
 """
 
 import copy
@@ -54,17 +69,22 @@ def decode(unet: UNet, maps: list[Tensor], xt: Tensor, t: Tensor, emb: Tensor,
     return to_eps(output, xt, t, unet.prediction_type)
 
 
-# %% A network beside the base: ControlNet, Control-LoRA, and a floor
+def device_of(base: UNet) -> torch.device:
+    """Where the base is. Methods are made there, and every batch is moved there."""
+    return next(base.parameters()).device
+
+
+# %% 1. ControlNet: a copy beside the base
 
 
 class Beside(nn.Module):
-    """A ControlNet in the calling convention of this catalogue.
+    """ControlNet itself, in the calling convention of this catalogue.
 
     Paper: Zhang, Rao and Agrawala, "Adding Conditional Control to Text-to-Image Diffusion Models"
-        (ICCV 2023).
-    Trained: a copy of the base's encoder, the condition encoder and 14 zero convs.
+        (ICCV 2023, arXiv 2302.05543).
+    Trained: a copy of the base's encoder, the condition encoder and 13 zero convs.
     Locked: the whole base. The backward pass goes through its decoder only.
-    Joins: 13 controls are added to the encoder's outputs, once they are all computed.
+    Joins: 13 controls are added to the encoder's 13 maps, once all of these are computed.
     Start: exactly the base, because the zero convs are 0.
     Departs: see minicontrolnet/controlnet.py.
     """
@@ -82,8 +102,11 @@ class Beside(nn.Module):
 
 
 def controlnet(base: UNet) -> Beside:
-    """The paper's ControlNet, for comparison."""
+    """The paper's ControlNet. Beside describes it."""
     return Beside(ControlNet(base))
+
+
+# %% 2. Control-LoRA: the copy is the base plus a low-rank difference
 
 
 class LowRank(nn.Module):
@@ -102,13 +125,14 @@ class LowRank(nn.Module):
 def control_lora(base: UNet, rank: int = 4) -> Beside:
     """Control-LoRA: a ControlNet whose copy is the base plus a low-rank difference.
 
-    Paper: Stability AI's Control-LoRA (2023) has weights, but no paper. CtrLoRA (Xu et al., ICLR 2025,
-        arXiv 2410.09400) trains one ControlNet on several conditions, and such a LoRA for each new one.
-    Trained: A and B of every conv and linear layer of the copy, the condition encoder, 14 zero convs.
+    Paper: Stability AI released Control-LoRAs in 2023, without a paper. CtrLoRA (Xu, He, Shan and Chen,
+        ICLR 2025, arXiv 2410.09400) trains one ControlNet on several conditions, and then such a
+        low-rank difference for each new condition.
+    Trained: A and B of every conv and linear layer of the copy, the condition encoder, 13 zero convs.
     Locked: the whole base, and the copy's own weights, which stay the base's.
     Joins: as ControlNet.
     Start: exactly the base, because B and the zero convs are 0.
-    Departs: rank 4 instead of 128; the copy's locked weights are copied here, so memory is not saved.
+    Departs: rank 4, where theirs has 128. We copy the locked weights as well, so we save no memory.
     """
     control = ControlNet(base)
     for part in (control.embedding, control.encoder):
@@ -120,23 +144,7 @@ def control_lora(base: UNet, rank: int = 4) -> Beside:
     return Beside(control)
 
 
-def frozen_copy(base: UNet) -> Beside:
-    """The floor: a ControlNet whose copy is locked, so that its zero convs alone learn.
-
-    Paper: none. It is a bug that real projects had for weeks without noticing.
-    Trained: the 14 zero convs.
-    Locked: the base, the copy, and the random convs of the condition encoder.
-    Joins: as ControlNet.
-    Start: exactly the base.
-    """
-    control = ControlNet(base)
-    control.requires_grad_(False)
-    control.zero_convs.requires_grad_(True)
-    control.condition_encoder.layers[-1].requires_grad_(True)
-    return Beside(control)
-
-
-# %% A network that acts inside the base's encoder
+# %% 3. T2I-Adapter: read the outline once
 
 
 class ResidualConvs(nn.Module):
@@ -151,15 +159,16 @@ class ResidualConvs(nn.Module):
 
 
 class T2IAdapter(nn.Module):
-    """T2I-Adapter: a small pyramid reads the condition alone, once per picture.
+    """T2I-Adapter: a pyramid reads the condition alone, once per picture.
 
-    Paper: Mou et al., "T2I-Adapter" (2023, arXiv 2302.08453).
-    Trained: the pyramid. It sees neither xt nor t nor the prompt.
+    Paper: Mou et al., "T2I-Adapter: Learning Adapters to Dig out More Controllable Ability for
+        Text-to-Image Diffusion Models" (AAAI 2024, arXiv 2302.08453).
+    Trained: the pyramid. It sees neither xt nor t nor the prompt. Its training prefers early, noisy
+        times, see cubic_times.
     Locked: the whole base. The backward pass goes through nearly all of it.
-    Joins: one map per level is added inside the base's encoder, after the level's last block.
+    Joins: inside the base's encoder. One map is added after the last block of each of its four levels.
     Start: near the base but not exactly the base, because the pyramid's weights start random.
-    Departs: widths and depths are those of our base; a patch has 4 pixels instead of 8.
-    Its training prefers early, noisy times: see cubic_times.
+    Departs: widths and depths are those of our base; a patch has 4 pixels, where theirs has 8.
     """
 
     JOINS = (2, 5, 8, 11)  # the last map of each level
@@ -174,7 +183,7 @@ class T2IAdapter(nn.Module):
             self.levels.append(nn.Sequential(shrink, nn.Conv2d(c_in, c, 3, padding=1),
                                              ResidualConvs(c), ResidualConvs(c)))
             c_in = c
-        self.to(memory_format=torch.channels_last)
+        self.to(device_of(base), memory_format=torch.channels_last)
 
     def features(self, condition: Tensor) -> list[Tensor]:
         """One map per level; they hold for all steps of sampling, so they are computed once."""
@@ -201,17 +210,27 @@ class T2IAdapter(nn.Module):
         return decode(base, maps, xt, t, emb, controls)
 
 
-class ControlNetXS(nn.Module):
-    """ControlNet-XS: a narrow encoder that exchanges maps with the base's encoder at every layer.
+def cubic_times(t: Tensor) -> Tensor:
+    """T2I-Adapter's times: from t uniform in [0, T) to (1 - (t / T)^3) T, mostly early, noisy ones."""
+    share = (t + 0.5) / TIMESTEPS
+    return ((1 - share**3) * TIMESTEPS).long().clamp(0, TIMESTEPS - 1)
 
-    Paper: Zavadski, Feiden and Rother, "ControlNet-XS" (ECCV 2024, arXiv 2312.06573).
+
+# %% 4. ControlNet-XS: talk at every layer
+
+
+class ControlNetXS(nn.Module):
+    """ControlNet-XS: a narrow encoder that talks with the base's encoder at every layer.
+
+    Paper: Zavadski, Feiden and Rother, "ControlNet-XS: Rethinking the Control of Text-to-Image Diffusion
+        Models as Feedback-Control Systems" (ECCV 2024, arXiv 2312.06573).
     Trained: the narrow encoder, the condition encoder, 12 convs from the base and 13 zero convs to it.
     Locked: the whole base. The backward pass goes through all of it.
-    Joins: after each of the 13 layers, inside the base's encoder. So the controller sees at once
-        what its last correction did, where ControlNet waits for the next step of sampling.
+    Joins: inside the base's encoder, after each of its 13 layers. So the controller sees at once what
+        its last correction did, where ControlNet waits for the next step of sampling.
     Start: exactly the base, because the zero convs are 0.
-    Departs: the base's maps are added to the narrow ones by a 1x1 conv, not concatenated to them; the
-        controller does not join the decoder a second time.
+    Departs: the base's maps are added to the narrow ones by a 1x1 conv, where the paper concatenates
+        them; our controller does not join the decoder.
     """
 
     WIDTHS = (8, 16, 24, 32)  # a quarter of the base's, except that attention needs 32
@@ -226,7 +245,7 @@ class ControlNetXS(nn.Module):
         for conv in self.to_base:
             nn.init.zeros_(conv.weight)  # zero convs, from narrow to wide
             nn.init.zeros_(conv.bias)
-        self.to(memory_format=torch.channels_last)
+        self.to(device_of(base), memory_format=torch.channels_last)
 
     def forward(self, base: UNet, xt: Tensor, t: Tensor, prompt: Tensor,
                 condition: Tensor | None = None, controls: Controls | None = None) -> Tensor:
@@ -249,6 +268,9 @@ class ControlNetXS(nn.Module):
         return decode(base, maps, xt, t, emb, controls)
 
 
+# %% 5. ControlNeXt: one join
+
+
 def cross_normalise(control: Tensor, main: Tensor) -> Tensor:
     """Give each picture's control maps the mean and standard deviation of the main branch's maps."""
     dims = (1, 2, 3)
@@ -259,15 +281,16 @@ def cross_normalise(control: Tensor, main: Tensor) -> Tensor:
 class ControlNeXt(nn.Module):
     """ControlNeXt: a few convs, one join with cross normalisation, and a small part of the base trained.
 
-    Paper: Peng et al., "ControlNeXt" (2024, arXiv 2408.06070); the join follows its released code.
+    Paper: Peng, Wang, Zhang, Li, Yang and Jia, "ControlNeXt: Powerful and Efficient Control for Image
+        and Video Generation" (2024, arXiv 2408.06070). The join follows the authors' code.
     Trained: four convs that read the condition, and a copy of two of the base's blocks.
     Locked: the other blocks. The backward pass goes through everything behind the join.
-    Joins: once, after the first level of the encoder. No zero conv, but cross normalisation: from the
-        first step on the control is as large as the maps that it is added to.
+    Joins: once, after the first level of the encoder. There is no zero conv. Cross normalisation makes
+        the control as large as the maps that it is added to, from the first step on.
     Start: not the base.
-    Departs: the convs do not see t; the trained part is the two residual blocks after the join, where
-        the paper trains other selected weights of its larger base. The arguments are for ablations:
-        which layers are trained, a zero conv in place of the normalisation, and another join.
+    Departs: the convs do not see t. The trained part is the two blocks behind the join; the paper trains
+        other selected weights of its larger base. The arguments are for ablations: which layers are
+        trained, a zero conv in place of the normalisation, and another join.
     """
 
     JOIN = 3  # the first map on the grid of 8x8; 0 is the first one on the grid of 16x16
@@ -290,7 +313,7 @@ class ControlNeXt(nn.Module):
         layers = layers_of(base.encoder)
         self.blocks = nn.ModuleDict({str(i): copy.deepcopy(layers[i]) for i in trained})
         self.requires_grad_(True)
-        self.to(memory_format=torch.channels_last)
+        self.to(device_of(base), memory_format=torch.channels_last)
 
     def forward(self, base: UNet, xt: Tensor, t: Tensor, prompt: Tensor,
                 condition: Tensor | None = None, controls: Controls | None = None) -> Tensor:
@@ -308,16 +331,16 @@ class ControlNeXt(nn.Module):
         return decode(base, maps, xt, t, emb, controls)
 
 
-# %% The base itself
+# %% 6. The base itself, fine-tuned
 
 
 class FineTuned(nn.Module):
     """The base itself, trained further with the condition as a second input.
 
-    Paper: none; it is what was done before ControlNet, for example for Stable Diffusion 2's depth model.
+    Paper: none. People did this before ControlNet, for example for the depth model of Stable Diffusion 2.
     Trained: all weights of the base, and a condition encoder.
     Locked: nothing.
-    Joins: after the first conv. Adding there is what concatenating the condition to the input gives.
+    Joins: after the first conv. Adding there does what concatenating the condition to the input does.
     Start: exactly the base, because the condition encoder ends in a zero conv.
     Departs: nothing to depart from.
     """
@@ -326,7 +349,7 @@ class FineTuned(nn.Module):
         super().__init__()
         self.unet = copy.deepcopy(base).requires_grad_(True)
         self.condition_encoder = ConditionEncoder(1, base.encoder.channels[0])
-        self.to(memory_format=torch.channels_last)
+        self.to(device_of(base), memory_format=torch.channels_last)
 
     def forward(self, base: UNet, xt: Tensor, t: Tensor, prompt: Tensor,
                 condition: Tensor | None = None, controls: Controls | None = None) -> Tensor:
@@ -336,28 +359,80 @@ class FineTuned(nn.Module):
         return decode(self.unet, maps, xt, t, emb, controls)
 
 
-# %% The data: pictures in four of the eight colours
-
-SEEN = ("white", "orange", "green", "blue")
-NEW = ("cyan", "yellow", "red", "purple")
+# %% 7. ControlNet++: a reward
 
 
-def part_of_world(n: int, generator: torch.Generator, colours: Sequence[str]) -> Batch:
-    """n pictures whose two colours are both among these: the first that fit of many."""
-    scenes = random_scenes(16 * n, generator)
-    index = torch.tensor([list(COLOURS).index(name) for name in colours])
-    fits = torch.isin(scenes.colour, index) & torch.isin(scenes.background, index)
-    scenes = Scenes(*(field[fits][:n] for field in scenes))
-    image, mask = render(scenes)
-    return Batch(image, image * 2 - 1, mask, scenes.prompt, scenes)
+def consistency_reward(eps: Tensor, xt: Tensor, t: Tensor, edges: Tensor) -> Tensor:
+    """ControlNet++: compare the edges of the picture that one step predicts with the outline.
+
+    Paper: Li et al., "ControlNet++: Improving Conditional Controls with Efficient Consistency Feedback"
+        (ECCV 2024, arXiv 2404.07987).
+    Trained: as in ControlNet. The reward is one more term of its loss.
+    Locked: the base, and the extractor of the edges.
+    Joins: as ControlNet.
+    Start: exactly the base, as ControlNet.
+    Departs: the paper rewards a ControlNet that is trained already, and extracts edges by a network. Here
+        the reward is there from the first step, and soft_edges extracts them. It counts for the cleaner
+        half of the times, where one step predicts the picture well; in the paper for the cleanest fifth.
+    """
+    clean = (t < TIMESTEPS // 2).float()
+    x0 = x0_from_eps(eps, xt, t)
+    return (clean * edge_loss(x0, edges)).mean()
 
 
-def seen_batch(generator: torch.Generator) -> Batch:
-    """A training batch in which four of the eight colours never occur."""
-    return part_of_world(BATCH_SIZE, generator, SEEN)
+REWARD = 1.0  # its weight; then the reward is about a seventh of the loss
 
 
-# %% Losses
+# %% 8. Control without training
+
+
+def edge_guided(base: UNet, prompt: Tensor, edges: Tensor, strength: float = 0.3) -> Model:
+    """Training-free guidance: follow the gradient of an edge loss on the predicted picture.
+
+    Paper: Bansal et al., "Universal Guidance for Diffusion Models" (CVPR Workshops 2023, arXiv 2302.07121),
+        and Yu et al., "FreeDoM: Training-Free Energy-Guided Conditional Diffusion Model" (ICCV 2023,
+        arXiv 2303.09833), with other losses.
+    Trained: nothing.
+    Locked: everything. A step costs a forward and a backward pass of the base.
+    Joins: at eps, from outside.
+    Start: there is no training.
+    Departs: no repeated steps back in time. The gradient is scaled to a share of eps, per picture. We
+        chose the share and the blur on 16 pictures of their own.
+    """
+
+    def model(xt: Tensor, t: Tensor) -> Tensor:
+        with torch.enable_grad():
+            xt = xt.detach().requires_grad_(True)
+            eps = base(xt, t, prompt)
+            loss = edge_loss(x0_from_eps(eps, xt, t), edges).sum()
+            (gradient,) = torch.autograd.grad(loss, xt)
+        size = gradient.flatten(1).norm(dim=1).clamp(min=1e-12) / eps.flatten(1).norm(dim=1)
+        return eps.detach() + strength * gradient / size.view(-1, 1, 1, 1)
+
+    return model
+
+
+# %% The floor: a frozen copy
+
+
+def frozen_copy(base: UNet) -> Beside:
+    """The floor: a ControlNet whose copy is locked, so that its zero convs alone learn.
+
+    Paper: none. Real projects had this bug for weeks without noticing it.
+    Trained: 13 zero convs, and the last conv of the condition encoder, which is a zero conv, too.
+    Locked: the base, the copy, and the random convs of the condition encoder.
+    Joins: as ControlNet.
+    Start: exactly the base, because the zero convs are 0.
+    Departs: nothing to depart from.
+    """
+    control = ControlNet(base)
+    control.requires_grad_(False)
+    control.zero_convs.requires_grad_(True)
+    control.condition_encoder.layers[-1].requires_grad_(True)
+    return Beside(control)
+
+
+# %% The edge loss: what ControlNet++ and training-free guidance look at
 
 
 def soft_edges(images: Tensor) -> Tensor:
@@ -381,34 +456,34 @@ def edge_loss(x0: Tensor, edges: Tensor) -> Tensor:
     return (found - blurred(edges)).square().mean((1, 2, 3))
 
 
-def cubic_times(t: Tensor) -> Tensor:
-    """T2I-Adapter's times: from t uniform in [0, T) to (1 - (t / T)^3) T, mostly early, noisy ones."""
-    share = (t + 0.5) / TIMESTEPS
-    return ((1 - share**3) * TIMESTEPS).long().clamp(0, TIMESTEPS - 1)
+# %% The data: pictures in four of the eight colours
+
+SEEN = ("white", "orange", "green", "blue")
+NEW = ("cyan", "yellow", "red", "purple")
 
 
-def consistency_reward(eps: Tensor, xt: Tensor, t: Tensor, edges: Tensor) -> Tensor:
-    """ControlNet++: extract the edges of the picture that one step predicts, and compare them with the outline.
-
-    Paper: Li et al., "ControlNet++" (ECCV 2024, arXiv 2404.07987).
-    Trained: as in ControlNet; this is one more term of its loss.
-    Locked: the base, and the extractor of the edges.
-    Joins, start: as ControlNet.
-    Departs: the paper rewards a trained ControlNet and extracts edges by a network. Here the reward is
-        there from the first step, and soft_edges extracts them. It counts for the cleaner half of the
-        times, where one step predicts the picture well; in the paper for the cleanest fifth.
-    """
-    clean = (t < TIMESTEPS // 2).float()
-    x0 = x0_from_eps(eps, xt, t)
-    return (clean * edge_loss(x0, edges)).mean()
+def part_of_world(n: int, generator: torch.Generator, colours: Sequence[str]) -> Batch:
+    """n pictures whose two colours are both among these: the first that fit of many."""
+    scenes = random_scenes(16 * n, generator)
+    index = torch.tensor([list(COLOURS).index(name) for name in colours])
+    fits = torch.isin(scenes.colour, index) & torch.isin(scenes.background, index)
+    scenes = Scenes(*(field[fits][:n] for field in scenes))
+    image, mask = render(scenes)
+    return Batch(image, image * 2 - 1, mask, scenes.prompt, scenes)
 
 
-REWARD = 1.0  # its weight; then the reward is about a seventh of the loss
+def seen_batch(generator: torch.Generator) -> Batch:
+    """A training batch in which four of the eight colours never occur."""
+    return part_of_world(BATCH_SIZE, generator, SEEN)
+
+
+# %% The loss of every method
 
 
 def following_loss(base: UNet, next_batch: NextBatch = fresh_batch, cubic: bool = False,
                    reward: float = 0.0) -> Loss:
-    """The loss of every method is Eq. 5. Equal seeds give equal pictures, prompts, times and noise.
+    """The loss of every method is Eq. 5. Equal seeds give equal pictures, prompts, times and noise,
+    on every device: a batch is made on the CPU, and moved to the base.
 
     cubic: T2I-Adapter's choice of times.
     reward: the weight of ControlNet++'s consistency reward.
@@ -416,12 +491,14 @@ def following_loss(base: UNet, next_batch: NextBatch = fresh_batch, cubic: bool 
 
     def loss(method: nn.Module, generator: torch.Generator) -> Tensor:
         batch = next_batch(generator)
-        edges = roughen(detect_edges(batch.image), generator)
-        prompt = drop_words(batch.prompt, generator, whole=0.5, each=0.0)
-        t, eps = random_times_and_noise(batch.x0, generator)
+        outlines = roughen(detect_edges(batch.image), generator)
+        words = drop_words(batch.prompt, generator, whole=0.5, each=0.0)
+        times, noise = random_times_and_noise(batch.x0, generator)
         if cubic:
-            t = cubic_times(t)
-        xt = q_sample(batch.x0, t, eps)
+            times = cubic_times(times)
+        device = device_of(base)
+        x0, t, eps, prompt, edges = (tensor.to(device) for tensor in (batch.x0, times, noise, words, outlines))
+        xt = q_sample(x0, t, eps)
         predicted = method(base, xt, t, prompt, edges)
         weight = loss_weight(t, xt, base.prediction_type)
         value = (weight * (eps - predicted) ** 2).mean()
@@ -462,29 +539,6 @@ def control_off(base: UNet, method: nn.Module, prompt: Tensor, guidance_scale: f
         return method(base, xt, t, torch.zeros_like(prompt))
 
     return cfg(unconditional, conditional, guidance_scale)
-
-
-def edge_guided(base: UNet, prompt: Tensor, edges: Tensor, strength: float = 0.3) -> Model:
-    """Training-free guidance: follow the gradient of an edge loss on the predicted picture.
-
-    Paper: Bansal et al., "Universal Guidance for Diffusion Models" (2023), and Yu et al., "FreeDoM"
-        (ICCV 2023, arXiv 2303.09833), with other losses.
-    Trained: nothing. Locked: everything. Joins: at eps, from outside. Start: there is no training.
-    Departs: no repeated steps back in time; the gradient is scaled to a share of eps, per picture.
-        The share and the blur were chosen on 16 pictures of their own.
-    A step costs a forward and a backward pass of the base.
-    """
-
-    def model(xt: Tensor, t: Tensor) -> Tensor:
-        with torch.enable_grad():
-            xt = xt.detach().requires_grad_(True)
-            eps = base(xt, t, prompt)
-            loss = edge_loss(x0_from_eps(eps, xt, t), edges).sum()
-            (gradient,) = torch.autograd.grad(loss, xt)
-        size = gradient.flatten(1).norm(dim=1).clamp(min=1e-12) / eps.flatten(1).norm(dim=1)
-        return eps.detach() + strength * gradient / size.view(-1, 1, 1, 1)
-
-    return model
 
 
 def generate(model: Model, noise: Tensor, steps: int = 12) -> Tensor:

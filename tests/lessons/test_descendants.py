@@ -233,6 +233,38 @@ def test_a_locked_method_without_guidance_by_words_is_plain_sampling(base, input
     assert torch.equal(model(xt, t), base(xt, t, 0 * prompt))
 
 
+# %% Another device: a tensor on "meta" has no values, and meets no tensor of the CPU
+
+
+@pytest.fixture(scope="module")
+def elsewhere():
+    """The base that ships, on another device than the CPU."""
+    return load_base().to("meta")
+
+
+@every_method
+def test_a_method_is_made_and_trained_where_its_base_is(name, elsewhere):
+    """Batches are made on the CPU, and the loss moves them."""
+    method = seeded(3, BUILD[name], elsewhere)
+    assert {tensor.device.type for tensor in method.state_dict().values()} == {"meta"}
+    for options in ({}, {"cubic": True}, {"reward": 1.0}):
+        loss = methods.following_loss(elsewhere, methods.seen_batch, **options)
+        value = loss(method, torch.Generator().manual_seed(0))
+        assert value.device.type == "meta"
+        value.backward()
+
+
+@every_method
+def test_a_method_samples_where_its_base_is(name, elsewhere):
+    method = seeded(3, BUILD[name], elsewhere)
+    truth, noise = held_out(2)
+    edges, noise, prompt = (tensor.to("meta") for tensor in (detect_edges(truth.image), noise, truth.prompt))
+    models = [methods.guided_by(elsewhere, method, prompt, edges), methods.control_off(elsewhere, method, prompt),
+              methods.edge_guided(elsewhere, prompt, edges)]
+    for model in models:
+        assert model(noise, torch.full((2,), 500, device="meta")).device.type == "meta"
+
+
 # %% The record
 
 
