@@ -31,7 +31,7 @@ class Panel(NamedTuple):
 
 PANELS = (
     Panel("ControlNet", side=TRAINED, joins="decoder"),
-    Panel("Control-LoRA", side="moccasin", joins="decoder"),
+    Panel("Control-LoRA (low rank)", side="moccasin", joins="decoder"),
     Panel("T2I-Adapter", side=TRAINED, size=0.5, joins="encoder"),
     Panel("ControlNet-XS", side=TRAINED, size=0.3, joins="both ways"),
     Panel("ControlNeXt", encoder="part", side=TRAINED, size=0.3, joins="once"),
@@ -53,7 +53,7 @@ def sketches() -> Figure:
 
 def sketch(axes: Axes, panel: Panel) -> None:
     """The base as an hourglass, and beside it what the method adds."""
-    axes.set(xlim=(0, 10), ylim=(-0.5, 8.5))
+    axes.set(xlim=(-0.3, 10.2), ylim=(-0.5, 8.5))
     axes.axis("off")
     axes.set_title(panel.name, size=16)
     left, right = ENCODER_X
@@ -136,27 +136,30 @@ def pictures_of(pictures: Tensor, names: list[str], title: str) -> Figure:
     return grid(torch.stack(columns, 1).flatten(0, 1), len(COLUMNS), title, list(COLUMNS.values()), left)
 
 
-@styled
-def cost_and_fidelity(record: dict, title: str, aside: dict[str, tuple[float, float]]) -> Figure:
-    """Arithmetic of a sampling step against edge F1 after 150 steps (hollow) and after 600 (filled).
+# where a method's name is written, in points from its hollow dot
+ASIDE = {"ControlNet": (12, -6), "ControlNet++": (12, -16), "Control-LoRA": (-112, -6), "T2I-Adapter": (12, -6),
+         "ControlNet-XS": (12, -6), "ControlNeXt": (12, -6), "fine-tuned base": (-120, -22), "frozen copy": (12, -6)}
 
-    A dot's area grows with the number of trained weights. aside: where a name is written, in points from
-    its hollow dot.
+
+@styled
+def cost_and_fidelity(record: dict, title: str) -> Figure:
+    """Trained weights against edge F1 after 150 steps (hollow) and after 600 (filled), a mean over seeds.
+
+    A square stands for a method that changes the base.
     """
     figure = Figure()
     axes = figure.subplots()
-    for name, place in aside.items():
-        cost = record[name]["cost"]
+    for name, place in ASIDE.items():
+        x = record[name]["cost"]["trained"]
         early, late = (fmean(record[name][step]["right"]["F1"]) for step in ("150", "600"))
-        area = 60 + cost["trained"] / 5000
-        x = cost["MFLOP to sample"]
+        marker = "s" if any(record[name]["600"]["off"]["eps moved"]) else "o"
         axes.plot([x, x], [early, late], color="lightgrey", lw=2, zorder=0)
-        colour = axes.scatter(x, late, area).get_facecolor()[0]
-        axes.scatter(x, early, area, facecolor="white", edgecolor=[colour], linewidth=2)
+        colour = axes.scatter(x, late, 160, marker=marker).get_facecolor()[0]
+        axes.scatter(x, early, 160, marker=marker, facecolor="white", edgecolor=[colour], linewidth=2)
         axes.annotate(name, (x, early), place, textcoords="offset points", size=15, color=colour)
-    axes.set(xlabel="million operations per picture and sampling step (the base alone: 194)",
+    axes.set(xscale="log", xlabel="trained weights, which are stored for each condition",
              ylabel="edge F1, right prompt", title=title)
-    axes.text(0.03, 0.05, "hollow: after 150 steps\nfilled: after 600 steps\narea: trained weights",
+    axes.text(0.6, 0.05, "hollow: after 150 steps\nfilled: after 600 steps\nsquare: it changes the base",
               transform=axes.transAxes, size=15)
-    axes.margins(x=0.06)
+    axes.margins(x=0.12)
     return figure

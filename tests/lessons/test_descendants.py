@@ -1,7 +1,9 @@
 """The relatives of ControlNet: exact starts, an untouched base, shapes, and each paper's own choice."""
 
 import copy
+import importlib
 import importlib.util
+import statistics
 import sys
 from types import SimpleNamespace
 
@@ -15,6 +17,8 @@ from minicontrolnet import (ControlNet, describe, detect_edges, held_out, load_b
 sys.path.append(str(LESSONS))
 
 from lesson import descendants as methods  # noqa: E402
+from lesson import load_results  # noqa: E402
+from lesson import record_12 as saying  # noqa: E402
 
 BUILD = {
     "ControlNet": methods.controlnet,
@@ -315,3 +319,137 @@ def test_training_pictures_have_four_colours_and_the_others_are_new():
 def test_what_reads_the_outline_alone_is_counted_apart(experiment, base):
     for name, build in BUILD.items():
         experiment.read_outline(seeded(0, build, base).double(), torch.zeros(1, 1, 32, 32, dtype=torch.float64))
+
+
+# %% What the record says, and what the page says about it
+
+
+@pytest.mark.parametrize("differences, verdict", [
+    ([0.1, 0.11, 0.12], "shown"), ([-0.1, -0.11, -0.12], "refuted"), ([0.1, -0.1, 0.0], "undecided"),
+    ([0.1], "undecided")])
+def test_a_part_is_judged_by_its_interval(differences, verdict):
+    assert saying.Part("one minus other", differences).verdict == verdict
+
+
+def test_an_expectation_needs_all_of_its_parts():
+    shown, refuted, undecided = (saying.Part(name, values) for name, values in {
+        "shown": [1.0, 1.1, 1.2], "refuted": [-1.0, -1.1, -1.2], "undecided": [1.0, -1.0, 0.1]}.items())
+    assert saying.Expectation("", [shown, shown]).verdict == "shown"
+    assert saying.Expectation("", [shown, undecided]).verdict == "undecided"
+    both = saying.Expectation("", [shown, undecided, refuted])
+    assert both.verdict == "refuted" and both.decided_by is refuted
+
+
+def made_up(f1, trained=100, step=200.0, once=0.0, moved=0.0):
+    """A method's part of a record, with the same score everywhere."""
+    scores = {"F1": [f1] * 3, "IoU": [f1] * 3, "colours": [f1] * 3, "palette error": [f1] * 3}
+    look = dict.fromkeys(("right", "none", "conflicting", "new colours", "with palette"), scores)
+    look["off"] = {"eps moved": [moved] * 3, "colours": [f1] * 3}
+    cost = {"trained": trained, "MFLOP to train": 1.0, "MFLOP to sample": step, "of which once a picture": once}
+    return {"cost": cost, "150": look, "600": look}
+
+
+def test_a_budget_allows_what_keeps_to_all_of_its_limits():
+    record = {name: made_up(0.5) for name in saying.TRAINED}
+    record["ControlNet"] = made_up(0.9, trained=1000)
+    record["T2I-Adapter"] = made_up(0.8, step=230.0, once=30.0)
+    record["fine-tuned base"] = made_up(0.7, moved=0.1)
+    record["ControlNet++"] = made_up(0.6, step=230.0)
+    names = saying.within(record, weights=100, step_cost=200.0, keeps_base=True)
+    assert names == ["Control-LoRA", "T2I-Adapter", "ControlNet-XS", "ControlNeXt"]
+    assert saying.ranking(record, names).startswith("T2I-Adapter 0.80, ")
+    assert saying.within(record) == list(saying.TRAINED)
+    assert not saying.keeps_the_base(record, "fine-tuned base") and saying.keeps_the_base(record, "ControlNet")
+
+
+def test_the_best_rate_is_the_one_with_the_largest_f1():
+    rates = {"ControlNet at 0.002": made_up(0.9), "ControlNet at 0.0005": made_up(0.3), "ControlNet++ at 0.004": made_up(1)}
+    by_rate = saying.at_each_rate({"ControlNet": made_up(0.8)}, rates, "ControlNet")
+    assert list(by_rate) == [0.0005, 0.001, 0.002] and saying.best_rate(by_rate) == 0.002
+    _, row = saying.rate_table({"ControlNet": made_up(0.8)}, {name: rates[name] for name in list(rates)[:2]})
+    assert row == ["ControlNet", "0.300", "0.800", "0.900", "0.002", "0.90", "0.90", "90%"]
+
+
+@pytest.fixture(scope="module")
+def record():
+    return load_results("12_descendants")["numbers"]
+
+
+def test_the_experiment_lists_the_expectations_that_the_page_judges(record, experiment):
+    numbered = [line[0] for line in experiment.__doc__.splitlines() if line[1:3] == ". "]
+    assert numbered == [expectation.says[0] for expectation in saying.expectations(record)] == list("123456789")
+
+
+def mean(record, name, step, prompt="right", score="F1"):
+    return statistics.fmean(saying.values(record, name, step, prompt, score))
+
+
+def test_the_page_says_of_our_expectations_what_their_intervals_say(record):
+    said = {expectation.says[0]: expectation.verdict for expectation in saying.expectations(record)}
+    assert said == {"1": "refuted", "2": "shown", "3": "shown", "4": "shown", "5": "shown", "6": "undecided",
+                    "7": "refuted", "8": "undecided", "9": "undecided"}
+    ordering = {part.says: part.verdict for part in saying.expectations(record)[0].parts}
+    assert ordering["ControlNeXt minus ControlNet"] == "refuted"
+    early = saying.minus(record["ControlNeXt, early join"]["600"]["right"]["F1"],
+                         record["ControlNeXt"]["600"]["right"]["F1"])
+    assert saying.Part("the early join minus the late one", early).verdict == "shown"
+
+
+def test_what_the_page_says_of_600_and_of_2000_steps(record):
+    """All but ControlNeXt are near ControlNet; later all are nearer, and the fine-tuned base has forgotten more."""
+    behind = {step: {name: mean(record, "ControlNet", step) - mean(record, name, step) for name in saying.TRAINED}
+              for step in saying.LATE}
+    assert [name for name, value in behind["600"].items() if value > 0.05] == ["ControlNeXt"]
+    assert max(behind["2000"].values()) < max(behind["600"].values()) / 2
+    for name in saying.TRAINED:
+        below = saying.minus(record["ControlNet"]["2000"]["right"]["F1"], record[name]["2000"]["right"]["F1"])
+        far = min(below) > 0.005 and saying.Part("", below).verdict == "shown"
+        assert far == (name in ("ControlNeXt", "T2I-Adapter")), name
+    for name in ("ControlNet", "Control-LoRA", "ControlNet-XS"):
+        caught_up = saying.minus(record[name]["2000"]["conflicting"]["F1"], record[name]["600"]["conflicting"]["F1"])
+        assert saying.Part("", caught_up).verdict == "shown"
+    forgotten = saying.minus(*(record["fine-tuned base"][step]["off"]["colours"] for step in saying.LATE))
+    assert saying.Part("", forgotten).verdict == "shown"
+    changing = [name for name in saying.TRAINED if not saying.keeps_the_base(record, name)]
+    assert changing == ["ControlNeXt", "fine-tuned base"]
+
+
+def test_the_choices_of_the_page_are_those_of_its_table(record):
+    few = saying.within(record, weights=250_000, keeps_base=True)
+    cheap = saying.within(record, step_cost=1.05 * 194, keeps_base=True)
+    assert set(few) == {"Control-LoRA", "ControlNet-XS"} and set(cheap) == {"T2I-Adapter", "ControlNet-XS"}
+    keeping = saying.within(record, keeps_base=True)
+    assert saying.ranking(record, keeping, "150").split(" 0.")[0] == "ControlNet++"
+    assert saying.ranking(record, [name for name in keeping if name != "ControlNet++"], "150").startswith("T2I-Adapter")
+    conflict = saying.ranking(record, keeping, prompt="conflicting")
+    assert conflict.startswith("T2I-Adapter") and conflict.split(", ")[1].startswith("ControlNet++")
+    palette = {name: mean(record, name, "600", "with palette", "palette error") for name in saying.TRAINED}
+    assert max(palette, key=palette.get) == "T2I-Adapter"
+
+
+def test_the_record_of_the_rates_shows_what_its_findings_say(record):
+    rates = importlib.import_module("experiments.12_descendants_rates")
+    written = load_results("12_descendants_rates")
+    found = rates.findings(written["numbers"])
+    assert written["findings"].keys() == found.keys()
+    for name, values in found.items():
+        assert written["findings"][name] == pytest.approx(values, abs=1e-6), name
+
+
+def test_what_the_page_says_of_other_rates(record):
+    """All but the fine-tuned base are better at a larger rate, the ordering stays, and a low rate forgets nothing."""
+    rates = load_results("12_descendants_rates")
+    by_rate = {name: saying.at_each_rate(record, rates["numbers"], name)
+               for name in saying.TRAINED if name != "ControlNet++"}
+    best = {name: scores[saying.best_rate(scores)] for name, scores in by_rate.items()}
+    assert [name for name, scores in by_rate.items() if saying.best_rate(scores) <= 0.001] == ["fine-tuned base"]
+    assert sum(saying.best_rate(scores) == 0.004 for scores in by_rate.values()) == 4
+    pairs = {name: values[0] for name, values in rates["findings"].items() if name.endswith(", F1")}
+    assert len(pairs) == 6 and min(pairs.values()) > 0
+    assert [name for name, value in pairs.items() if value > 0.01] == [name for name in pairs if "ControlNeXt" in name]
+    assert min(scores["right"]["F1"] for name, scores in best.items() if name != "ControlNeXt") > 0.99
+    assert by_rate["Control-LoRA"][0.004]["F1 after 150 steps"] > 0.95
+    slow = by_rate["fine-tuned base"][0.0005]
+    assert slow["new colours"]["colours"] == 1 and slow["right"]["F1"] > 0.99
+    assert all(one["new colours"]["colours"] == 1 for name, scores in by_rate.items() for one in scores.values()
+               if saying.keeps_the_base(record, name))

@@ -1,0 +1,255 @@
+"""The record of lesson 12: its table, the verdicts on nine expectations, and which methods fit a budget."""
+
+from math import inf
+from statistics import fmean
+from typing import NamedTuple
+
+from minicontrolnet import paired
+
+TRAINED = ("ControlNet", "ControlNet++", "Control-LoRA", "T2I-Adapter", "ControlNet-XS", "ControlNeXt",
+           "fine-tuned base")
+FLOOR = "frozen copy"
+LATE = ("600", "2000")  # looks that also measure what is left of the base
+FREE = ("training-free, 8 steps", "training-free, 25 steps")
+KEEP_THE_BASE = ("ControlNet", "Control-LoRA", "T2I-Adapter", "ControlNet-XS")  # and are no variant of another one
+Row = list[object]
+
+
+# %% The table
+
+
+def values(record: dict, name: str, step: str, prompt: str, score: str = "F1") -> list[float]:
+    """One score of a method: a number for each training seed."""
+    return record[name][step][prompt][score]
+
+
+def mean_of(record: dict, name: str, step: str, prompt: str, score: str = "F1") -> str:
+    """The mean of a score over the seeds, for a table; empty where it was not measured."""
+    scores = record[name].get(step, {}).get(prompt)
+    return f"{fmean(scores[score]):.2f}" if scores else ""
+
+
+def operations(record: dict, name: str) -> tuple[float, float]:
+    """Millions of operations per picture: of each sampling step, and once for all steps."""
+    cost = record[name]["cost"]
+    once = cost["of which once a picture"]
+    return cost["MFLOP to sample"] - once, once
+
+
+def keeps_the_base(record: dict, name: str) -> bool:
+    """Whether the base is exactly what it was when control is off."""
+    return not any(any(record[name][step]["off"]["eps moved"]) for step in LATE if step in record[name])
+
+
+def both(record: dict, name: str, prompt: str, score: str) -> str:
+    """The mean of a score after 600 and after 2,000 steps."""
+    means = [fmean(record[name][step][prompt][score]) for step in LATE if step in record[name]]
+    if score == "colours":
+        return ", ".join(f"{mean:.0%}" for mean in means)
+    return ", ".join(f"{mean:.2f}" for mean in means)
+
+
+def one_table(record: dict) -> list[Row]:
+    """Cost and fidelity of every method, and what is left of the base."""
+    rows: list[Row] = [["method", "trained", "train", "step", "once", "150", "600", "2000", "no words", "conflict",
+                        "new colours", "off", "palette"]]
+    for name in (*TRAINED, FLOOR):
+        cost = record[name]["cost"]
+        each, once = operations(record, name)
+        fidelity = [mean_of(record, name, step, "right") for step in ("150", *LATE)]
+        off = "the same" if keeps_the_base(record, name) else both(record, name, "off", "colours")
+        palette = fmean(values(record, name, "600", "with palette", "palette error"))
+        rows.append([name, f"{cost['trained']:,}", f"{cost['MFLOP to train']:.0f}", f"{each:.0f}", f"{once:.0f}",
+                     *fidelity, mean_of(record, name, "600", "none"), both(record, name, "conflicting", "F1"),
+                     both(record, name, "new colours", "colours"), off, f"{palette:.3f}"])
+    for name in FREE:
+        each, once = operations(record, name)
+        fidelity = ["", mean_of(record, name, "0", "right"), ""]
+        prompts = [mean_of(record, name, "0", prompt) for prompt in ("none", "conflicting")]
+        colours = fmean(values(record, name, "0", "new colours", "colours"))
+        rows.append([name.removeprefix("training-"), "0", "0", f"{each:.0f}", f"{once:.0f}", *fidelity, *prompts,
+                     f"{colours:.0%}", "the same", ""])
+    return rows
+
+
+# %% Which methods fit a budget
+
+
+def within(record: dict, weights: float = inf, step_cost: float = inf, keeps_base: bool = False) -> list[str]:
+    """The trained methods that train at most so many weights and cost at most so many operations per sampling step."""
+    fitting = []
+    for name in TRAINED:
+        too_large = record[name]["cost"]["trained"] > weights
+        too_slow = operations(record, name)[0] > step_cost
+        changes_the_base = keeps_base and not keeps_the_base(record, name)
+        if not (too_large or too_slow or changes_the_base):
+            fitting.append(name)
+    return fitting
+
+
+def ranking(record: dict, names: list[str], step: str = "600", prompt: str = "right") -> str:
+    """Methods by their mean F1, the best one first, as one line."""
+    scores = {name: fmean(values(record, name, step, prompt)) for name in names}
+    best_first = sorted(scores, key=scores.get, reverse=True)
+    return ", ".join(f"{name} {scores[name]:.2f}" for name in best_first)
+
+
+# %% The same at other learning rates, which experiments/12_descendants_rates.py measured on seed 0
+
+
+USUAL_RATE = 1e-3  # of the record
+PROMPTS = ("right", "none", "conflicting", "new colours")
+
+
+def at_each_rate(record: dict, rates: dict, name: str) -> dict[float, dict]:
+    """The scores of a method on seed 0, by learning rate, the usual rate included: after 600 steps, and early F1."""
+    runs = {USUAL_RATE: record[name]}
+    for arm, looks in rates.items():
+        own, _, rate = arm.rpartition(" at ")
+        if own == name:
+            runs[float(rate)] = looks
+    by_rate = {}
+    for rate in sorted(runs):
+        late = runs[rate]["600"]
+        by_rate[rate] = {prompt: {score: seeds[0] for score, seeds in late[prompt].items()} for prompt in PROMPTS}
+        by_rate[rate]["F1 after 150 steps"] = runs[rate]["150"]["right"]["F1"][0]
+    return by_rate
+
+
+def best_rate(by_rate: dict[float, dict]) -> float:
+    """The rate with the largest F1 with the right prompt."""
+    return max(by_rate, key=lambda rate: by_rate[rate]["right"]["F1"])
+
+
+def rate_table(record: dict, rates: dict) -> list[Row]:
+    """F1 of each method with the right prompt at each rate, and more about its best rate."""
+    columns = sorted({float(arm.rpartition(" at ")[2]) for arm in rates} | {USUAL_RATE})
+    names = [name for name in TRAINED if any(arm.rpartition(" at ")[0] == name for arm in rates)]
+    heading = ["edge F1, seed 0", *map("{:g}".format, columns), "best rate", "there: 150 steps", "conflict",
+               "new colours"]
+    rows: list[Row] = [heading]
+    for name in names:
+        by_rate = at_each_rate(record, rates, name)
+        best = by_rate[best_rate(by_rate)]
+        f1 = [f"{by_rate[rate]['right']['F1']:.3f}" if rate in by_rate else "" for rate in columns]
+        rows.append([name, *f1, f"{best_rate(by_rate):g}", f"{best['F1 after 150 steps']:.2f}",
+                     f"{best['conflicting']['F1']:.2f}", f"{best['new colours']['colours']:.0%}"])
+    return rows
+
+
+def kept_at_each_rate(record: dict, rates: dict, name: str) -> str:
+    """The share of right new colours after 600 steps at each rate, as one line."""
+    by_rate = at_each_rate(record, rates, name)
+    return ", ".join(f"{scores['new colours']['colours']:.0%} at {rate:g}" for rate, scores in by_rate.items())
+
+
+# %% The nine expectations, which stand at the top of experiments/12_descendants.py
+
+
+class Part(NamedTuple):
+    """A part of an expectation: the differences, one for each seed, are above 0."""
+
+    says: str
+    differences: list[float]
+
+    @property
+    def verdict(self) -> str:
+        if len(self.differences) < 2:
+            return "undecided"
+        interval = paired(self.differences)
+        if interval.low > 0:
+            return "shown"
+        return "refuted" if interval.high < 0 else "undecided"
+
+    def __str__(self) -> str:
+        if len(self.differences) < 2:
+            return f"{self.says}: one seed"
+        return f"{self.says} {paired(self.differences)}"
+
+
+class Expectation(NamedTuple):
+    """Something that was written down before the record was made."""
+
+    says: str
+    parts: list[Part]
+
+    @property
+    def verdict(self) -> str:
+        """Shown if all of its parts are shown, refuted if one of them is refuted."""
+        verdicts = [part.verdict for part in self.parts]
+        if "refuted" in verdicts:
+            return "refuted"
+        return "undecided" if "undecided" in verdicts else "shown"
+
+    @property
+    def decided_by(self) -> Part:
+        """The part that decides the verdict; if all are shown, the one with the smallest difference."""
+        deciding = [part for part in self.parts if part.verdict == self.verdict]
+        return min(deciding, key=lambda part: fmean(part.differences))
+
+
+def minus(one: list[float], other: list[float]) -> list[float]:
+    """Differences in pairs, for the seeds that both have."""
+    return [a - b for a, b in zip(one, other)]
+
+
+def expectations(record: dict) -> list[Expectation]:
+    """The nine expectations, each with the differences that decide it."""
+
+    def f1(name: str, step: str = "600", prompt: str = "right") -> list[float]:
+        return values(record, name, step, prompt)
+
+    def iou(name: str, step: str, prompt: str) -> list[float]:
+        return values(record, name, step, prompt, "IoU")
+
+    def above(one: str, other: str, step: str = "600", prompt: str = "right") -> Part:
+        return Part(f"{one} minus {other}", minus(f1(one, step, prompt), f1(other, step, prompt)))
+
+    trained = [name for name in TRAINED if name != "ControlNet++"]  # the prototype had no ControlNet++
+    lora = minus(f1("Control-LoRA"), f1("ControlNet"))
+    floor = [above(name, FLOOR, step) for step in ("600", "2000") for name in TRAINED
+             if step in record[name] and step in record[FLOOR]]
+    colours = {name: values(record, name, "600", "new colours", "colours") for name in TRAINED}
+    palette = {name: values(record, name, "600", "with palette", "palette error") for name in TRAINED}
+    reward = above("ControlNet++", "ControlNet")
+    reward_in_conflict = above("ControlNet++", "ControlNet", prompt="conflicting")
+    lead = minus(iou("training-free, 25 steps", "0", "right"), iou("ControlNet", "600", "right"))
+    return [
+        Expectation("1  the prototype's ordering", [
+            above("fine-tuned base", "ControlNet"), above("ControlNeXt", "ControlNet"),
+            above("ControlNet", "ControlNet-XS"),
+            *(above(name, "T2I-Adapter") for name in trained if name != "T2I-Adapter")]),
+        Expectation("2  Control-LoRA is within .05 of ControlNet", [
+            Part("ControlNet plus .05 minus Control-LoRA", [0.05 - one for one in lora]),
+            Part("Control-LoRA plus .05 minus ControlNet", [0.05 + one for one in lora])]),
+        Expectation("3  every method is above the frozen copy", floor),
+        Expectation("4  a locked base keeps more new colours", [
+            Part(f"{name} minus fine-tuned base, new colours", minus(colours[name], colours["fine-tuned base"]))
+            for name in KEEP_THE_BASE]),
+        Expectation("5  the reward helps, most in a conflict", [
+            reward, reward_in_conflict,
+            Part("what it adds in a conflict minus with the right prompt",
+                 minus(reward_in_conflict.differences, reward.differences))]),
+        Expectation("6  training-free: near with 25 steps, below otherwise", [
+            Part("25 steps plus .05 minus ControlNet, IoU", [0.05 + one for one in lead]),
+            Part("ControlNet minus 25 steps without words, IoU", minus(
+                iou("ControlNet", "600", "none"), iou("training-free, 25 steps", "0", "none"))),
+            Part("ControlNet minus 8 steps, IoU", minus(
+                iou("ControlNet", "600", "right"), iou("training-free, 8 steps", "0", "right")))]),
+        Expectation("7  a locked base composes better", [
+            Part(f"fine-tuned base minus {name}, palette error", minus(palette["fine-tuned base"], palette[name]))
+            for name in KEEP_THE_BASE]),
+        Expectation("8  two papers' own choices help", [
+            above("T2I-Adapter", "T2I-Adapter, uniform times"),
+            above("ControlNeXt", "ControlNeXt, zero conv", step="150")]),
+        Expectation("9  a larger trained part helps ControlNeXt", [
+            above("ControlNeXt, whole encoder", "ControlNeXt")]),
+    ]
+
+
+def verdicts(record: dict) -> list[Row]:
+    """A row for each expectation: its verdict, and the part that decides it."""
+    rows: list[Row] = [["written down beforehand", "verdict", "decided by (F1, if nothing else is said)"]]
+    for expectation in expectations(record):
+        rows.append([expectation.says, expectation.verdict, str(expectation.decided_by)])
+    return rows
