@@ -14,10 +14,10 @@
 import os
 import platform
 import sys
+from importlib.metadata import version
 from statistics import median
 
 sys.path.insert(0, os.path.dirname(sys.argv[0]))  # finds the folder of the lessons
-import matplotlib
 import torch
 import torchvision
 from lesson import Lesson, table
@@ -67,7 +67,7 @@ table([["what", "on this machine"],
        ["system", platform.platform(terse=True)],
        ["Python", platform.python_version()],
        ["torch, torchvision", f"{torch.__version__}, {torchvision.__version__}"],
-       ["matplotlib", matplotlib.__version__],
+       ["matplotlib", version("matplotlib")],
        ["device, threads", f"{lesson.device}, {torch.get_num_threads()}"],
        ["fingerprint of the base", fingerprint(base.state_dict())[:8]],
        ["fingerprint of the ControlNet", fingerprint(control.state_dict())[:8]]])

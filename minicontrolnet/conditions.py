@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .errors import Problem, check_images, check_number
+from .errors import Problem, check_generator, check_images, check_number
 from .shapes import SIZE, Batch, tip_of
 
 CHANNELS = {"edge": 1, "palette": 3, "pose": 1}
@@ -25,6 +25,8 @@ def condition_of(kind: Kind, batch: Batch) -> Tensor:
     unknown name.
     """
     check_kind(kind)
+    if not isinstance(batch, Batch):
+        raise Problem(f"the batch is a {type(batch).__name__}; give a batch, such as random_batch or held_out returns")
     if not callable(kind):
         return CONDITIONS[kind](batch)
     condition = kind(batch)
@@ -50,6 +52,10 @@ def _check_own(condition: Tensor, n: int) -> None:
                       f" {tuple(condition.shape)} for {n} pictures; let it return floating point values ({n}, c, h, w)")
     if not condition.isfinite().all():
         raise Problem("the condition's function returned values that are not finite; check its divisions")
+    low, high = condition.aminmax()
+    if low < -1e-4 or high > 1 + 1e-4:
+        raise Problem(f"the condition's function returned values from {low.item():.4g} to {high.item():.4g}; let it"
+                      " return values in [0, 1], as the first layer expects")
 
 
 def _edges_of(batch: Batch) -> Tensor:
@@ -148,6 +154,8 @@ def roughen(edges: Tensor, generator: torch.Generator) -> Tensor:
 
     Training sees such maps, so that a ControlNet also follows a drawing.
     """
+    check_images("the edge maps", edges, channels=[1])
+    check_generator(generator)
     b = len(edges)
     two = _largest_of_four(F.pad(edges, (0, 1, 0, 1)))  # a stroke of 2 pixels; it grows to the left and up
     three = _largest_of_four(F.pad(two, (1, 0, 1, 0)))  # and back to the right and down
@@ -169,7 +177,7 @@ def _largest_of_four(images: Tensor) -> Tensor:
 
 def palette(images: Tensor) -> Tensor:
     """A very coarse map of colours: the mean of each cell of a 4x4 grid. (b, 3, h, w) -> the same shape."""
-    check_images("the images", images)
+    check_images("the images", images, channels=[3])
     coarse = F.adaptive_avg_pool2d(images, 4)
     return F.interpolate(coarse, size=images.shape[2:])
 

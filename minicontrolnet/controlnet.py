@@ -21,6 +21,7 @@ def lock(module: nn.Module) -> nn.Module:
 
 def zero_conv(c: int) -> nn.Conv2d:
     """Z(.; Theta_z) of Eq. 2: a 1x1 convolution whose weight and bias start at 0."""
+    check_count("the number of channels", c)
     conv = nn.Conv2d(c, c, 1)
     nn.init.zeros_(conv.weight)
     nn.init.zeros_(conv.bias)
@@ -36,6 +37,8 @@ class ConditionEncoder(nn.Module):
     """
 
     def __init__(self, c_in: int, c_out: int):
+        check_count("c_in", c_in)
+        check_count("c_out", c_out)
         super().__init__()
         self.layers = nn.Sequential(
             nn.Conv2d(c_in, 16, 4, stride=2, padding=1), nn.ReLU(),   # (b, 16, 32, 32)
@@ -66,6 +69,7 @@ class ControlNet(nn.Module):
         self.encoder = copy.deepcopy(base.encoder)      # this includes the middle block
         self.requires_grad_(True)  # the copy learns, although the base may be locked
         self.c_condition = c_condition
+        self.kind: str | None = None  # the name of its condition, if the weights come from a file
         channels = self.encoder.channels
         self.condition_encoder = ConditionEncoder(c_condition, channels[0])
         self.zero_convs = nn.ModuleList(zero_conv(c) for c in channels)

@@ -45,6 +45,8 @@ ALPHA_BAR = shift(_cosine_alpha_bar(), SHIFT)
 def alpha_bar_at(t: Tensor, like: Tensor) -> Tensor:
     """alpha_bar at times t (b,), as (b, 1, 1, 1) with the dtype and device of ``like``."""
     _check_times(t)
+    if t.dim() != 1 or len(t) not in {1, len(like)}:
+        raise Problem(f"the times have the shape {tuple(t.shape)} for {len(like)} pictures; give one time for each")
     return ALPHA_BAR.to(like.dtype).to(like.device)[t].view(-1, 1, 1, 1)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from numbers import Integral, Real
 
+import torch
 from torch import Tensor
 
 
@@ -23,7 +24,9 @@ def check_number(name: str, value: float, low: float = -LARGEST, high: float = L
     """Raise Problem unless ``value`` is a number from ``low`` to ``high``."""
     is_number = isinstance(value, Real) and not isinstance(value, bool)
     if not (is_number and low <= value <= high):  # also true for nan
-        wanted = "finite number" if high == LARGEST else f"number from {low:g} to {high:g}"
+        wanted = f"number from {low:g} to {high:g}"
+        if high == LARGEST:
+            wanted = "finite number" if low == -LARGEST else f"finite number of at least {low:g}"
         raise Problem(f"{name} is {value!r}; give a {wanted}")
 
 
@@ -37,6 +40,21 @@ def check_seed(seed: int) -> None:
     """Raise Problem unless a generator of torch takes this seed."""
     if not isinstance(seed, Integral) or isinstance(seed, bool) or not -(2**63) <= seed < 2**64:
         raise Problem(f"the seed is {seed!r}; give a whole number, such as 0")
+
+
+def check_generator(generator: torch.Generator) -> None:
+    """Raise Problem unless ``generator`` is one of torch's. With None, torch would use its global generator."""
+    if not isinstance(generator, torch.Generator):
+        raise Problem(f"the generator is {generator!r}; give a generator, such as torch.Generator().manual_seed(0)")
+
+
+def check_device(device: str | torch.device) -> None:
+    """Raise Problem unless this machine has the device."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        raise Problem(f"this machine has no device {device!r}; give \"cpu\", or the name of a device that torch"
+                      " finds, such as \"cuda\" or \"mps\"") from error
 
 
 def check_images(name: str, images: Tensor, channels: Sequence[int] | None = None) -> None:

@@ -16,6 +16,7 @@ from .shapes import SIZE, check_tokens, to_image, tokenize
 from .unet import PATCH, UNet
 
 GUIDANCE = 2.5  # the scale for the shipped weights; lesson 06 shows others
+MOST_LINES = 0.15  # of an edge map is white, where strokes are at most 3 pixels wide
 Scale = float | Sequence[float] | Tensor  # one strength for all 13 controls, or 13 weights
 
 
@@ -41,8 +42,18 @@ def as_controls(controls: Iterable[Control]) -> list[Control]:
         if not callable(control[0]) or isinstance(control[0], UNet):
             raise Problem(f"the network of a control is a {type(control[0]).__name__}; give a ControlNet, such as"
                           ' load_control("edge", base) returns')
-        found.append(Control(*control))
+        control = Control(*control)
+        _check_channels(control)
+        found.append(control)
     return found
+
+
+def _check_channels(control: Control) -> None:
+    c = getattr(control.net, "c_condition", None)  # your own network need not have this attribute
+    shape = getattr(control.condition, "shape", ())
+    if c and len(shape) == 4 and shape[1] != c:
+        raise Problem(f"a condition has the shape {tuple(shape)}, but this ControlNet needs (n, {c}, h, w); give the"
+                      " kind of condition that it was trained on")
 
 
 # %% The strength of control
@@ -94,6 +105,9 @@ def mask_controls(controls: Controls, region: Tensor) -> Controls:
     of the picture, and each normalisation looks at the whole picture.
     """
     controls = tuple(controls)
+    check_images("the regions", region, channels=[1])
+    if any(len(region) not in {1, len(control)} for control in controls):
+        raise Problem(f"there are {len(region)} regions for {len(controls[0])} pictures; give one for all, or as many")
     masks = [F.adaptive_avg_pool2d(region, control.shape[2:]) for control in controls]
     return tuple(control * mask for control, mask in zip(controls, masks))
 
@@ -164,6 +178,15 @@ def sample_steps(base: UNet, prompt: str | Sequence[str] | Tensor, noise: Tensor
     The last x0 is the picture. The arguments are those of ``sample``.
     """
     tokens, noise, controls = _fitted(base, prompt, noise, controls)
+    _tell_what_has_no_effect(controls, guidance_scale, in_both)
+    return _steps(base, tokens, noise, controls, guidance_scale, steps, in_both, control_start, control_end)
+
+
+def _steps(base: UNet, tokens: Tensor, noise: Tensor, controls: list[Control], guidance_scale: float, steps: int,
+           in_both: bool, control_start: float, control_end: float) -> Iterator[tuple[Tensor, Tensor]]:
+    """``sample_steps`` with arguments that fit."""
+    check_number("control_start", control_start, 0, 1)
+    check_number("control_end", control_end, 0, 1)
     times = ddim_times(steps)
     model = guided(base, tokens, controls, guidance_scale, in_both)
     if not controls:
@@ -202,22 +225,40 @@ def sample(base: UNet, prompt: str | Sequence[str] | Tensor, noise: Tensor,
     check_count("batch", batch)
     if not (progress is None or isinstance(progress, str)):
         raise Problem(f"progress is {progress!r}; give a title for the progress bar, or None for no bar")
-    if controls and guidance_scale == 0 and not in_both:
-        warnings.warn("at guidance scale 0 only the unconditional branch counts, and it has no control, so the"
-                      " conditions have no effect; choose another scale, or in_both=True", stacklevel=2)
-    if any(control.region is not None and not control.region.any() for control in controls):
-        warnings.warn("a region is 0 everywhere, so its control has no effect; make the mask white where control"
-                      " should act", stacklevel=2)
+    _tell_what_has_no_effect(controls, guidance_scale, in_both)
     done = []
     for i in tqdm(range(0, len(noise), batch), progress, disable=progress is None):
         part = slice(i, i + batch)
         here = [Control(net, condition[part], scale, None if region is None else region[part])
                 for net, condition, scale, region in controls]
-        for _, x0 in sample_steps(base, tokens[part], noise[part], here, guidance_scale, steps, in_both=in_both,
-                                  control_start=control_start, control_end=control_end):
+        for _, x0 in _steps(base, tokens[part], noise[part], here, guidance_scale, steps, in_both,
+                            control_start, control_end):
             pass
         done.append(x0)
     return to_image(torch.cat(done))
+
+
+def _tell_what_has_no_effect(controls: list[Control], guidance_scale: float, in_both: bool) -> None:
+    """Warn where a condition cannot have the effect that was meant. ``stacklevel`` names the caller's caller."""
+    if controls and guidance_scale == 0 and not in_both:
+        warnings.warn("at guidance scale 0 only the unconditional branch counts, and it has no control, so the"
+                      " conditions have no effect; choose another scale, or in_both=True", stacklevel=3)
+    if any(control.region is not None and not control.region.any() for control in controls):
+        warnings.warn("a region is 0 everywhere, so its control has no effect; make the mask white where control"
+                      " should act", stacklevel=3)
+    for control in controls:
+        kind = getattr(control.net, "kind", None)
+        soft = ((control.condition > 0.05) & (control.condition < 0.95)).float().mean().item()
+        lines = (control.condition >= 0.95).float().mean().item()
+        if kind == "edge" and lines > MOST_LINES:
+            warnings.warn(f"this condition is white on {lines:.0%} of the picture, but an edge map has thin white lines"
+                          " on black; is it inverted, or a filled shape?", stacklevel=3)
+        if kind == "edge" and soft > 0.3 * lines:
+            warnings.warn("this condition has many values between 0 and 1, but the edge ControlNet was trained on edge"
+                          " maps, which are 0 or 1; give an edge map, such as detect_edges returns", stacklevel=3)
+        if kind == "pose" and lines > 0 and soft == 0:
+            warnings.warn("this condition is 0 or 1 everywhere, like an edge map, but the pose ControlNet was trained"
+                          " on stick figures with soft rims; give a pose, such as stick_figure returns", stacklevel=3)
 
 
 def seeded_noise(n: int, seed: int) -> Tensor:
@@ -265,6 +306,9 @@ def _check_noise(noise: Tensor) -> None:
             side == 0 or side % smallest for side in noise.shape[2:]):
         raise Problem(f"the noise is {shape}; give a tensor (n, 3, {SIZE}, {SIZE}), or with other sides that are"
                       f" multiples of {smallest}")
+    if not noise.is_floating_point():
+        raise Problem(f"the noise has the type {str(noise.dtype)[6:]}; give floating point values, such as"
+                      " seeded_noise returns")
     if not noise.isfinite().all():
         raise Problem("the noise has values that are not finite; make it anew by torch.randn or seeded_noise")
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .errors import Problem, check_count
+from .errors import Problem, check_count, check_generator
 
 # Eight hues that match their names and that colour-blind readers can tell apart (a test checks
 # this). No channel is 0 or 1, so guidance that is too strong becomes visible before values are clipped.
@@ -72,6 +72,7 @@ class Scenes(NamedTuple):
 def random_scenes(n: int, generator: torch.Generator) -> Scenes:
     """Choose n random scenes. Every shape lies wholly inside its picture."""
     check_count("the number of scenes", n)
+    check_generator(generator)
 
     def uniform(low: float, high: float, *size: int) -> Tensor:
         return low + (high - low) * torch.rand(*size, generator=generator)
@@ -100,6 +101,7 @@ def render(scenes: Scenes, size: int = SIZE,
     ``outlines``. You may pass outlines of your own, such as one between a square and a circle.
     """
     check_count("the size", size)
+    _check_scenes(scenes, len(outlines))
     device = scenes.radius.device
     outlines = torch.tensor(outlines, device=device)[scenes.shape]
     points, notch, scale, upright = (column.view(-1, 1, 1) for column in outlines.unbind(1))
@@ -110,6 +112,24 @@ def render(scenes: Scenes, size: int = SIZE,
     mask = (0.5 - distance * size / 2).clamp(0, 1).unsqueeze(1)  # half a picture is size / 2 pixels
     colours = torch.tensor(list(COLOURS.values()), device=device)[:, :, None, None]
     return torch.lerp(DARK * colours[scenes.background], colours[scenes.colour], mask), mask
+
+
+def _check_scenes(scenes: Scenes, shapes: int) -> None:
+    """Raise Problem for an index that would count from the end, and for a length that would give an empty picture."""
+    if not isinstance(scenes, Scenes):
+        raise Problem(f"the scenes are a {type(scenes).__name__}; give scenes such as random_scenes or batch.scenes")
+    if scenes.radius.is_meta:
+        return  # tensors without values
+    for name, count in (("colour", len(COLOURS)), ("shape", shapes), ("background", len(COLOURS))):
+        index = getattr(scenes, name)
+        if ((index < 0) | (index >= count)).any():
+            raise Problem(f"the {name} of a scene is {index.tolist()}; give indices from 0 to {count - 1}")
+    if not ((scenes.radius > 0) & (scenes.aspect > 0)).all():  # also true for nan
+        raise Problem("the radius or the aspect of a scene is not above 0; give for example a radius of 0.5 and an"
+                      " aspect of 1")
+    if not (scenes.centre.isfinite().all() and scenes.angle.isfinite().all()):
+        raise Problem("the centre or the angle of a scene is not finite; give a centre in [-1, 1] and an angle in"
+                      " radians")
 
 
 def _own_frame(scenes: Scenes, size: int) -> tuple[Tensor, Tensor]:
@@ -179,7 +199,18 @@ def random_batch(n: int, generator: torch.Generator) -> Batch:
 
 
 def to_image(pictures: Tensor) -> Tensor:
-    """Bring pictures from the sampler's range [-1, 1] to [0, 1]."""
+    """Bring pictures from the sampler's range [-1, 1] to [0, 1]. Values that leave it a little are clamped.
+
+    Raises Problem for numbers that are not finite, and for values from 0 to 255: the sampler returns neither.
+    """
+    if not isinstance(pictures, Tensor) or not pictures.is_floating_point():
+        found = str(pictures.dtype)[6:] if isinstance(pictures, Tensor) else type(pictures).__name__
+        raise Problem(f"the pictures are {found}; give a floating point tensor with values in [-1, 1]")
+    if not pictures.isfinite().all():
+        raise Problem("the pictures have values that are not finite; look for weights or strengths that are too large")
+    if pictures.numel() and pictures.min() >= 0 and pictures.max() > 10:
+        low, high = pictures.detach().aminmax()
+        raise Problem(f"the pictures have values from {low.item():.4g} to {high.item():.4g}; give values in [-1, 1]")
     return ((pictures + 1) / 2).clamp(0, 1)
 
 

@@ -1,5 +1,6 @@
 """Training the base and a ControlNet: the objective (Eq. 5, weighted), and the loop as an iterator."""
 
+import copy
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from .conditions import Kind, check_kind, condition_of, roughen
 from .controlnet import ControlNet
 from .diffusion import TIMESTEPS, noise_loss
-from .errors import Problem, check_count, check_number, check_seed
+from .errors import Problem, check_count, check_generator, check_number, check_seed
 from .shapes import EMPTY, Batch, random_batch
 from .unet import UNet
 
@@ -33,6 +34,7 @@ def drop_words(prompt: Tensor, generator: torch.Generator, whole: float, each: f
     """
     check_number("the share of dropped prompts", whole, 0, 1)
     check_number("the share of dropped words", each, 0, 1)
+    check_generator(generator)
     n = len(prompt)
     keep = torch.rand(n, 1, generator=generator) >= whole
     keep = keep & (torch.rand(n, 3, generator=generator) >= each)
@@ -45,6 +47,7 @@ def random_times_and_noise(x0: Tensor, generator: torch.Generator) -> tuple[Tens
     We divide [0, TIMESTEPS) into n equal parts and choose one time in each. Over many batches this
     is the uniform distribution, and every single batch has early and late times.
     """
+    check_generator(generator)
     n = len(x0)
     t = (torch.arange(n) + torch.rand(n, generator=generator)) * TIMESTEPS / n
     t = t.long().clamp(max=TIMESTEPS - 1)  # float32 may round n - 1 + 0.99999998 up to n
@@ -168,9 +171,10 @@ class Training:
                 "schedule": self.schedule}
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that is needed to go on: tensors and plain values."""
+        """A copy of everything that is needed to go on: tensors and plain values."""
         state = {name: part.state_dict() for name, part in self._parts().items()}
-        return state | {"generator": self.generator.get_state(), "step": self.step}
+        state |= {"generator": self.generator.get_state(), "step": self.step}
+        return copy.deepcopy(state)  # torch's states share their memory with the training, which goes on
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state. Network, loss, steps and rate must be those of the run that saved the state."""

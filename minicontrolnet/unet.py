@@ -17,7 +17,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .diffusion import check_prediction_type, to_eps
-from .errors import Problem
+from .errors import Problem, check_count
 from .shapes import VOCABULARY_SIZES
 
 PATCH = 4  # pixels
@@ -36,12 +36,24 @@ class Embedding(nn.Module):
         self.time = nn.Sequential(nn.Linear(size, size), nn.SiLU(), nn.Linear(size, size))
 
     def forward(self, t: Tensor, prompt: Tensor) -> Tensor:
+        _check_times_and_prompts(t, prompt)
         log_frequency = torch.arange(self.size // 2, device=t.device) * (-math.log(1e4) * 2 / self.size)
         angle = t[:, None] * log_frequency.exp()                 # (b, size / 2)
         waves = torch.cat([angle.sin(), angle.cos()], dim=1)     # (b, size)
         time = self.time(waves.to(self.time[0].weight.dtype))    # (b, size)
         words = sum(table(word) for table, word in zip(self.words, prompt.T))  # (b, size)
         return F.silu(time + words)
+
+
+def _check_times_and_prompts(t: Tensor, prompt: Tensor) -> None:
+    """Raise Problem unless there are a time and a prompt for each picture, or one of them for all."""
+    if not (isinstance(t, Tensor) and isinstance(prompt, Tensor)):
+        raise Problem(f"the times are a {type(t).__name__} and the prompts a {type(prompt).__name__}; give two tensors,"
+                      " the prompts as tokenize makes them")
+    fits = t.dim() == 1 and prompt.dim() == 2 and prompt.shape[1] == 3
+    if not fits or (len(t) != len(prompt) and 1 not in {len(t), len(prompt)}):
+        raise Problem(f"the times have the shape {tuple(t.shape)} and the prompts {tuple(prompt.shape)}; give (b,) and"
+                      " (b, 3) for b pictures")
 
 
 def group_norm(c: int, affine: bool = True) -> nn.GroupNorm:
@@ -152,7 +164,9 @@ class Encoder(nn.Module):
     def forward(self, xt: Tensor, emb: Tensor, features: Tensor | None = None) -> list[Tensor]:
         """``features`` (b, widths[0], 16, 16) is a ControlNet's condition after its condition encoder."""
         h = self.conv_in(F.pixel_unshuffle(xt, PATCH))  # (b, widths[0], 16, 16)
+        _check_batch("times and prompts", emb, h)
         if features is not None:
+            _check_batch("conditions", features, h)
             h = h + features  # the condition enters here and nowhere else
         maps = [h]
         for block in self.blocks:
@@ -160,6 +174,13 @@ class Encoder(nn.Module):
             maps.append(h)
         maps.append(self.middle(h, emb))
         return maps
+
+
+def _check_batch(name: str, given: Tensor, h: Tensor) -> None:
+    """Raise Problem unless there is one of these for each picture, or one for all. Torch would also repeat pictures."""
+    if len(given) not in {1, len(h)} or given.dim() == 4 and given.shape[1:] != h.shape[1:]:
+        raise Problem(f"{name} of the shape {tuple(given.shape)} do not fit pictures of the shape {tuple(h.shape)} on"
+                      " the UNet's grid; give one for each picture, of the same size")
 
 
 class Decoder(nn.Module):
@@ -205,6 +226,10 @@ class UNet(nn.Module):
     def __init__(self, widths: tuple[int, ...] = (32, 64, 96, 96), c: int = 3, c_emb: int = 128,
                  prediction_type: str = "x0"):
         super().__init__()
+        check_count("c", c)
+        check_count("c_emb", c_emb, low=2)
+        if c_emb % 2:
+            raise Problem(f"c_emb is {c_emb}; give an even number, half of it for sines and half for cosines")
         check_prediction_type(prediction_type)
         self.prediction_type = prediction_type
         self.embedding = Embedding(c_emb)

@@ -129,8 +129,17 @@ def check_condition(own: Own, n: int) -> None:
     if not torch.equal(one, other):
         raise Problem("condition gives two results for the same pictures and the same generator state; take all"
                       " random numbers from the generator that it is given")
+    random = not torch.equal(one, own.of(batch, torch.Generator().manual_seed(8)))
+    alone = own.of(batch.map(first), torch.Generator().manual_seed(7))
+    if not random and (alone - one[:1]).abs().max() > 1e-4:
+        raise Problem("condition of a picture depends on the other pictures of its batch; compute it from each picture"
+                      " alone")
     if n > 1 and all(torch.equal(one[0], each) for each in one[1:]):
         raise Problem("condition is the same for every picture, so it carries no information; make it depend on batch")
+
+
+def first(tensor: Tensor) -> Tensor:
+    return tensor[:1]
 
 
 def check_values(condition: Any, shape: tuple[int, ...]) -> None:

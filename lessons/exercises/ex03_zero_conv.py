@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from minicontrolnet.errors import check_count
+
 from exercises.probing import Observed, call, exercise, normal
 
 

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from minicontrolnet.controlnet import zero_conv
+from minicontrolnet.errors import check_count
 
 from exercises.probing import Observed, call, exercise, normal, reached_from
 

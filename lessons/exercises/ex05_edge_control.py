@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from minicontrolnet.controlnet import Controls
 from minicontrolnet.diffusion import to_eps
-from minicontrolnet.errors import check_number
+from minicontrolnet.errors import check_generator, check_number
 from minicontrolnet.shapes import EMPTY
 
 from exercises.probing import Observed, call, exercise, normal, reached_from, tiny

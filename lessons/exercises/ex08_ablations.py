@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from minicontrolnet.measure.pictures import check_words
 from minicontrolnet.shapes import SHAPES, check_tokens
 
 from exercises.probing import Observed, call, exercise

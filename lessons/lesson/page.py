@@ -13,11 +13,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from minicontrolnet import Paired
-from minicontrolnet.draw.figures import as_png
+from minicontrolnet.draw.figures import Figure, as_png
 from minicontrolnet.run.files import check_place, write_file
 from minicontrolnet.run.options import device, in_range, report_problems
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from ..errors import Problem
 from ..shapes import SHAPES, random_batch
 from ..training import WHOLE
-from .pictures import check_prompts, mask_of, mean_over
+from .pictures import check_prompts, check_words, mask_of, mean_over
 
 
 class ShapeClassifier(nn.Sequential):
@@ -82,8 +82,12 @@ def classifier_loss(classifier: nn.Module, generator: torch.Generator, part: sli
 
 
 def shapes_right(images: Tensor, prompt: Tensor, classifier: nn.Module) -> Tensor:
-    """Whether (n,) the classifier finds the prompt's shape in the mask of each image."""
+    """Whether (n,) the classifier finds the prompt's shape in the mask of each image.
+
+    Raises Problem if a prompt names no shape.
+    """
     check_prompts(images, prompt)
+    check_words(prompt, [1], "shape")
     return classifier(mask_of(images)).argmax(1) == prompt[:, 1] - 1
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..errors import Problem
+from ..errors import Problem, check_count, check_number
 
 
 class Paired(NamedTuple):
@@ -49,6 +49,8 @@ def student_t(freedom: int, share: float = 0.95) -> float:
     We substitute t = sqrt(freedom) tan(angle). The density then becomes cos(angle)^(freedom - 1),
     which we integrate numerically.
     """
+    check_count("freedom", freedom)
+    check_number("share", share, 0, 1)
     angle = torch.linspace(0, math.pi / 2, 1_000_001, dtype=torch.float64)
     inside = torch.cumulative_trapezoid(angle.cos() ** (freedom - 1), angle)
     where = int(torch.searchsorted(inside, share * inside[-1]))
@@ -69,4 +71,5 @@ def difference(one: list, other: list) -> Paired:
 
 def no_worse(difference: Paired, margin: float) -> str:
     """The verdict on the claim that a difference is not below -margin."""
+    check_number("the margin", margin, 0)
     return Paired(*(end + margin for end in difference)).verdict

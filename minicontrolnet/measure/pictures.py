@@ -3,7 +3,7 @@
 Compare each score with its ceiling (real pictures) and its floor (shuffled conditions or prompts).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..conditions import detect_edges
 from ..errors import Problem, check_images, check_number
-from ..shapes import COLOURS, DARK, SHAPES, Scenes, check_tokens
+from ..shapes import COLOURS, DARK, EMPTY, SHAPES, Scenes, check_tokens
 
 BRIGHT = torch.tensor(list(COLOURS.values()))
 PAINTS = torch.cat([BRIGHT, DARK * BRIGHT])  # (16, 3): every colour of a real picture, shapes first
@@ -44,13 +44,15 @@ def border(images: Tensor) -> Tensor:
 
 
 def mask_iou(mask: Tensor, truth: Tensor) -> Tensor:
-    """Intersection over union (n,) of masks (n, 1, h, w). Both are rounded at one half."""
+    """Intersection over union (n,) of masks (n, 1, h, w). Both are rounded at one half.
+
+    Two masks that are both empty have no shape in common, so their IoU is 0.
+    """
     if mask.shape != truth.shape or mask.dim() != 4:
         raise Problem(f"the masks have the shapes {tuple(mask.shape)} and {tuple(truth.shape)}; give two of the same"
                       " shape (n, 1, h, w)")
     for given in (mask, truth):
-        if given.is_floating_point():
-            check_images("the masks", given)
+        check_images("the masks", given if given.is_floating_point() else given.float())
     a, b = mask > 0.5, truth > 0.5
     return (a & b).sum((1, 2, 3)) / (a | b).sum((1, 2, 3)).clamp(min=1)
 
@@ -82,8 +84,8 @@ def _check_pairs(images: Tensor, conditions: Tensor) -> None:
 
 def palette_error(images: Tensor, palettes: Tensor) -> Tensor:
     """Mean absolute difference (n,) between the palettes of the images and those of the condition."""
-    check_images("the images", images)
-    check_images("the palettes", palettes)
+    check_images("the images", images, channels=[3])
+    check_images("the palettes", palettes, channels=[3])
     _check_pairs(images, palettes)
     difference = F.adaptive_avg_pool2d(images, 4) - F.adaptive_avg_pool2d(palettes, 4)
     return difference.abs().mean((1, 2, 3))
@@ -147,15 +149,26 @@ def nearest_colour(images: Tensor) -> Tensor:
 
 def check_prompts(images: Tensor, prompt: Tensor) -> None:
     """Raise Problem unless there are images in [0, 1] and the tokens of one prompt for each."""
-    check_images("the images", images)
+    check_images("the images", images, channels=[3])
     check_tokens(prompt)
     if len(images) != len(prompt):
         raise Problem(f"there are {len(images)} images and {len(prompt)} prompts; give one prompt for each image")
 
 
+def check_words(prompt: Tensor, which: Sequence[int], name: str) -> None:
+    """Raise Problem if one of these words is missing in a prompt (n, 3), because then no picture is right or wrong."""
+    if (prompt[:, which] == EMPTY).any():
+        raise Problem(f"a prompt names no {name}, so no picture is right or wrong; give prompts that name it, such as"
+                      ' "red star on blue"')
+
+
 def colours_right(images: Tensor, prompt: Tensor) -> Tensor:
-    """Whether (n,) the two most frequent colours are the prompt's, with the background's at the border."""
+    """Whether (n,) the two most frequent colours are the prompt's, with the background's at the border.
+
+    Raises Problem if a prompt lacks one of its two colours.
+    """
     check_prompts(images, prompt)
+    check_words(prompt, [0, 2], "colour")
     nearest = nearest_colour(images)
     two = F.one_hot(nearest, len(PAINTS)).sum((1, 2)).topk(2).indices.sort(1).values
     offset = torch.tensor([0, len(COLOURS)], device=prompt.device)  # PAINTS has the backgrounds second
@@ -169,7 +182,7 @@ def off_palette(images: Tensor, reach: float = 0.2) -> Tensor:
 
     Oversaturated pixels count, and so do the mixed pixels along outlines. So real pictures are not at 0.
     """
-    check_images("the images", images)
+    check_images("the images", images, channels=[3])
     check_number("reach", reach, 0, 2)  # the distance from black to white is 1.73
     off = (images[:, None] - PAINTS.to(images)[..., None, None]).norm(dim=2).amin(1)
     return (off > reach).float().mean((1, 2))

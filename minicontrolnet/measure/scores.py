@@ -12,13 +12,13 @@ from torch import Tensor
 from ..conditions import CHANNELS, Kind, condition_of
 from ..controlnet import ControlNet
 from ..diffusion import noise_loss
-from ..errors import Problem, check_count, check_seed
+from ..errors import Problem, check_count, check_device, check_seed
 from ..sampling import Control, predictor, sample
 from ..shapes import SHAPES, Batch, check_tokens, random_batch
 from ..training import random_times_and_noise
 from ..unet import UNet
 from .classifier import ShapeClassifier, shapes_right
-from .pictures import colours_right, edge_f1, mask_iou, mask_of, palette_error, pose_errors
+from .pictures import check_words, colours_right, edge_f1, mask_iou, mask_of, palette_error, pose_errors
 
 HELD_OUT = 10_000  # the seed of the held-out pictures; trainings use small seeds
 
@@ -26,6 +26,7 @@ HELD_OUT = 10_000  # the seed of the held-out pictures; trainings use small seed
 def held_out(n: int, device: str | torch.device = "cpu", seed: int = HELD_OUT) -> tuple[Batch, Tensor]:
     """n held-out pictures, which no training has seen, and noise (n, 3, 64, 64) from which to sample."""
     check_seed(seed)
+    check_device(device)
     generator = torch.Generator().manual_seed(int(seed))
     batch = random_batch(n, generator)
     noise = torch.randn(batch.x0.shape, generator=generator)
@@ -36,7 +37,10 @@ def held_out(n: int, device: str | torch.device = "cpu", seed: int = HELD_OUT) -
 
 
 def prompt_scores(images: Tensor, prompt: Tensor, classifier: ShapeClassifier) -> dict[str, float]:
-    """The share of pictures with both colours of the prompt, and the share with its shape."""
+    """The share of pictures with both colours of the prompt, and the share with its shape.
+
+    Raises Problem if a prompt lacks one of its three words, because then nothing is right or wrong.
+    """
     return {"colour accuracy": colours_right(images, prompt).float().mean().item(),
             "shape accuracy": shapes_right(images, prompt, classifier).float().mean().item()}
 
@@ -65,6 +69,7 @@ def condition_scores(kind: str, images: Tensor, truth: Batch) -> dict[str, float
 def conflicting(prompt: Tensor) -> Tensor:
     """The same prompts (n, 3), each with the word for another shape."""
     check_tokens(prompt)
+    check_words(prompt, [1], "shape")
     other = prompt.clone()
     other[:, 1] = prompt[:, 1] % len(SHAPES) + 1
     return other

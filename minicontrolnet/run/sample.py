@@ -1,6 +1,7 @@
 """The sample command: pictures for prompts and conditions, in one PNG."""
 
 import argparse
+import math
 import os
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from ..shapes import SIZE, tokenize
 from .files import check_place, write_file
 from .weights import load_base, load_control
 
+SHORTEST_POSE = 4  # pixels: a shorter stick vanishes in the dot at its centre
 SCALES = [0, 0.25, 0.5, 0.75, 1, 1.5, 2]  # of --grid scale
 
 
@@ -128,6 +130,11 @@ def hint_at_idle_options(args: argparse.Namespace, conditions: dict[str, Tensor]
               " add --edge FILE, --palette FILE or --pose")
     if args.grid and args.conditioning_scale != 1:
         print("hint: --grid scale chooses the scales itself, so --conditioning-scale has no effect")
+    if conditions and (args.conditioning_scale == 0 or (args.connection_scales and not any(args.connection_scales))):
+        print("hint: at a strength of 0 the conditions have no effect")
+    if args.pose and math.dist(args.pose[:2], args.pose[2:]) < SHORTEST_POSE:
+        print("hint: the pose is so short that it shows no direction; give the centre and the tip in pixels, such as"
+              " 32 36 36 16")
     if args.edge_map and not conditions["edge"].any():
         print(f'hint: the edge map "{args.edge_map}" is black everywhere, so it shows no outline')
 

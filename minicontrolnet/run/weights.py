@@ -15,7 +15,7 @@ from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from ..conditions import CHANNELS
 from ..controlnet import ControlNet, lock
-from ..errors import Problem
+from ..errors import Problem, check_device
 from ..measure.classifier import ShapeClassifier
 from ..measure.fingerprint import fingerprint
 from ..unet import UNet
@@ -48,6 +48,8 @@ def save_weights(network: nn.Module, kind: str, path: str | Path, base: UNet | N
 
 def _check_kind_of(network: nn.Module, kind: str) -> None:
     """Raise Problem if the network cannot be of this kind, because nothing could load the file."""
+    if kind not in ("base", "shapes", *CHANNELS):
+        raise Problem(f"there are no weights of the kind {kind!r}; give one of base, shapes, {', '.join(CHANNELS)}")
     names = list(network.state_dict())
     first = next((name for name in names if name.endswith("condition_encoder.layers.0.weight")), None)
     channels = network.state_dict()[first].shape[1] if first else 0  # 0: the network is no ControlNet
@@ -57,6 +59,7 @@ def _check_kind_of(network: nn.Module, kind: str) -> None:
 
 def load_base(path: str | Path | None = None, device: str | torch.device = "cpu") -> UNet:
     """The locked base: the shipped one, or one from a file that training wrote."""
+    check_device(device)
     base = UNet()
     _load_into(base, "base", path)
     return lock(base).to(device)
@@ -67,9 +70,11 @@ def load_control(kind: str, base: UNet, path: str | Path | None = None) -> Contr
 
     Warns with OtherBase if it was trained on another base than ``base``.
     """
-    if kind not in CHANNELS:
-        raise Problem(f"there is no ControlNet {kind!r}; give one of {', '.join(CHANNELS)}")
+    if not isinstance(kind, str) or kind not in CHANNELS:
+        found = repr(kind) if isinstance(kind, str) else f"of the kind {type(kind).__name__}"
+        raise Problem(f"there is no ControlNet {found}; give one of {', '.join(CHANNELS)}")
     control = ControlNet(base, CHANNELS[kind])
+    control.kind = kind
     trained_on = _load_into(control, kind, path)
     own = {name: tensor.float() for name, tensor in base.state_dict().items()}  # also where float64 is the default
     if trained_on and trained_on != fingerprint(own):

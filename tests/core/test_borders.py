@@ -1,13 +1,17 @@
 """Public functions refuse in one sentence what would otherwise be silently wrong."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 
-from minicontrolnet import (Control, ControlNet, Training, condition_of, control_window, ddim, ddim_steps, ddpm_step,
-                            describe, detect_edges, drop_words, guided, mask_controls, noise_loss, q_sample,
-                            random_batch, render, sample, sample_steps, seeded, seeded_noise, stick_figure, tokenize,
-                            weigh)
+from minicontrolnet import (ConditionEncoder, Control, ControlNet, Training, UNet, condition_of, control_window, ddim,
+                            ddim_steps, ddpm_step, describe, detect_edges, drop_words, gap, guided, held_out, load_base,
+                            mask_controls, noise_loss, palette, predictor, q_sample, random_batch, render, sample,
+                            sample_steps, seeded, seeded_noise, stick_figure, to_image, tokenize, weigh, zero_conv)
+from minicontrolnet.conditions import roughen
+from minicontrolnet.training import random_times_and_noise
 from minicontrolnet.errors import Problem
 
 NAN = float("nan")
@@ -111,6 +115,54 @@ def test_a_place_outside_of_the_picture_gives_no_empty_pose():
         stick_figure(torch.zeros(1, 2), torch.zeros(2, 2))
 
 
+@pytest.mark.parametrize("change, says", [({"colour": torch.tensor([-1, 0])}, "from 0 to 7"),
+                                          ({"shape": torch.tensor([0, 4])}, "from 0 to 3"),
+                                          ({"background": torch.tensor([99, 0])}, "from 0 to 7"),
+                                          ({"radius": torch.tensor([-0.5, 0.5])}, "above 0"),
+                                          ({"radius": torch.tensor([NAN, 0.5])}, "above 0"),
+                                          ({"aspect": torch.tensor([0.0, 1.0])}, "above 0"),
+                                          ({"angle": torch.tensor([NAN, 0.0])}, "not finite")])
+def test_a_scene_that_cannot_be_painted_is_a_problem(batch, change, says):
+    with pytest.raises(Problem, match=says):
+        render(batch.scenes._replace(**change))
+
+
+@pytest.mark.parametrize("generator", [None, 0, torch.Generator])
+def test_chance_comes_from_a_generator(edges, generator):
+    """With None torch would use its global generator, so nothing could be repeated."""
+    with pytest.raises(Problem, match="the generator is"):
+        random_batch(2, generator)
+    with pytest.raises(Problem, match="the generator is"):
+        roughen(edges, generator)
+    with pytest.raises(Problem, match="the generator is"):
+        drop_words(tokenize("star"), generator, 0.5, 0.5)
+    with pytest.raises(Problem, match="the generator is"):
+        random_times_and_noise(edges, generator)
+
+
+@pytest.mark.parametrize("change", [lambda edges: edges * 255, lambda edges: edges * NAN, lambda edges: edges[0],
+                                    lambda edges: edges.expand(-1, 3, -1, -1), lambda edges: edges.bool()])
+def test_only_edge_maps_are_roughened(edges, change):
+    with pytest.raises(Problem, match="the edge maps"):
+        roughen(change(edges), torch.Generator())
+
+
+def test_a_palette_is_that_of_a_picture_in_colour(batch):
+    with pytest.raises(Problem, match="n, 3, h, w"):
+        palette(batch.mask)
+
+
+@pytest.mark.parametrize("pictures", [torch.full((1, 3, 4, 4), NAN), torch.full((1, 3, 4, 4), 200.0),
+                                      torch.zeros(1, 3, 4, 4, dtype=torch.uint8), np.zeros((1, 3, 4, 4)), None])
+def test_only_pictures_of_the_sampler_become_images(pictures):
+    with pytest.raises(Problem, match="the pictures"):
+        to_image(pictures)
+
+
+def test_pictures_that_leave_the_range_a_little_are_clamped():
+    assert to_image(torch.tensor([-1.5, -1.0, 0.0, 1.0, 1.5])).tolist() == [0, 0, 0.5, 1, 1]
+
+
 # %% Your own condition
 
 
@@ -121,6 +173,17 @@ def test_a_function_returns_one_finite_condition_for_each_picture(batch, conditi
         condition_of(condition, batch)
 
 
+@pytest.mark.parametrize("condition", [lambda batch: batch.mask * 255, lambda batch: batch.x0])
+def test_a_functions_condition_lies_from_0_to_1(batch, condition):
+    with pytest.raises(Problem, match="values in .0, 1."):
+        condition_of(condition, batch)
+
+
+def test_a_condition_belongs_to_a_batch(batch):
+    with pytest.raises(Problem, match="give a batch"):
+        condition_of("edge", batch.image)
+
+
 # %% Times and predictions
 
 
@@ -128,6 +191,11 @@ def test_a_function_returns_one_finite_condition_for_each_picture(batch, conditi
 def test_times_are_whole_numbers_from_0_to_999(batch, noise, t):
     with pytest.raises(Problem, match="times"):
         q_sample(batch.x0, torch.tensor(t), noise)
+
+
+def test_there_is_a_time_for_each_picture(batch, noise):
+    with pytest.raises(Problem, match="the times have the shape"):
+        q_sample(batch.x0, torch.tensor([5, 6, 7]), noise)
 
 
 def test_a_negative_time_is_not_counted_from_the_end(noise):
@@ -200,7 +268,113 @@ def test_controls_may_be_an_iterator():
         assert [value.mean().item() for value in found] == list(range(13))
 
 
+@pytest.mark.parametrize("t, prompt", [([5, 6, 7], "star"), ([5, 6], ["star"] * 3), (5, "star")])
+def test_a_network_has_a_time_and_a_prompt_for_each_picture(base, control, noise, edges, t, prompt):
+    for network, more in ((base, []), (control, [edges.double()])):
+        with pytest.raises(Problem, match="times"):
+            network(noise.double(), torch.tensor(t), tokenize(prompt), *more)
+
+
+def test_a_network_takes_tokens_and_no_text(base, control, noise, edges):
+    t = torch.tensor([5, 6])
+    with pytest.raises(Problem, match="as tokenize makes them"):
+        base(noise, t, "red star")
+    with pytest.raises(Problem, match="as tokenize makes them"):
+        control(noise, t, "red star", edges)
+
+
+def test_one_time_and_one_prompt_are_those_of_all_pictures(base, noise):
+    noise = noise.double()
+    expected = base(noise, torch.tensor([5, 5]), tokenize(["star", "star"]))
+    torch.testing.assert_close(base(noise, torch.tensor([5]), tokenize("star")), expected)
+
+
+@pytest.mark.parametrize("change", [lambda e: e[:, :, :32], lambda e: torch.cat([e, e])])
+def test_a_controlnet_has_a_condition_for_each_picture(control, noise, edges, change):
+    control = control.float()
+    with pytest.raises(Problem, match="conditions of the shape"):
+        control(noise, torch.tensor([5, 6]), tokenize("star"), change(edges))
+
+
+@pytest.mark.parametrize("use", [lambda base, control, batch: gap(base, control, "palette", n=2),
+                                 lambda base, control, batch: predictor(base, batch.prompt, [(control, batch.image)])])
+def test_a_condition_of_other_channels_is_told_wherever_it_is_given(base, control, batch, use):
+    with pytest.raises(Problem, match="kind of condition that it was trained on"):
+        use(base, control, batch)
+
+
+@pytest.mark.parametrize("region", [torch.full((1, 1, 4, 4), 255.0), torch.full((1, 1, 4, 4), NAN),
+                                    torch.ones(3, 1, 4, 4), torch.ones(1, 3, 4, 4)])
+def test_a_region_is_a_mask_for_each_picture(region):
+    with pytest.raises(Problem, match="region"):
+        mask_controls([torch.ones(2, 1, 4, 4)] * 13, region)
+
+
+def test_control_without_effect_is_told_by_both_samplers(base, control, noise, edges):
+    for sampler in (sample, sample_steps):
+        with pytest.warns(UserWarning, match="no effect") as told:
+            sampler(base, "star", noise, [(control, edges)], guidance_scale=0, steps=1)
+        assert told[0].filename == __file__  # the warning names the user's line
+
+
+@pytest.mark.parametrize("given, wanted", [("pose", "edge"), ("edge", "pose")])
+def test_a_condition_of_another_kind_is_told(shipped, batch, noise, given, wanted):
+    base, control = shipped.base, shipped.controls[wanted]
+    with pytest.warns(UserWarning, match=f"but the {wanted} ControlNet was trained"):
+        sample(base, "", noise, [(control, condition_of(given, batch))], steps=1)
+
+
+@pytest.mark.parametrize("change", [lambda batch: 1 - detect_edges(batch.image), lambda batch: (batch.mask > 0.5).float()])
+def test_an_edge_map_that_is_inverted_or_filled_is_told(shipped, batch, noise, change):
+    with pytest.warns(UserWarning, match="inverted, or a filled shape"):
+        sample(shipped.base, "", noise, [(shipped.controls["edge"], change(batch))], steps=1)
+
+
+@pytest.mark.parametrize("kind", ["edge", "pose", "palette"])
+def test_a_condition_of_its_own_kind_is_not(shipped, batch, noise, kind, recwarn):
+    sample(shipped.base, "", noise, [(shipped.controls[kind], condition_of(kind, batch))], steps=1)
+    assert not recwarn
+
+
+def test_numbers_are_checked_without_control_as_well(base, noise):
+    with pytest.raises(Problem, match="control_start is -5"):
+        sample(base, "star", noise, steps=1, control_start=-5)
+    with pytest.raises(Problem, match="the noise has the type int64"):
+        sample(base, "star", noise.long(), steps=1)
+
+
+@pytest.mark.parametrize("build", [lambda: zero_conv(0), lambda: zero_conv("32"), lambda: ConditionEncoder(0, 32),
+                                   lambda: ConditionEncoder(1, 0), lambda: UNet(c=0), lambda: UNet(c_emb=0)])
+def test_a_network_has_channels(build):
+    with pytest.raises(Problem, match="whole number of at least"):
+        build()
+    with pytest.raises(Problem, match="even number"):
+        UNet(c_emb=7)
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", 99, "CPU", 1.5])
+def test_a_device_that_is_not_there_is_a_problem(device):
+    with pytest.raises(Problem, match="this machine has no device"):
+        load_base(device=device)
+    with pytest.raises(Problem, match="this machine has no device"):
+        held_out(2, device)
+
+
 # %% Training
+
+
+def test_a_state_does_not_change_when_training_goes_on():
+    network = torch.nn.Linear(2, 1)
+    training = Training(network, lambda net, generator: net.weight.square().sum(), 3, lr=0.1)
+    next(iter(training))
+    state = training.state_dict()
+    before = copy.deepcopy(state)
+    next(iter(training))
+    assert not torch.equal(network.weight, before["network"]["weight"])
+    assert torch.equal(state["network"]["weight"], before["network"]["weight"])
+    assert torch.equal(state["average"]["module.weight"], before["average"]["module.weight"])
+    moment = state["optimiser"]["state"][0]["exp_avg"]
+    assert torch.equal(moment, before["optimiser"]["state"][0]["exp_avg"])
 
 
 @pytest.mark.parametrize("loss", [lambda network, generator: 1.0, lambda network, generator: None,

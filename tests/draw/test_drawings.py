@@ -552,7 +552,14 @@ def with_a_long_line() -> Image.Image:
     return picture
 
 
+def cut_by_the_border() -> Image.Image:
+    picture = Image.new("RGB", (256, 256), "white")
+    ImageDraw.Draw(picture).line([(-20, 80), (80, 80), (80, 180), (-20, 180)], fill=0, width=6)
+    return picture
+
+
 HINTS = {
+    cut_by_the_border: "enclose nothing",
     overlapping_circles: "enclose 3 areas",
     pentagram: "enclose 6 areas",
     framed: "enclose 2 areas",

@@ -36,6 +36,9 @@ def written(tmp_path, body, head="CHANNELS = 1"):
     ("return batch.mask * 1.001", "values from"),
     ("return batch.mask * float('nan')", "values from nan"),
     ("return 0 * batch.mask", "is the same for every picture"),
+    ("return batch.mask.roll(1, 0)", "depends on the other pictures"),
+    ("return batch.mask.sort(0).values", "depends on the other pictures"),
+    ("return batch.mask / len(batch.mask)", "depends on the other pictures"),
     ("return batch.masks", "AttributeError in line 6 of mine.py: return batch.masks"),
     ("exit()", "Your code ends the whole program. Remove the exit(); correct"),
     ("return (", "SyntaxError"),
@@ -45,6 +48,14 @@ def test_what_is_wrong_is_one_sentence(body, said, tmp_path):
     with pytest.raises(Problem) as found:
         capstone.read_condition(written(tmp_path, body))
     assert said in str(found.value) and "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize("body", ["return batch.mask * torch.rand(len(batch.mask), 1, 1, 1, generator=generator)",
+                                  "return torch.nn.functional.avg_pool2d(batch.mask, 17, stride=1, padding=8)",
+                                  "return batch.mask.bool()"])
+def test_a_condition_of_each_picture_alone_is_accepted(body, tmp_path):
+    """Also if it is random: then the pictures of a batch get other random numbers than a picture alone."""
+    capstone.read_condition(written(tmp_path, body))
 
 
 def test_a_value_above_one_by_rounding_is_clamped(tmp_path):

@@ -332,7 +332,8 @@ def test_mine_needs_a_folder(tmp_path):
 def test_answers_that_pass_take_the_place_of_the_packages_functions(tmp_path):
     """In every module that imported them. Others stay."""
     copy_stubs(tmp_path)
-    answer(tmp_path, "03a", "from torch import nn\n" + EXERCISES["03a"].source())
+    imports = "from torch import nn\nfrom minicontrolnet.errors import check_count\n"
+    answer(tmp_path, "03a", imports + EXERCISES["03a"].source())
     original = controlnet.zero_conv
     try:
         first, second = checking.use_mine(tmp_path)

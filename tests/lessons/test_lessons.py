@@ -86,6 +86,16 @@ def test_a_problem_ends_a_lesson_with_its_sentence(tmp_path):
     assert done.returncode != 0 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_a_backend_that_does_not_exist_is_told_in_one_sentence(name, tmp_path):
+    """The figures are imported before a lesson begins, and must not end it with a traceback."""
+    done = subprocess.run([sys.executable, str(LESSONS / f"{name}.py"), "--quick"], cwd=tmp_path, text=True,
+                          capture_output=True, stdin=subprocess.DEVNULL, env=os.environ | {"MPLBACKEND": "nonsense"})
+    assert done.returncode != 0 and done.stderr.startswith("error: matplotlib cannot start")
+    assert done.stderr.count("\n") == 1 and "correct MPLBACKEND" in done.stderr and not done.stdout
+
+
 # %% Options, predictions and answers
 
 

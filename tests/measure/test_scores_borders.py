@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from minicontrolnet import (colours_right, conflicting, difference, frechet_distance, gap, held_out, mask_iou,
-                            off_palette, paired, pose_errors, shapes_right, shuffle_gap, tokenize)
+                            load_classifier, no_worse, off_palette, paired, palette_error, pose_errors, prompt_scores, shapes_right,
+                            shuffle_gap, tokenize)
 from minicontrolnet.errors import Problem
-from minicontrolnet.measure.intervals import Paired
+from minicontrolnet.measure.intervals import Paired, student_t
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +35,27 @@ def test_masks_are_in_0_and_1(batch, factor):
         mask_iou(batch.mask * factor, batch.mask)
 
 
+def test_bytes_are_no_mask(batch):
+    """A byte of 1 of 255 is above one half, too."""
+    with pytest.raises(Problem, match="the masks have values from 0 to 255"):
+        mask_iou((batch.mask * 255).byte(), (batch.mask * 255).byte())
+
+
+def test_pictures_have_three_colours(batch):
+    """One channel would be compared with all three."""
+    grey = batch.image[:, :1]
+    for score in (lambda: palette_error(batch.image, grey), lambda: palette_error(grey, batch.image),
+                  lambda: colours_right(grey, batch.prompt), lambda: off_palette(grey)):
+        with pytest.raises(Problem, match="n, 3, h, w"):
+            score()
+
+
+@pytest.mark.parametrize("freedom, share", [(0, 0.95), (1.5, 0.95), (3, 1.5), (3, float("nan"))])
+def test_students_t_has_a_freedom_and_a_share(freedom, share):
+    with pytest.raises(Problem, match="freedom is|share is"):
+        student_t(freedom, share)
+
+
 def test_masks_may_be_bool(batch):
     mask = batch.mask > 0.5
     assert torch.equal(mask_iou(mask, mask), torch.ones(2))
@@ -50,6 +72,29 @@ def test_pictures_in_the_samplers_range_are_not_scored(batch):
         off_palette(batch.x0)
     with pytest.raises(Problem, match="the images have values"):
         colours_right(batch.x0, batch.prompt)
+
+
+def test_a_word_that_is_missing_is_neither_right_nor_wrong(batch):
+    """It used to count as wrong: the colour accuracy of an empty prompt was 0."""
+    classifier = load_classifier()
+    for prompt in ("", "star", "red star", "red on blue"):
+        with pytest.raises(Problem, match="names no"):
+            prompt_scores(batch.image, tokenize([prompt] * 2), classifier)
+    with pytest.raises(Problem, match="names no colour"):
+        colours_right(batch.image, tokenize(["star"] * 2))
+    with pytest.raises(Problem, match="names no shape"):
+        shapes_right(batch.image, tokenize(["red on blue"] * 2), classifier)
+    with pytest.raises(Problem, match="names no shape"):
+        conflicting(tokenize("red on blue"))
+    words = batch.prompt.clone()
+    words[:, [0, 2]] = 0
+    assert shapes_right(batch.image, words, classifier).all()  # the word that is there counts
+
+
+@pytest.mark.parametrize("margin", [-0.1, float("nan"), "0.1", None])
+def test_a_margin_is_not_negative(margin):
+    with pytest.raises(Problem, match="the margin is"):
+        no_worse(Paired(0.0, 0.1, 0.2), margin)
 
 
 def test_conflicting_takes_tokens():

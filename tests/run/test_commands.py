@@ -14,7 +14,7 @@ from torch import nn
 from PIL import Image, ImageDraw
 
 from conftest import ROOT
-from minicontrolnet import Problem, load_base, load_control
+from minicontrolnet import Problem, condition_of, held_out, load_base, load_control
 from minicontrolnet.run import train
 from minicontrolnet.run.checkpoint import in_use
 from minicontrolnet.run.cli import main
@@ -360,6 +360,36 @@ def test_a_black_edge_map_is_told(tmp_path, capsys):
     main(["sample", "--count", "1", "--steps", "1", "--plain", "--out", str(tmp_path / "a.png"),
           "--edge-map", str(tmp_path / "black.png")])
     assert "black everywhere" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words, says", [
+    (["--conditioning-scale", "0", "--edge", "DRAWING"], "the conditions have no effect"),
+    (["--connection-scales", *["0"] * 13, "--edge", "DRAWING"], "the conditions have no effect"),
+    (["--pose", "32", "36", "32", "36"], "shows no direction"),
+    (["--pose", "0.1", "0.2", "0.3", "0.4"], "shows no direction"),
+    (["--pose", "32", "36", "36", "16"], ""),
+])
+def test_control_that_cannot_be_seen_is_told(words, says, tmp_path, capsys, drawing):
+    words = [str(drawing) if word == "DRAWING" else word for word in words]
+    main(["sample", "--count", "1", "--steps", "1", "--plain", "--out", str(tmp_path / "a.png"), *words])
+    said = capsys.readouterr().out
+    assert says in said if says else "hint" not in said
+
+
+@pytest.mark.parametrize("words, says", [
+    (["--guidance-scale", "0", "--edge", "DRAWING"], "at guidance scale 0"),
+    (["--edge-map", "pose.png"], "the edge ControlNet was trained on edge maps"),
+    (["--edge-map", "grey.png"], "the edge ControlNet was trained on edge maps"),
+])
+def test_what_sample_warns_of_is_a_hint_of_the_command(words, says, tmp_path, drawing, monkeypatch, capsys):
+    pose = condition_of("pose", held_out(1)[0])[0, 0]
+    Image.fromarray((pose * 255).byte().numpy()).save(tmp_path / "pose.png")
+    Image.new("L", (64, 64), 128).save(tmp_path / "grey.png")
+    monkeypatch.chdir(tmp_path)
+    words = [str(drawing) if word == "DRAWING" else word for word in words]
+    main(["sample", "--count", "1", "--steps", "1", "--plain", "--out", "a.png", *words])
+    said = capsys.readouterr().err
+    assert "hint: " in said and says in said
 
 
 def test_a_scale_beside_a_grid_of_scales_is_told(tmp_path, capsys, drawing):

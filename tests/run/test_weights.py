@@ -153,6 +153,12 @@ def test_weights_are_not_saved_under_the_name_of_another_kind(kind, other, tmp_p
     assert not list(tmp_path.iterdir())
 
 
+def test_what_nothing_could_load_is_not_saved(tmp_path):
+    with pytest.raises(Problem, match="no weights of the kind 'bases'"):
+        save_weights(torch.nn.Linear(1, 1), "bases", tmp_path / "a.pt")
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_base_is_its_own_base_in_float64(recwarn):
     """Where float64 is the default, the shipped ControlNets still belong to the shipped base."""
     torch.set_default_dtype(torch.float64)
