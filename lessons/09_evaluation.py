@@ -47,7 +47,7 @@ guess = lesson.predict("A ControlNet is trained on the same 50 pictures again an
 #   alone would give.
 
 # %%
-n = lesson.steps  # pictures
+n = lesson.steps  # in this lesson, --steps counts pictures
 base = load_base(device=lesson.device)
 control = load_control("edge", base)
 truth, noise = held_out(n, lesson.device, seed=10_000 + lesson.seed)
@@ -76,8 +76,9 @@ lesson.save_figure(ceiling_and_floor(iou), "_ceiling_and_floor")
 
 # %% [markdown]
 # With ControlNet the score is near the ceiling and far from the floor. Without ControlNet the
-# outline was never used, so this score is luck as well. It may lie somewhat above the floor,
-# perhaps because these prompts at least name the right shape.
+# outline was never used, so this score is luck as well. It need not equal the floor: with so few
+# pictures, luck varies. The last table of this lesson has another set of pictures, and there
+# "no ControlNet" has another score.
 #
 # ## How sure are we?
 #
@@ -106,11 +107,11 @@ lesson.verdict(f"{luck}: the IoU with ControlNet minus the floor is"
 #
 # ## How many pictures does it take?
 #
-# The paper trains with 1,000, with 50,000 and with 3 million pictures. It reports that even
-# with 1,000 pictures the training does not collapse, and that more pictures are better (Fig.
-# 10). In our record every ControlNet takes the same number of training steps. Only the number
-# of different pictures varies. For each number there are six trainings, and each training has
-# a new random choice of pictures.
+# The paper trains with 1,000, with 50,000 and with 3 million pictures. It reports that even with
+# 1,000 pictures the training does not collapse, that is, the pictures stay good. And it reports
+# that more pictures are better (Fig. 10). In our record every ControlNet takes the same number of
+# training steps. Only the number of different pictures varies. For each number there are six
+# trainings, and each training has a new random choice of pictures.
 
 # %%
 record = load_results("claim_19_few_pictures")
@@ -144,7 +145,7 @@ share = fifty.mean / whole_gain
 answer = "c"
 if share < 0.8:
     answer = "a" if share < 0.2 else "b"
-lesson.reveal(guess, answer, f"with 50 pictures it gains {share:.0%} of what it gains with endless pictures.",
+lesson.reveal(guess, answer, f"with 50 pictures it gains {share:.0%} of what it gains with always new pictures.",
               a="it follows outlines that it has never seen.",
               b="it does better than that.",
               c="50 pictures are not enough here.")
@@ -152,7 +153,7 @@ lesson.save_figure(few_pictures_suffice(trained_iou))
 print("\nEXERCISE  09a: python lessons/exercises")
 
 # %% [markdown]
-# Even five pictures do not make the training collapse. One possible reason is the locked base:
+# Even with five pictures the training does not collapse. One possible reason is the locked base:
 # it already knows what pictures look like, so a ControlNet only has to learn to read outlines.
 # We have not measured whether this is the reason.
 #

@@ -41,27 +41,27 @@ guess = lesson.predict("Control acts only in the first half of sampling, or only
                        " half. In which case do the pictures follow the outlines better?",
                        a="in the first half, because there the layout is decided",
                        b="in the second half, because outlines are details",
-                       c="equally well, because half of the control is half of the control")
+                       c="we cannot tell, because half of the control is half of the control")
 
 # %% [markdown]
 # ## What does the strength mean?
 #
 # A ControlNet adds a control c_i to each of the 13 maps h_i that the decoder receives. The
-# *strength* s, which diffusers calls `conditioning_scale`, multiplies all of them:
+# *strength* s, which diffusers calls `controlnet_conditioning_scale`, multiplies all of them:
 #
 #     h_i + s * c_i
 #
 # To see the strength at work we let words and outlines disagree. Each prompt names another
 # shape than its outline shows. Which of the two shapes do we get? A classifier decides. We
-# also measure how closely the edges follow the outline (edge F1), and how many pixels are
-# *oversaturated*. As in lesson 06, these are the pixels far from every colour of the toy world.
+# also measure how closely the edges follow the outline (edge F1), and how many pixels are *off
+# the palette*. As in lesson 06, these are the pixels far from every colour of the toy world.
 
 # %%
 words = conflicting(truth.prompt)
 
 
 def who_wins(pictures):
-    rows = [["control", "outline's shape", "word's shape", "edge F1", "oversaturated pixels"]]
+    rows = [["control", "outline's shape", "word's shape", "edge F1", "off the palette"]]
     for name, images in pictures.items():
         of_outline = shapes_right(images, truth.prompt, classifier).float().mean()
         of_word = shapes_right(images, words, classifier).float().mean()
@@ -86,11 +86,13 @@ closer = paired(edge_f1(two, edges) - edge_f1(one, edges))
 harm = paired(off_palette(two) - off_palette(one))
 lesson.verdict(f"Strength 2 minus strength 1 ({lesson.steps} pictures):",
                f"edge F1: {with_interval(closer)}.",
-               f"share of oversaturated pixels: {with_interval(harm)}.")
+               f"share of pixels off the palette: {with_interval(harm)}.")
 
 # %% [markdown]
 # A weak control loses against the word. At strength 1, which is what the ControlNet was trained
-# with, the outline wins. Above 1 there is little left to gain here.
+# with, the outline wins. Above 1 there is little left to gain here. There is little harm as well:
+# hardly more pixels are off the palette. In lesson 06 it was a large *guidance* scale that did
+# harm.
 #
 # ## When should control act?
 #
@@ -117,13 +119,15 @@ answer = {"shown": "a", "contradicted": "b", "undecided": "c"}[halves.verdict]
 lesson.reveal(guess, answer, "the edge F1 of the first half minus that of the second half is"
               f" {halves.mean:+.2f} ({halves.low:+.2f} to {halves.high:+.2f}).",
               a="in the first half the layout was not decided for good.",
-              b="by then the shape has its place, and control can hardly move it.",
+              b="by then most shapes have their place, and control moves few of them.",
               c="the two halves do different work.")
 
 # %% [markdown]
-# Early in sampling the model decides where things are, and later how they look in detail. So
-# control that acts only in the second half comes too late to move a shape. It is not so bad to
-# miss the first few steps, as the row "after the first fifth" shows.
+# Look at the figure first. After control in the first fifth alone, the word's shape stands near
+# the outline's place. So the place is decided early. Now compare the last two rows of the table.
+# They differ only between the first fifth and the half, and there most shapes are decided.
+# Control in the second half alone comes too late for most of them. To miss the first fifth costs
+# little, because later control can still move the shape.
 #
 # ## Can control act in one region only?
 #
@@ -138,22 +142,26 @@ lesson.reveal(guess, answer, "the edge F1 of the first half minus that of the se
 # %%
 left_half = torch.zeros(1, 1, 64, 64, device=lesson.device)
 left_half[..., :32] = 1
+nowhere = sample(base, truth.prompt, noise, steps=ddim_steps)
 everywhere = sample(base, truth.prompt, noise, [Control(control, edges)], steps=ddim_steps)
 in_left_half = sample(base, truth.prompt, noise, [Control(control, edges, region=left_half)],
                       steps=ddim_steps)
-lesson.save_figure(in_a_region(edges, everywhere, in_left_half, truth.prompt), "_region")
+lesson.save_figure(in_a_region(edges, nowhere, everywhere, in_left_half, truth.prompt), "_region")
 
 # %% [markdown]
 # Look at the figure. In the left half the shapes follow their outlines, and in the right half
-# the model completes them as it likes. The border between the two is soft, because the
-# convolutions of the decoder look across it.
+# they need not. But compare it with the row without control: the circle and the square have moved
+# to the right. There we add nothing, and still control acts indirectly. It has several ways. The
+# decoder's convolutions look across the border, and on the deepest grid one place is half as wide
+# as the picture. The decoder's normalisation even takes a mean over the whole map.
 #
 # ## Larger batches, or more steps?
 #
 # The authors' guide (train.md) recommends larger batches. Its argument is this: the sudden
 # convergence of lesson 05 comes at about the same *step* for every batch size. So we should
 # show more pictures in each step. Our record compares 300 steps of 16 pictures with 1,200 steps
-# of 4 pictures, which is the same number of pictures. There are three trainings of each kind.
+# of 4 pictures, at the same learning rate. So both have seen equally many pictures. There are
+# three trainings of each kind.
 
 # %%
 record = load_results("users_variants")
@@ -167,7 +175,7 @@ table(rows)
 batches = finding(record, "300 steps of 16 minus 1,200 of 4, F1")
 large = finding(record, "step of half the gap, batch of 16").mean
 small = finding(record, "step of half the gap, batch of 4").mean
-lesson.verdict("Are large batches better? Their edge F1 minus that of the small ones is"
+lesson.verdict("Claim: large batches are better. Edge F1, large minus small:"
                f" {with_interval(batches)}.",
                "The gap of lesson 05 reaches half of its final value after"
                f" {large:.0f} steps with large batches, and after {small:.0f} with small ones.")
@@ -179,10 +187,10 @@ lesson.verdict("Are large batches better? Their edge F1 minus that of the small 
 # ## May I unlock the decoder, or leave out a part of the copy?
 #
 # Some users train the base's decoder as well, and report better results. The authors call this
-# dangerous. Other users want to save computation, and there are two ideas. One can keep only
-# the control of the middle block. Or the copy sees the outline alone, without the noisy
-# picture xt and the time t. Such a copy would have to run only once for each picture, and not
-# in every step of sampling.
+# dangerous. Other users want to save computation, and there are two ideas. The first is to keep
+# only the control of the middle block. The second is a copy that sees the outline alone, without
+# the noisy picture xt and the time t. Such a copy would have to run only once for each picture,
+# and not in every step of sampling.
 
 # %%
 findings = {"decoder unlocked minus locked": "unlocked minus locked, F1",
@@ -200,11 +208,11 @@ lesson.verdict("Share of right shapes when control is switched off, locked minus
 print("\nEXERCISE  11a: python lessons/exercises")
 
 # %% [markdown]
-# With the decoder unlocked, outlines are followed a little better. Whether this does harm, our
-# test can hardly show. The decoder was trained on the base's own kind of pictures, so there was
-# little that it could forget. With other pictures it would be different (lesson 02).
+# With the decoder unlocked, outlines are followed a little better. Our test can hardly show
+# whether this does harm. The decoder was trained on the base's own kind of pictures, so there was
+# little that it could forget. With other pictures it could be different (lesson 02).
 #
-# The middle block's control alone achieves hardly anything: its grid has only 2x2 places, and
-# no outline fits into it. But a copy that sees only the outline may well be enough. Three
-# trainings cannot distinguish it from the full one. This is the idea of T2I-Adapter, which you
-# will meet in lesson 12.
+# The middle block's control alone achieves hardly anything, perhaps because its grid has only 2x2
+# places. But a copy that sees only the outline may well be enough: three trainings cannot
+# distinguish it from the full one. A copy that sees only the outline is the idea of T2I-Adapter,
+# which you will meet in lesson 12.

@@ -141,7 +141,7 @@ def locking(live: Live) -> Figure:
     colours = {name: score["right colours"] for name, score in scores.items()}
     figure, body = page(
         f"From 100 pictures in four colours, the fine-tuned base keeps {fmean(colours['fine-tuned']):.0%}"
-        f" of the other colours, and the locked base {fmean(colours['locked']):.0%}",
+        f" of the other colours, and the locked base with its copy {fmean(colours['locked']):.0%}",
         f"The IoU with the outline is {fmean(scores['fine-tuned']['IoU']):.2f} for the fine-tuned base and"
         f" {fmean(scores['locked']['IoU']):.2f} with the copy.",
         "How much fine-tuning forgets depends on the learning rate and the steps.",
@@ -199,7 +199,7 @@ def dropped_prompts(live: Live) -> Figure:
     numbers = numbers_of("claim_08_dropped_prompts")
     half = numbers["half dropped"]["none"]["right colours"]
     none = numbers["none dropped"]["none"]["right colours"]
-    learned = phrase(difference(half, none), "so the copy learns to read the outline",
+    learned = phrase(difference(half, none), "so the copy learns which colours belong to an outline",
                      "but the copy learns less from it", "and whether this helps is undecided")
     figure, body = page(
         f"Half of the training prompts are empty, {learned}",
@@ -265,7 +265,7 @@ def guidance(live: Live) -> Figure:
     at_30 = off["one branch, guidance 30, 20 steps"]
     both = off["both branches, guidance 1, 20 steps"]
     figure, body = page(
-        f"With control in one branch, {at_9} at guidance 9, and at 30 it oversaturates {at_30:.0%} of the pixels",
+        f"With control in one branch, {at_9} at guidance 9, and at 30 {at_30:.0%} of the pixels are off the palette",
         f"There is no prompt. With control in both branches, guidance changes nothing: {both:.0%}.",
         "As printed, the paper's weights do more harm at large scales. Divided by 8, they help.",
         note="Run lessons/06_cfg_weighting.py. Ask: how else could we avoid oversaturated colours?")
@@ -276,14 +276,14 @@ def guidance(live: Live) -> Figure:
 
 
 def show_harm(axes: Axes, off: dict[str, float], both: float) -> None:
-    """The share of oversaturated pixels at each guidance scale, for three kinds of weights."""
+    """The share of pixels off the palette at each guidance scale, for three kinds of weights."""
     scales = [1, 2.5, 4, 6, 9, 12, 16, 23, 30]
     names = {"one branch": "unweighted", "paper, 1 to 8": "paper's weights", "paper / 8": "divided by 8"}
     for arm, name in names.items():
         shares = [100 * off[f"{arm}, guidance {scale}, 20 steps"] for scale in scales]
         axes.plot(scales, shares, "o-", label=name)
     axes.axhline(100 * both, color="0.6", ls="--", label="both branches")
-    axes.set(xlabel="guidance scale", ylabel="oversaturated pixels in %", ylim=(0, None))
+    axes.set(xlabel="guidance scale", ylabel="pixels off the palette in %", ylim=(0, None))
     axes.legend()
 
 
@@ -327,7 +327,7 @@ def several(live: Live) -> Figure:
 
 def ablations(live: Live) -> Figure:
     record = numbers_of("claims_13_14_16_17_figure_8")
-    names = {"zero convs": "zero convs", "N(0, 1/fan_in)": "large Gaussian", "N(0, 0.02^2)": "small Gaussian",
+    names = {"zero convs": "zero convs", "N(0, 0.02^2)": "small Gaussian", "N(0, 1/fan_in)": "large Gaussian",
              "lite": "lite"}
     arms = {name: record[arm] for arm, name in names.items()}
     zero = arms["zero convs"]["none"]["IoU"]

@@ -2,21 +2,24 @@
 
 from statistics import fmean
 
+import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from minicontrolnet.draw.figures import grid, styled
 
-PROMPTS = ["no prompt", "background\nalone", "wrong\nshape", "perfect\nprompt"]
-VARIANTS = {"zero convs": "zero\nconvs", "N(0, 1/fan_in)": "large\nGaussian", "N(0, 0.02^2)": "small\nGaussian",
+PROMPTS = ["no prompt", "insufficient:\nbackground alone", "conflicting:\nwrong shape", "perfect prompt"]
+VARIANTS = {"zero convs": "zero\nconvs", "N(0, 0.02^2)": "small\nGaussian", "N(0, 1/fan_in)": "large\nGaussian",
             "lite": "lite"}
 
 
 @styled
 def figure_8(pictures: Tensor, arms: list[str]) -> Figure:
     """Four pictures of each variant, one for each kind of prompt, with their outlines."""
-    return grid(pictures, 4, "All variants follow the outline; they differ in how precisely", PROMPTS,
-                [VARIANTS[arm] for arm in arms])
+    each = dict(zip(arms, pictures.unflatten(0, (len(arms), -1))))
+    rows = [each[arm] for arm in VARIANTS]
+    return grid(torch.cat(rows), 4, "All four variants fill this circle; the tables count many outlines\n"
+                "(magenta: the outline; one training of each variant)", PROMPTS, list(VARIANTS.values()))
 
 
 @styled
@@ -34,7 +37,8 @@ def gaps(arms: dict[str, dict]) -> Figure:
         right.plot(list(visible), list(visible.values()), label=name)
     left.set(xlabel="training step", ylabel="condition-shuffle gap", ylim=(0, None),
              title="All four wait, and then rise steeply")
-    right.set(xlabel="training step", yscale="log", title="A large start is ahead at first,\nand still waits longest")
+    right.set(xlabel="training step", yscale="log",
+              title="A large Gaussian is ahead at first,\nand the zeros overtake it")
     left.legend(frameon=False)
     return figure
 
@@ -45,14 +49,22 @@ def dropped_prompts(pictures: Tensor, numbers: dict[str, dict]) -> Figure:
     left = []
     for arm, scores in numbers.items():
         share = fmean(scores["none"]["right colours"])
-        name = arm.replace(" ", "\n")
-        left.append(f"{name}:\n{share:.0%} right\nwith no prompt")
-    return grid(pictures, 4, "Empty training prompts teach the copy which colours an outline has", PROMPTS, left)
+        dropped = arm.removesuffix(" dropped")  # "half" or "none"
+        left.append(f"{dropped} of the prompts\nempty in training:\n{share:.0%} right colours\nwith no prompt")
+    return grid(pictures, 4, "Empty training prompts teach the copy which colours an outline has\n"
+                "(magenta: the outline; the last column shows the right colours)", PROMPTS, left)
 
 
 @styled
-def few_pictures(pictures: Tensor, share: dict[str, float]) -> Figure:
-    """Four pictures of each network. The first has colours of the training, and the others have not."""
-    left = [f"{name}:\n{right:.0%} of new\ncolours right" for name, right in share.items()]
-    return grid(pictures, 4, "Only networks with a locked base keep the other four colours",
+def few_pictures(pictures: Tensor, arms: list[str], share: dict[str, float]) -> Figure:
+    """Four pictures of each network. The first has colours of the training, and the others have not.
+
+    arms: the names of the rows of pictures. share: name -> the share of pictures with both colours right, if the
+    prompt names new colours. The figure has its order.
+    """
+    each = dict(zip(arms, pictures.unflatten(0, (len(arms), -1))))
+    left = [f"{name}:\nwith new colours,\n{right:.0%} of pictures\nhave both right" for name, right in share.items()]
+    return grid(torch.cat([each[name] for name in share]), 4,
+                "The locked bases (first three rows) keep the other four colours,\n"
+                "even where they miss the outline (magenta)",
                 ["colours of\nthe training", "new colours", "new colours\nand shapes", "new colours\nand shapes"], left)

@@ -18,7 +18,7 @@ def ceiling_and_floor(iou: dict[str, Tensor]) -> Figure:
 def few_pictures_suffice(iou: dict[str, list[float]]) -> Figure:
     """The IoU of every training as a dot, for different numbers of training pictures."""
     return dots(iou, "IoU with the outline (each dot is a training, each line a mean)",
-                "Six trainings cannot distinguish 50 pictures from endless ones")
+                "Six trainings cannot distinguish 50 pictures from always new ones")
 
 
 def dots(rows: dict[str, list[float]], label: str, title: str) -> Figure:

@@ -16,7 +16,7 @@ def strengths(edges: Tensor, pictures: dict[str, Tensor], words: Tensor) -> Figu
 @styled
 def windows(edges: Tensor, pictures: dict[str, Tensor], words: Tensor) -> Figure:
     """Three outlines, and the pictures with control in different parts of sampling."""
-    return conflict(edges, pictures, words, "Control in the second half comes too late to move a shape")
+    return conflict(edges, pictures, words, "Control in the second half alone comes too late for most shapes")
 
 
 def conflict(edges: Tensor, pictures: dict[str, Tensor], words: Tensor, title: str) -> Figure:
@@ -27,14 +27,16 @@ def conflict(edges: Tensor, pictures: dict[str, Tensor], words: Tensor, title: s
     for name in pictures:
         below.append(name.replace("the first", "the\nfirst").replace("the second", "the\nsecond")
                      .replace("strength ", "strength\n"))
-    return grid(torch.stack(columns, 1).flatten(0, 1), len(columns), title, below, captions(words[:3].cpu()))
+    left = [f"the words:\n{words}" for words in captions(words[:3].cpu())]
+    return grid(torch.stack(columns, 1).flatten(0, 1), len(columns), f"{title}\n(magenta: the outline)", below, left)
 
 
 @styled
-def in_a_region(edges: Tensor, everywhere: Tensor, in_left_half: Tensor, prompt: Tensor) -> Figure:
-    """Outlines, and pictures with control everywhere and in the left half only."""
+def in_a_region(edges: Tensor, nowhere: Tensor, everywhere: Tensor, in_left_half: Tensor, prompt: Tensor) -> Figure:
+    """Outlines, and pictures without control, with control everywhere, and in the left half only."""
     n = min(6, len(edges))
     rows = [enlarge(edges[:n].cpu(), 4)]
-    rows += [outlined(images[:n].cpu(), edges[:n].cpu(), 4) for images in (everywhere, in_left_half)]
-    return grid(torch.cat(rows), n, "With a mask, control acts in the left half only", captions(prompt[:n].cpu()),
-                ["the outline", "control\neverywhere", "control in\nthe left half"])
+    rows += [outlined(images[:n].cpu(), edges[:n].cpu(), 4) for images in (nowhere, everywhere, in_left_half)]
+    return grid(torch.cat(rows), n, "We add control in the left half only, and the right half changes as well\n"
+                "(magenta: the outline)", captions(prompt[:n].cpu()),
+                ["the outline", "no control", "control\neverywhere", "control in\nthe left half"])
