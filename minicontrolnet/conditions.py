@@ -4,6 +4,7 @@ A condition is (b, c, 64, 64) in [0, 1], as large as the picture. An edge map ha
 and the values 0 and 1. A palette has c = 3. A pose has c = 1 and shows a stick figure.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -100,10 +101,22 @@ def spread(start: Tensor, mask: Tensor) -> Tensor:
     """Fill each connected part of masks (b, 1, h, w) with the largest value that ``start`` has in it."""
     filled = start * mask
     while True:
-        grown = F.max_pool2d(filled, 3, stride=1, padding=1) * mask
+        grown = _largest_of_nine(filled) * mask
         if torch.equal(grown, filled):
             return filled
         filled = grown
+
+
+def _largest_of_four(images: Tensor) -> Tensor:
+    """The maximum of each 2x2 window of (b, 1, h + 1, w + 1): max_pool2d with stride 1, in a seventh of its time."""
+    rows = torch.maximum(images[..., 1:, :], images[..., :-1, :])
+    return torch.maximum(rows[..., 1:], rows[..., :-1])
+
+
+def _largest_of_nine(images: Tensor) -> Tensor:
+    """The maximum of the 3x3 window around each pixel of (b, 1, h, w): two windows of 2x2, one after the other."""
+    padded = F.pad(images, (1, 1, 1, 1), value=-math.inf)
+    return _largest_of_four(_largest_of_four(padded))
 
 
 def _blur(images: Tensor, sigma: float = 0.7) -> Tensor:
@@ -164,12 +177,6 @@ def roughen(edges: Tensor, generator: torch.Generator) -> Tensor:
     # Each map loses 0 to 5 % of its cells of 4x4 pixels: the first random number picks the cells, the second the share.
     holes = torch.rand(b, 1, 16, 16, generator=generator) < 0.05 * torch.rand(b, 1, 1, 1, generator=generator)
     return strokes * (1 - F.interpolate(holes.float(), size=edges.shape[2:]))
-
-
-def _largest_of_four(images: Tensor) -> Tensor:
-    """The maximum of each 2x2 window of (b, 1, h + 1, w + 1): max_pool2d with stride 1, in a seventh of its time."""
-    rows = torch.maximum(images[..., 1:, :], images[..., :-1, :])
-    return torch.maximum(rows[..., 1:], rows[..., :-1])
 
 
 # %% Palettes and poses

@@ -245,3 +245,11 @@ def test_palettes_are_the_means_of_a_grid_of_4_by_4():
     images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     means = images.view(2, 3, 4, 16, 4, 16).mean((3, 5))
     torch.testing.assert_close(palette(images), means.repeat_interleave(16, 2).repeat_interleave(16, 3))
+
+
+def test_spread_takes_negative_values_up_to_the_border():
+    """The window of a pixel at the border holds only pixels of the picture, so 0 is not among its values."""
+    mask = torch.ones(1, 1, 4, 4)
+    start = torch.full((1, 1, 4, 4), -5.0)
+    start[0, 0, 2, 2] = -1
+    assert torch.equal(spread(start, mask), torch.full((1, 1, 4, 4), -1.0))
