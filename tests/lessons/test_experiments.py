@@ -298,6 +298,15 @@ def test_a_judge_who_guesses_is_right_half_of_the_time():
     assert judge([0.1, 0.9], [0.5, 0.5]) == 0.5 and judge([0.1], [0.2]) == 1.0 and judge([0.2], [0.2]) == 0.5
 
 
+def test_a_judge_of_single_pictures_learns_on_one_half_and_is_tested_on_the_other():
+    """Two sides that a threshold separates, either way round; two equal sides; and a rule that holds in one half only."""
+    judge = load("claim_18_fine_tuned_rival").single_picture_judge
+    low, high = [0.1, 0.2, 0.3, 0.3], [0.7, 0.7, 0.8, 0.9]
+    assert judge(low, high) == judge(high, low) == 1.0
+    assert judge([0.5] * 4, [0.5] * 4) == 0.5
+    assert judge([0.1, 0.9, 0.1, 0.9], [0.9, 0.1, 0.9, 0.1]) == 0.0
+
+
 def test_the_step_at_which_a_gap_is_reached():
     """On the straight line between two measured steps; a gap that is never reached gets the last step."""
     first_above = load("claim_09_sudden_convergence").first_above
