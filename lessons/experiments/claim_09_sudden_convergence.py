@@ -158,8 +158,10 @@ def findings(numbers: dict) -> Findings:
         [min(values) for values in zip(*moments)], moments[0])}
     for size in SIZES:
         scores = numbers[f"untrained, size {size:g}"]
-        found[f"untrained, size {size:g}: clean pixels minus the base's"] = minus(
-            scores["clean pixels"], numbers["no control"]["clean pixels"])
+        harm = minus(scores["clean pixels"], numbers["no control"]["clean pixels"])
+        found[f"untrained, size {size:g}: clean pixels minus the base's"] = harm
+        if len(harm) > len(SEEDS):
+            found[f"first three seeds: untrained, size {size:g}: clean pixels minus the base's"] = harm[:len(SEEDS)]
     trained = [arm for arm in ARMS if arm in numbers and len(numbers[arm]["gap"]["0"]) == len(SEEDS_OF[arm])]
     return found | rises(numbers) if len(trained) == len(ARMS) else found
 
@@ -176,7 +178,7 @@ def rises(numbers: dict) -> Findings:
         gaps = [{step: values[i] for step, values in numbers[arm]["gap"].items()} for i in range(len(seeds))]
         t10, t50 = ([reached(gap, share) for gap in gaps] for share in (0.1, 0.5))
         found[f"{arm}: step of a tenth"], found[f"{arm}: step of a half"] = t10, t50
-        found[f"{arm}: steepness"] = [math.log(5) / math.log(late / early) for early, late in zip(t10, t50)]
+        found[f"{arm}: steepness"] = [steepness(early, late) for early, late in zip(t10, t50)]
         found[f"{arm}: step of a gap of {FOLLOWS}"] = [first_above(gap, FOLLOWS) for gap in gaps]
     found["steepness of zeros minus 2"] = [value - 2 for value in found["size 0: steepness"]]
     for size in SIZES[1:-1]:
@@ -185,6 +187,7 @@ def rises(numbers: dict) -> Findings:
             found[f"zeros minus size {size:g}, {measure}"] = minus(found[f"size 0: {measure}"][:len(other)], other)
     slow, fast = (found[f"rate {rate:g}: step of a tenth"] for rate in RATES)
     ratios = [math.log(a / b) for a, b in zip(slow, fast)]
+    found["ratio of the waits"] = [math.exp(ratio) for ratio in ratios]
     found["log of the waits' ratio"] = ratios
     found["log of the waits' ratio minus half of log 4"] = [ratio - math.log(4) / 2 for ratio in ratios]
     found["log of the waits' ratio minus log 4"] = [ratio - math.log(4) for ratio in ratios]
@@ -192,7 +195,26 @@ def rises(numbers: dict) -> Findings:
     for name in ("steepness of zeros minus 2", "zeros minus size 0.1, step of a tenth",
                  "zeros minus size 1, step of a tenth", "log of the waits' ratio minus half of log 4"):
         found[f"first three seeds: {name}"] = found[name][:len(SEEDS)]
+    return found | for_the_objections(numbers)
+
+
+def for_the_objections(numbers: dict) -> Findings:
+    """What a reviewer asked about "sudden": a line that waits and then rises straight, and the pictures' own edges."""
+    wait, rise = 67, 62
+    tenth, half = wait + 0.1 * rise, wait + 0.5 * rise
+    found = {"a wait and a straight rise: step of a tenth": [tenth],
+             "a wait and a straight rise: step of a half": [half],
+             "a wait and a straight rise: steepness": [steepness(tenth, half)]}
+    for step in range(GENERATE, STEPS + 1, GENERATE):
+        edges = numbers["size 0"]["F1"][str(step)]
+        found[f"size 0: lowest F1 at step {step}"] = [min(edges)]
+        found[f"size 0: highest F1 at step {step}"] = [max(edges)]
     return found
+
+
+def steepness(tenth: float, half: float) -> float:
+    """If a curve grew like step^p, what p would take it from 10 to 50 % between these two steps?"""
+    return math.log(5) / math.log(half / tenth)
 
 
 def first_above(curve: dict[str, float], level: float) -> float:

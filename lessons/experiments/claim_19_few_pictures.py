@@ -72,7 +72,8 @@ def train(record: Record) -> None:
 def findings(numbers: dict) -> Findings:
     """Differences between arms, paired by the training seed."""
     found = {}
-    for one, other in (("50", "no control"), ("50", "5"), ("500", "50"), ("endless", "500"), ("endless", "50")):
+    for one, other in (("50", "no control"), ("50", "5"), ("500", "50"), ("endless", "500"), ("endless", "50"),
+                       ("endless", "5")):
         for score in ("IoU", "F1"):
             found[f"{one} minus {other}, {score}"] = minus(numbers[one][score], numbers[other][score])
     found["50 minus no control, clean pixels"] = minus(numbers["50"]["clean pixels"],

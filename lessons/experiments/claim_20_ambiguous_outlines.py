@@ -110,7 +110,15 @@ def findings(numbers: dict) -> Findings:
         if share:
             found[f"{arm}: more than one reading"] = [float(number > 1) for number in found[f"{arm}: readings"]]
             found[f"{arm}: readings minus those of the whole"] = minus(readings(run["named"][0]), whole)
-    return found
+            found[f"{arm}: the outline's own shape among those named"] = [own_shape(run, numbers["real pictures"])]
+    free = readings(numbers["no control"]["named"][0])
+    return found | {"no control: readings": free, "no control: more than one reading": [float(n > 1) for n in free]}
+
+
+def own_shape(run: dict, real: dict) -> float:
+    """Of all pictures that are named for sure, the share with the name that the real picture has."""
+    right = sum(counts[truth.index(max(truth))] for counts, truth in zip(run["named"][0], real["named"][0]))
+    return right / sum(map(sum, run["named"][0]))
 
 
 if __name__ == "__main__":

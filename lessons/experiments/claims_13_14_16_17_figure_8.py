@@ -178,14 +178,21 @@ def findings(numbers: dict) -> Findings:
     fallen, rest = minus(zero_iou, normal_iou), minus(normal_iou, lite_iou)
     shapes = minus(zero["insufficient"]["right shape"], lite["insufficient"]["right shape"])
     distance = minus(lite["all prompts"]["Frechet"], zero["all prompts"]["Frechet"])
-    return rises(numbers) | {"nearer to lite than to zero, IoU": minus(fallen, rest),
+    nearer = minus(fallen, rest)
+    zero_perfect, normal_perfect, lite_perfect = (arm["perfect"]["IoU"] for arm in (zero, normal, lite))
+    return rises(numbers) | {"nearer to lite than to zero, IoU": nearer,
+            "first five seeds: nearer to lite than to zero, IoU": nearer[:5],
+            "fresh seeds: nearer to lite than to zero, IoU": nearer[5:],
+            "nearer to lite than to zero, IoU, perfect prompt": minus(
+                minus(zero_perfect, normal_perfect), minus(normal_perfect, lite_perfect)),
             "Gaussian's share of what lite loses, IoU": [fmean(fallen) / fmean(minus(zero_iou, lite_iou))],
             "a quarter minus lite's right shapes, no prompt": [0.25 - share for share in lite["none"]["right shape"]],
+            "a quarter minus lite's right shapes, insufficient prompt": [
+                0.25 - share for share in lite["insufficient"]["right shape"]],
             "lite minus zero, Frechet": distance,
             "fresh seeds: zero minus Gaussian, IoU": fallen[5:], "fresh seeds: Gaussian minus lite, IoU": rest[5:],
             "fresh seeds: zero minus lite, right shapes, insufficient prompt": shapes[5:],
-            "fresh seeds: zero minus lite, IoU, perfect prompt": minus(zero["perfect"]["IoU"],
-                                                                       lite["perfect"]["IoU"])[5:],
+            "fresh seeds: zero minus lite, IoU, perfect prompt": minus(zero_perfect, lite_perfect)[5:],
             "fresh seeds: lite minus zero, Frechet": distance[5:]}
 
 

@@ -70,6 +70,8 @@ def findings(numbers: dict) -> Findings:
         found[f"{at}: from edge minus from base, IoU"] = minus(edge[at]["IoU"], base[at]["IoU"])
         found[f"{at}: from base minus from edge, place error"] = minus(base[at]["place error"],
                                                                        edge[at]["place error"])
+        found[f"{at}: from base minus from edge, angle error"] = minus(base[at]["angle error"],
+                                                                       edge[at]["angle error"])
     return found
 
 

@@ -77,6 +77,9 @@ def findings(numbers: dict) -> Findings:
         run = numbers[f"wrong word, {arm}"]
         found[f"{arm}: outline's shape minus word's"] = minus(run["outline's shape"][0], run["word's shape"][0])
         found[f"{arm}: IoU minus that of none"] = minus(run["IoU"][0], none["IoU"][0])
+    word_wins = [bool(won) for won in numbers["wrong word, 8 alone"]["word's shape"][0]]
+    found["8 alone, where the word wins: IoU minus that of none"] = [
+        gain for gain, won in zip(found["8 alone: IoU minus that of none"], word_wins) if won]
     shapes = found["smaller grids: outline's shape minus word's"]
     found["smaller grids: word's shape minus outline's"] = [-difference for difference in shapes]
     return found
