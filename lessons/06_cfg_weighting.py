@@ -145,10 +145,10 @@ lesson.verdict(f"Oversaturated pixels, one branch minus both ({n} pictures, 95 %
 #     w = 64 / h        for grids of 64, 32, 16 and 8 in Stable Diffusion
 #
 # So the largest grid gets 1 and the smallest gets 8. On our grids of 16 to 2 we use 16 / h,
-# which gives the same numbers. But none of these weights is below 1, so they make control
-# *stronger*, while the text speaks of *reducing* it. So we also try the same weights divided
-# by 8, which is our reading and not the paper's formula. The released code has another list
-# of weights, called *guess mode*.
+# which gives the same numbers. None of these weights is below 1, so they make control
+# *stronger*. The paper then reduces the guidance scale. We also try the same weights divided
+# by 8, which make control weaker. That is our idea and not the paper's formula. The released
+# code has another list of weights, called *guess mode*.
 
 # %%
 weights = {"one branch, unweighted": [1.0] * 13,

@@ -12,7 +12,7 @@ lessons/results/SOURCES.md, below the name of the page:
 
 ``where`` is a heading of the page, or its beginning; the number has to stand in the text below it, as it is printed in
 the table. ``record`` is a file of lessons/results, without .json. ``which`` is a finding of the record or a path into
-its numbers; "PATH minus PATH" is a difference, paired by training seed or by picture. A list stands for its mean.
+its numbers, and "FINDING > 2" is its third number; "PATH minus PATH" is a difference, paired by training seed or by picture. A list stands for its mean.
 A number followed by two others in brackets is a mean and its 95 % interval: "0.39 (0.33 .. 0.45)", "0.39 (0.33 to
 0.45)" or "0.39 (95 % interval 0.33 to 0.45, 32 pictures)". A percent sign multiplies by 100, and "47 of 64" is a share as a count. Several numbers may share
 a row; then each has its own ``which``, separated by " ; ". The records "the paper", "a rule", "an example", "a review"
@@ -110,6 +110,9 @@ def values(record: dict, which: str) -> list[float]:
     """The numbers of a finding or of a path, one for each training seed or picture."""
     if which in record.get("findings", {}):
         return record["findings"][which]
+    finding, _, place = which.rpartition(" > ")
+    if finding in record.get("findings", {}):
+        return [record["findings"][finding][int(place)]]
     value = record["numbers"]
     for key in which.split(" > "):
         value = value[int(key)] if isinstance(value, list) else value[key]
@@ -121,7 +124,7 @@ def differences(record: dict, which: str) -> list[float]:
     """The same, or the differences if ``which`` is "PATH minus PATH". A single number stands for every seed."""
     try:
         return values(record, which)
-    except KeyError:
+    except (KeyError, ValueError):
         one, found, other = which.partition(" minus ")
         if not found:
             raise

@@ -66,9 +66,9 @@ def test_intervals_decide_only_where_claims_are_told():
 
 
 def test_the_number_of_intervals_is_told():
-    """And how many of them decide."""
+    """And how many of them decide. An interval between two bounds has two rows."""
     intervals = {source.number for source in SOURCES if "(" in source.number}
-    deciding = [source for source in SOURCES if source.decides]
+    deciding = {(source.where, source.number) for source in SOURCES if source.decides}
     assert f"prints {len(intervals)} intervals, {len(deciding)} of which decide" in TEXT.replace("\n", " ")
 
 

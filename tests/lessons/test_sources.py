@@ -94,6 +94,7 @@ def test_how_a_source_is_read():
     """Means, single numbers, lists over pictures and places in a list."""
     assert sources.values(RECORD, "each > x") == [1.0, 3.0]
     assert sources.values(RECORD, "costs > locked > 0") == [0.92]
+    assert sources.values(RECORD, "share > 1") == [1.0] and sources.values(RECORD, "share") == [0.5, 1.0]
     assert sources.differences(RECORD, "good > IoU minus bad > IoU") == pytest.approx([0.13, 0.2, 0.27])
     assert sources.printed("+0.1", [0.5, 0.7]) == "+0.6" and sources.printed(".12", [0.25]) == ".25"
     assert sources.printed("1 %", [0.25, 0.75]) == "50 %"
