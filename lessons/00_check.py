@@ -79,7 +79,8 @@ table([["what", "on this machine"],
 # ## How long will the lessons take?
 #
 # Most lessons spend their time on training. So we time a few training steps of the base and
-# of a new ControlNet, each on 16 pictures.
+# of a new ControlNet, each on 16 pictures. `seeded(0, UNet)` builds a UNet whose random weights
+# come from the seed 0.
 
 # %%
 base_step = one_step(seeded(0, UNet).to(lesson.device), base_loss)
@@ -127,10 +128,12 @@ followed = sample(base, truth.prompt, noise, [(control, edges)], steps=sampling_
 lesson.save_figure(with_and_without(truth, edges, without, followed))
 
 # %% [markdown]
-# You see the result in 00_check.png, and we can also measure it. The *IoU* (intersection over
-# union) compares the generated shape with the true one. It is the area that both of them
-# cover, divided by the area that at least one of them covers. 1 is a perfect fit. Two
-# unrelated shapes have about 0.4 here, because all shapes are large and near the middle.
+# You see the result in 00_check.png. (Without an outline, some shapes are not clean. This is the
+# base's doing, and no fault of your machine.) We can also measure the result. The *IoU*
+# (intersection over union) compares the generated shape with the true one. It is the area that
+# both of them cover, divided by the area that at least one of them covers. 1 is a perfect fit.
+# Two unrelated shapes have about 0.4 here, because the shapes are large and most of them cover
+# the middle.
 
 # %%
 iou = {}
@@ -146,9 +149,9 @@ lesson.reveal(guess, "b", "the prompt says nothing about the place, but an outli
 
 # %% [markdown]
 # A few pictures could show this by luck. So we compare picture by picture and compute a *95 %
-# interval* for the mean difference. It shows how far the mean over endless pictures may be
-# from the mean over ours. If the whole interval lies above 0, we say that the difference is
-# *shown*.
+# interval* for the mean difference. With endlessly many pictures we would know the true mean.
+# The interval shows where it may lie, judging by the few that we have. If the whole interval
+# lies above 0, we say that the difference is *shown*.
 
 # %%
 gain = paired(iou["the prompt and an outline"] - iou["the prompt"])

@@ -7,7 +7,7 @@
 #
 # 1. lock the base and make a copy that changes nothing at first,
 # 2. find a measure that shows what the loss hides,
-# 3. train the copy and watch both.
+# 3. train the copy, and watch the loss and this measure.
 #
 # It takes about a minute. Then do exercises 05a to 05d, and read `control_loss` and
 # `Training` in training.py.
@@ -57,7 +57,7 @@ prompt = truth.prompt
 edges = detect_edges(truth.image)
 
 # %% [markdown]
-# Before training the ControlNet must change nothing. "Nothing" is meant literally: pictures
+# Before training, the ControlNet must change nothing. "Nothing" is meant literally: pictures
 # with it and without it are equal bit for bit.
 
 # %%
@@ -67,18 +67,19 @@ assert torch.equal(with_copy, sample(base, prompt[:4], noise[:4], steps=ddim_ste
 # %% [markdown]
 # ## What should we watch?
 #
-# The obvious answer is the loss (Eq. 5). But the loss of a batch depends mostly on the noise
-# and the times that were picked for it, and these are different in every step. So a single
-# loss says little about what has been learned.
+# The obvious answer is the loss (Eq. 5; our base predicts x0, so every t has a weight, see
+# `loss_weight`). But the loss of a batch also depends on its pictures and its noise, and on which
+# picture gets which time. These are different in every step. So a single loss says little about
+# what has been learned.
 #
-# A model that uses its outlines must be worse with wrong ones. So we take held-out pictures,
-# and fix their noise and times once and for all. Then we compute the loss twice: with the
-# right outlines, and with every picture's outline given to its neighbour.
+# A model that uses its outlines should be worse with wrong ones. So we take held-out pictures, and
+# choose their noise and their times t once. Then we compute the loss twice: with the right
+# outlines, and with every picture's outline given to its neighbour.
 #
 #     gap = loss with the wrong outlines - loss with the right outlines
 #
-# This is the *condition-shuffle gap*, or shuffle gap for short. If it is 0, the model ignores
-# the outlines.
+# This is the *condition-shuffle gap*, or shuffle gap for short. It is 0 as long as the model
+# ignores the outlines.
 
 # %%
 loss_with, outlines = loss_of_condition(base, control, "edge", n=16)
@@ -92,17 +93,19 @@ print(f"before training the gap is {gaps[0]}")
 # ## Training
 #
 # Every step paints 16 new pictures, picks noise and times for them, and predicts the noise
-# through the locked base. Half of the prompts are empty (Sec. 3.3), so that the copy cannot
-# rely on the words. The edge maps are roughened, so that the ControlNet learns to follow
-# drawings as well. The optimiser changes the ControlNet only.
+# through the locked base. Half of the prompts are empty (Sec. 3.3), so that the copy also learns
+# what an outline means without words. The edge maps are made rough like a drawing, with thicker
+# lines and small gaps, so that the ControlNet also follows drawings. The optimiser changes the
+# ControlNet only.
 #
 # We want to see what happens on the way. So at six moments we generate two pictures for one
-# outline: the first with its prompt, and the second without words.
+# outline: the first with its prompt, and the second without words. Without words the colours are
+# free, and may change from one moment to the next.
 
 # %%
-one = [4, 4]  # the same outline and noise, twice
-words = [describe(prompt[one])[0], ""]
-strip = {0: sample(base, words, noise[one], steps=ddim_steps)}
+twice = [4, 4]  # picture number 4, two times
+words = [describe(prompt)[4], ""]
+strip = {0: sample(base, words, noise[twice], steps=ddim_steps)}
 before = sample(base, prompt, noise, steps=ddim_steps)
 
 # %% [markdown]
@@ -112,7 +115,7 @@ before = sample(base, prompt, noise, steps=ddim_steps)
 losses = []
 training = Training(copy.deepcopy(control), control_loss(base, "edge"), steps=lesson.steps,
                     lr=2e-3, seed=lesson.seed)
-trained = training.averaged  # with a moving average of the weights, which is better than the last
+trained = training.averaged  # the moving average of the weights; it changes in every step below
 loss_with, outlines = loss_of_condition(base, trained, "edge", n=16)
 for step, loss in tqdm(training, "training"):
     losses.append(loss)
@@ -120,7 +123,7 @@ for step, loss in tqdm(training, "training"):
         gaps[step] = shuffle_gap(loss_with, outlines)
         held_out_loss[step] = loss_with(outlines).item()
     if step in {50, 70, 90, 120, lesson.steps}:
-        strip[step] = sample(base, words, noise[one], [(trained, edges[one])], steps=ddim_steps)
+        strip[step] = sample(base, words, noise[twice], [(trained, edges[twice])], steps=ddim_steps)
 assert fingerprint(base.state_dict()) == mark  # the base has not changed
 
 # %% [markdown]
@@ -129,8 +132,8 @@ assert fingerprint(base.state_dict()) == mark  # the base has not changed
 # We generate pictures for all held-out outlines and measure them in two ways. The *IoU*
 # compares the shape with the inside of the outline, and the *F1 score* compares its edges
 # with the outline (lesson 04). For comparison we also score the pictures from before the
-# training. And we compare those from after training with the wrong outlines, to see which
-# score one gets by chance.
+# training. And we score the pictures from after the training against another picture's outline,
+# to see which score one gets by chance.
 
 # %%
 right = sample(base, prompt, noise, [(trained, edges)], steps=ddim_steps)
@@ -155,16 +158,16 @@ table(rows)
 gain = paired(iou["after training, right prompt"] - iou["before training"])
 lesson.verdict(f"Training raised the IoU by {gain.mean:.2f} (95 % interval {gain.low:.2f} to"
                f" {gain.high:.2f}, {n} pictures, one seed): {gain.verdict}.")
-lesson.save_figure(while_training(edges[one[:1]], strip, prompt[one[:1]]))
+lesson.save_figure(while_training(edges[4:5], strip, prompt[4:5]))
 
 # %% [markdown]
-# Without words it follows outlines about as well, because half of its prompts were empty.
+# Without words it follows outlines about as well.
 #
 # ## Suddenly or gradually?
 #
-# Look at 05_edge_control.png, and cover the right half with your hand. Up to step 50 the
-# training has changed hardly anything that you could see. Then it takes only a few dozen
-# steps until the shape is in the right place.
+# Look at 05_edge_control.png, where the magenta line is the outline. Cover everything to the right
+# of step 50. So far the training has changed hardly anything that you could see. Then it takes
+# only a few dozen steps until the shape is in the right place.
 #
 # The gap puts numbers on this. Suppose that it rose along a straight line. Then it would
 # reach a tenth of its final value after a tenth of the steps, and half of it after half of
@@ -178,8 +181,9 @@ print(f"a tenth of the final gap is reached at step {tenth}; a straight line: {l
 print(f"half of it is reached at step {half}; a straight line: {lesson.steps // 2}")
 
 # %% [markdown]
-# We call the rise sudden if two things hold. The gap reaches its tenth later than a straight
-# line would. And it then reaches its half in less than half of a straight line's time.
+# We call the rise sudden if two things hold. The gap needs more steps than a straight line for
+# its first tenth. And from a tenth to a half it needs less than half as many steps as a straight
+# line.
 
 # %%
 late_start = tenth > lesson.steps / 10
@@ -192,8 +196,8 @@ lesson.reveal(guess, "b" if late_start and quick_rise else "a",
               c="the weights are zero, but their gradients are not (lesson 03).")
 
 # %% [markdown]
-# With seed 0 our toy world shows what the paper describes. 05_edge_control_curves.png shows
-# why one can miss it. The loss of the batches (grey) falls, but it also jumps from each batch
+# With seed 0 the rise is sudden in this sense. 05_edge_control_curves.png shows why one can miss
+# it. The loss of the batches (grey) falls, but it also jumps from each batch
 # to the next. How large are the two effects?
 
 # %%
@@ -208,9 +212,11 @@ print(f"loss on the same held-out pictures: {held_out_loss[0]:.4f} before traini
 lesson.save_figure(loss_and_gap(losses, held_out_loss, gaps), "_curves")
 
 # %% [markdown]
-# A single jump is nearly as large as the whole fall. So the loss of the batches does not show
-# when the copy began to use its outlines. If pictures, noise and times stay the same, the
-# loss (blue) falls smoothly. The gap has one more advantage: its 0 has a meaning.
+# A single jump is nearly as large as the whole fall. So the loss of the batches hardly shows when
+# the copy began to use its outlines. If pictures, noise and times stay the same, the loss (blue)
+# falls smoothly, and it shows the moment as well as the gap does. The gap has an advantage over
+# it: its 0 has a meaning. (Blue lies below grey. One reason is that no prompt of the held-out
+# pictures is empty.)
 
 # %%
 lesson.save_results({"IoU": iou, "F1": f1, "gap": gaps, "tenth": tenth, "half": half,
@@ -218,9 +224,10 @@ lesson.save_results({"IoU": iou, "F1": f1, "gap": gaps, "tenth": tenth, "half": 
 print("\nEXERCISES  05a to 05d: python lessons/exercises")
 
 # %% [markdown]
-# Why does it wait at all? It is tempting to blame the zero convolutions: they pass on nothing
-# at first. But ControlNets that start from random weights wait as well, and from large ones
-# they wait longer (lesson 08). The warm-up of the learning rate and the moving average delay
-# the rise a little. With a higher rate the wait is shorter, but a fourfold rate only halves
-# it. So the weights do not simply have to travel a fixed distance. We can describe the wait,
-# but we do not know its cause. Claim 9 in [CLAIMS.md](CLAIMS.md) has what we measured.
+# Why does the gap stay near 0 for so long? It is tempting to blame the zero convolutions:
+# they pass on nothing at first. But ControlNets that start from small random weights wait
+# about as long, and those that start from large ones wait longer (lesson 08). The warm-up of
+# the learning rate and the moving average delay the rise a little. With a higher rate the
+# wait is shorter, but a fourfold rate only halves it. So the weights do not simply have to
+# travel a fixed distance. We can describe the wait, but we do not know its cause. Claim 9 in
+# [CLAIMS.md](CLAIMS.md) has what we measured.

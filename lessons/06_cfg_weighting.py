@@ -2,7 +2,8 @@
 # # Lesson 06: Where should control enter, and how strongly?
 #
 # Guidance (lesson 01) computes every prediction twice, once with the prompt and once with the
-# empty prompt. These are its two *branches*, the conditional and the unconditional one:
+# empty prompt. These are its two *branches*, the conditional and the unconditional one. Lesson 01
+# called their predictions eps_prompt and eps_empty; now they can differ in their control, too:
 #
 #     eps = eps_uncond + guidance_scale * (eps_cond - eps_uncond)
 #
@@ -63,7 +64,7 @@ guess = lesson.predict("There is no prompt, and control acts on both branches. W
 # removes" guidance.
 #
 # We can check it exactly. `predictor` builds each branch as a function of xt and t, and `cfg`
-# guides from one branch to the other.
+# combines the two by the formula above.
 
 # %%
 empty = torch.zeros_like(truth.prompt)
@@ -86,12 +87,13 @@ lesson.reveal(guess, "b", "both branches are the same function, so every scale g
 # ## Control in one branch
 #
 # With control in the conditional branch alone, the branches differ by exactly what the
-# ControlNet adds. Now guidance amplifies the control itself. `sample` does this by default,
-# with a small scale of 2.5. The paper says that without a prompt it makes guidance "very
-# strong".
+# ControlNet adds. Now guidance amplifies the control itself. `sample` does this by default, with
+# a small scale of 2.5. The paper says that without a prompt, control in one branch makes guidance
+# "very strong".
 #
-# Too strong an amplification pushes colours to the limits of what a pixel can show: they
-# become *oversaturated*. We count the pixels that are far from every colour of the toy world.
+# If guidance is too strong, it pushes colours to the limits of what a pixel can show: they become
+# *oversaturated*. We count the pixels that are far from every colour of the toy world. They are
+# *off the palette*.
 
 # %%
 def generate(scale, weights=1.0, in_both=False):
@@ -104,15 +106,15 @@ one = {scale: generate(scale) for scale in SCALES}
 lesson.save_figure(one_branch_or_both(edges, both, one), "_branches")
 
 # %% [markdown]
-# 06_cfg_weighting_branches.png shows some of the pictures. The table counts the oversaturated
-# pixels, and measures how closely the outline is followed (edge F1, 1 is perfect).
+# 06_cfg_weighting_branches.png shows some of the pictures. The table counts the pixels off the
+# palette, and measures how closely the outline is followed (edge F1, 1 is perfect).
 
 # %%
 def scores(images):
     return [f"{off_palette(images).mean():.1%}", f"{edge_f1(images, edges).mean():.2f}"]
 
 
-rows = [["control in", "guidance scale", "oversaturated pixels", "edge F1"],
+rows = [["control in", "guidance scale", "pixels off the palette", "edge F1"],
         ["both branches", "any", *scores(both)]]
 for scale, images in one.items():
     rows.append(["one branch", scale, *scores(images)])
@@ -120,9 +122,9 @@ table(rows)
 
 # %% [markdown]
 # Even good pictures are not at 0, because the pixels along an outline mix two colours, and we
-# count them as well. With control in one branch, a scale of 30 spoils the pictures, but it is
-# more than anybody would use. Is there any harm at smaller scales? We compare picture by
-# picture with control in both branches.
+# count them as well. With control in one branch, a scale of 30 spoils the pictures. But who
+# would use so large a scale? Is there any harm at smaller ones? We compare picture by picture with
+# control in both branches.
 
 # %%
 sentences = []
@@ -130,7 +132,7 @@ for scale in SCALES:
     more = paired(off_palette(one[scale]) - off_palette(both))
     sentences.append(f"at guidance {scale}: {more.mean:+.2%} ({more.low:+.2%} to {more.high:+.2%}),"
                      f" {more.verdict}")
-lesson.verdict(f"Oversaturated pixels, one branch minus both ({n} pictures, 95 % intervals):",
+lesson.verdict(f"Pixels off the palette, one branch minus both ({n} pictures, 95 % intervals):",
                *sentences)
 
 # %% [markdown]
@@ -139,8 +141,9 @@ lesson.verdict(f"Oversaturated pixels, one branch minus both ({n} pictures, 95 %
 #
 # ## Weights for the 13 connections
 #
-# The paper's remedy is *CFG resolution weighting*. Control stays in one branch, and each of
-# the 13 connections is multiplied by a weight that depends on its grid of h x h:
+# The paper's remedy is *CFG resolution weighting*. (CFG is short for classifier-free guidance.)
+# Control stays in one branch, and each of the 13 connections is multiplied by a weight that
+# depends on its grid of h x h:
 #
 #     w = 64 / h        for grids of 64, 32, 16 and 8 in Stable Diffusion
 #
@@ -171,11 +174,11 @@ for name in ("the paper's weights", "the paper's weights / 8", "guess mode"):
     pictures[name] = {scale: generate(scale, weights[name]) for scale in SCALES}
 
 # %% [markdown]
-# How many oversaturated pixels are left?
+# How many pixels are still off the palette?
 
 # %%
 harm = {}
-rows = [["oversaturated pixels at guidance", *SCALES]]
+rows = [["pixels off the palette at guidance", *SCALES]]
 for name, by_scale in pictures.items():
     harm[name] = {scale: off_palette(images).mean().item() for scale, images in by_scale.items()}
     rows.append([name, *(f"{share:.1%}" for share in harm[name].values())])
@@ -198,18 +201,23 @@ table(rows)
 # much less closely. At a scale of 30, where unweighted control spoils the picture, it is
 # followed more closely.
 #
-# That raises a suspicion. Is it the *order* of the weights that helps, or only that they are
-# smaller? A record of more pictures answers it (claim 11 in [CLAIMS.md](CLAIMS.md)). If we
-# compare versions that follow the outline equally well, then unweighted control with a
-# smaller guidance scale does nearly as well. In this toy world the simplest remedy is not to
-# use a large guidance scale.
+# That raises two questions. Is it the *order* of the weights that helps, or only that they are
+# smaller? A record of more pictures has tried both at a scale of 30 (claim 11 in
+# [CLAIMS.md](CLAIMS.md)). Thirteen equal weights of the same mean remove most of the pixels off
+# the palette, and the paper's order removes some more.
+#
+# And do we need any weights, or is a smaller guidance scale enough? In the same record we compare
+# versions that follow the outline equally well. Then unweighted control with a smaller scale has
+# nearly as few pixels off the palette. So in this toy world the simplest remedy is not to use a
+# large guidance scale.
 #
 # ## Who wins when words and outline disagree?
 #
-# Weights have another use: they can switch control off on some grids. It is often said that
-# the small, deep grids carry the meaning of a picture, and the large ones its details. We can
-# test this. The prompt asks for one shape, and the outline shows another one. Control acts on
-# the larger grids alone (16 and 8), or on the smaller ones alone (4 and 2).
+# Weights have another use: they can switch control off on some grids. It is often said that the
+# small, deep grids carry the meaning of a picture, and the large ones its details. We ask a
+# simpler question: on which grids does the outline enter? The prompt asks for one shape, and the
+# outline shows another one. Control acts on the larger grids alone (16 and 8), or on the smaller
+# ones alone (4 and 2).
 
 # %%
 guess = lesson.predict('The prompt says "square", the outline shows a circle, and control acts on the'
@@ -252,18 +260,23 @@ table(rows)
 
 # %%
 of_outline, of_word = wins["smaller grids"]
-answer = "b" if of_word > 0.8 else "a" if of_outline > 0.8 else "c"
+answer = "c"
+if of_word > 0.8:
+    answer = "b"
+if of_outline > 0.8:
+    answer = "a"
 lesson.reveal(guess, answer, f"{of_word:.0%} of the pictures show the word's shape, and"
               f" {of_outline:.0%} the outline's.",
               a="the smaller grids alone do not carry the outline here.",
-              b="the outline has more power than that.",
+              b="the outline changes the pictures even there.",
               c="one of the two wins.")
 lesson.save_results({"harm": harm, "both branches": off_palette(both).mean().item(),
                      "whose shape": wins})
 print("\nEXERCISES  06a, 06b, 06c: python lessons/exercises")
 
 # %% [markdown]
-# The outline wins on the larger grids, and the words win on the smaller ones. The most
-# interesting row is the 8 x 8 grid alone. There, as the figure shows, many pictures have the
-# *word's* shape at the *outline's* place. A record of 64 pictures finds the same. So in our
-# network a middle grid blends the two, and the deepest ones do not.
+# With control on the larger grids, the outline wins. With control on the smaller grids alone,
+# the words win, and the outline leaves no trace that we can see. The most interesting row is
+# the 8 x 8 grid alone. There, as the figure shows, many pictures have the *word's* shape at
+# the *outline's* place: this grid blends the two. A record of 64 pictures finds the same. All
+# this is about one ControlNet, which was trained with all 13 connections.

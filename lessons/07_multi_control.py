@@ -85,9 +85,9 @@ assert all(map(torch.equal, compose(a, b, untrained), compose(a, b)))
 # We try the sum in three cases, and for comparison also the mean.
 #
 # - *same picture*: the outline and the palette come from the same picture, so they agree.
-# - *other colours*: the palette comes from a picture in other colours, mostly of another
-#   shape, at the same place. The outline decides the shape, and the palette decides the
-#   colours.
+# - *other colours*: we repaint each picture in the colours and with the shape of another one, at
+#   the same place. (By chance the shape may be the same.) So the palette asks for other colours,
+#   and hints at another shape. The outline should decide the shape, and the palette the colours.
 # - *other picture*: the palette comes from an unrelated picture. The two cannot both be
 #   followed.
 
@@ -135,8 +135,9 @@ for name, images in pictures.items():
 table(rows)
 
 # %% [markdown]
-# Take the case in which both conditions come from the same picture. The sum should follow the
-# outline better than the palette alone does, and the palette better than the outline alone.
+# Take the case in which both conditions come from the same picture. With the sum, the outline
+# should be followed better than with the palette alone. And the colours should be nearer to the
+# palette than with the outline alone.
 
 # %%
 takes_colours = paired(error["edges alone"] - error["same picture, sum"])
@@ -196,7 +197,7 @@ lesson.save_results({"IoU": iou, "palette error": error})
 print("\nEXERCISES  07a, 07b: python lessons/exercises")
 
 # %% [markdown]
-# The pose alone fixes the place and improves the tilt. All three conditions together leave
-# hardly any error. So networks that were trained separately can steer one picture. This is
-# the strength of ControlNet's design: the base is locked, so each of them has learned to
-# steer exactly the same network.
+# The pose alone settles the place. About half of the error of the tilt is left, and we do not know
+# why. All three conditions together leave hardly any error, but the outline shows the tilt, too.
+# So networks that were trained separately can steer one picture. The lock helps to understand
+# this: each of them has learned to steer exactly the same base.

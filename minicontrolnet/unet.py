@@ -235,7 +235,7 @@ class UNet(nn.Module):
         self.embedding = Embedding(c_emb)
         self.encoder = Encoder(widths, c, c_emb)
         self.decoder = Decoder(widths, self.encoder.channels[:-1], c, c_emb)
-        self.to(memory_format=torch.channels_last)  # in this layout convolutions are faster on a CPU
+        self.to(memory_format=torch.channels_last)  # on some CPUs convolutions are faster in this layout
 
     def forward(self, xt: Tensor, t: Tensor, prompt: Tensor,
                 controls: Sequence[Tensor] | None = None) -> Tensor:

@@ -25,12 +25,9 @@ Map = tuple[str, Tensor]  # the name of a block, and its output
 # Heights, and how far the copy is moved so that its lines pass the decoder's boxes.
 ENCODER, ADD, DECODER, ZERO, COPY, CONDITION = 5.75, 5.0, 4.2, 3.15, 2.3, 0.95
 ASIDE = 0.35
-GUIDANCE = ("G  guidance (Sec. 3.4), outside the networks:\n"
-            "eps = eps_empty + scale (eps_prompt - eps_empty);\n"
-            "the copy is called for eps_prompt alone")
-
-LEGEND = ('Numbers are channels; "half" is a conv of stride 2.\n'
-          "t and the prompt enter every res and mid block.")
+LEGEND = ('Numbers are channels. "half" is a conv of stride 2, "mid" the middle block.\n'
+          "xt is the noisy picture, and eps is the predicted noise.\n"
+          "The time t and the prompt enter every res and mid block.")
 
 
 @styled
@@ -124,7 +121,7 @@ def millions(module: nn.Module) -> str:
 
 
 def label(ax: Axes, base: UNet, control: ControlNet) -> None:
-    """Write the names of the rows at the left, and what happens outside of the networks below."""
+    """Write the names of the rows at the left, and a legend below."""
     for height, text in ((ENCODER, f"base encoder\n{millions(base.encoder)}, locked"),
                          (ADD, "13 sums: 12 skips\nand 1 middle"),
                          (ZERO, "13 zero convs"),
@@ -136,10 +133,8 @@ def label(ax: Axes, base: UNet, control: ControlNet) -> None:
         padlock(ax, 1.75, height - 0.15)
     ax.text(2.1, ENCODER + 0.15, "xt", ha="center", size=16)
     ax.text(1.65, COPY + 0.15, "xt", ha="center", size=16)
-    ax.text(2.2, DECODER - 0.32, "eps, to G", ha="right", va="top", size=16)
-    ax.text(4.2, 0.32, LEGEND, va="center", size=16)
-    ax.text(4.2, 1.22, GUIDANCE, va="center",
-            bbox={"fc": "white", "ec": "black", "pad": 8})
+    ax.text(2.1, DECODER - 0.3, "eps", ha="center", va="top", size=16)
+    ax.text(4.2, CONDITION, LEGEND, va="center", size=16)
 
 
 def box(ax: Axes, x: float, y: float, text: str, colour: str, width: float = 0.58,

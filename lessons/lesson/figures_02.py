@@ -35,5 +35,5 @@ def forgetting(edges: Tensor, results: dict[str, Tests], prompt: Tensor, steps: 
         rows.setdefault("base, before\ntraining", by_step[0][0])
         rows[name.replace(", ", ",\n")] = by_step[steps][0]
     tiles = [images[:n].cpu() for images in rows.values()]
-    return grid(torch.cat(tiles), n, "The fine-tuned base has forgotten colours, and the locked base has not",
+    return grid(torch.cat(tiles), n, "The fine-tuned base has forgotten colours; the locked base with its copy has not",
                 captions(prompt[:n].cpu()), list(rows))

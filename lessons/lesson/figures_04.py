@@ -29,5 +29,5 @@ def followed(pictures: Tensor, arms: dict[str, dict]) -> Figure:
         name = how.replace(" ", "\n")
         below.append(f"{name}\nF1 {torch.tensor(arm['F1']).mean():.2f}")
     return grid(columns.transpose(0, 1).flatten(0, 1), len(arms),
-                "After 180 steps, ControlNets follow the outline\nonly if their encoder keeps its position",
+                "After 180 steps, ControlNets follow the outline best\nif the encoder keeps where the line is",
                 below, [])

@@ -18,7 +18,7 @@ def while_training(outline: Tensor, strip: dict[int, Tensor], prompt: Tensor) ->
     for images in strip.values():
         columns.append(outlined(images.cpu(), outlines.cpu(), 4))
     return grid(torch.stack([column.cpu() for column in columns], 1).flatten(0, 1), len(columns),
-                "For a long time nothing happens, and then the picture follows the outline",
+                "At first hardly anything changes, and then the picture follows the outline",
                 ["the outline", *(f"step {step}" for step in strip)], [*captions(prompt), "no words"])
 
 

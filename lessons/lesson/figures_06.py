@@ -19,7 +19,7 @@ def one_branch_or_both(edges: Tensor, both: Tensor, one: dict[float, Tensor]) ->
 
 @styled
 def harm_by_scale(harm: dict[str, dict[float, float]], both: float) -> Figure:
-    """Plot the share of oversaturated pixels at each guidance scale, for several weights of the connections.
+    """Plot the share of pixels off the palette at each guidance scale, for several weights of the connections.
 
     both: that share with control in both branches.
     """
@@ -28,8 +28,8 @@ def harm_by_scale(harm: dict[str, dict[float, float]], both: float) -> Figure:
     for name, shares in harm.items():
         axes.plot(list(shares), [100 * share for share in shares.values()], "o-", label=name)
     axes.axhline(100 * both, color="0.6", ls="--", label="both branches")
-    axes.set(xlabel="guidance scale", ylabel="oversaturated pixels in %", ylim=(0, None),
-             title="The paper's weights do harm as printed, and help when divided by 8")
+    axes.set(xlabel="guidance scale", ylabel="pixels off the palette in %", ylim=(0, None),
+             title="At large scales the paper's weights do harm as printed,\nand help when divided by 8")
     axes.legend()
     return figure
 
@@ -40,5 +40,5 @@ def who_wins(edges: Tensor, words: Tensor, pictures: dict[str, Tensor]) -> Figur
     n = min(6, len(edges))
     rows = [enlarge(edges[:n].cpu(), 4)]
     rows += [outlined(images[:n].cpu(), edges[:n].cpu(), 4) for images in pictures.values()]
-    return grid(torch.cat(rows), n, "The outline wins on the larger grids, and the words win on the smaller ones",
-                captions(words[:n].cpu()), ["the outline", *pictures])
+    title = "With control on the larger grids, the outline wins;\non the smaller grids alone, the words win"
+    return grid(torch.cat(rows), n, title, captions(words[:n].cpu()), ["the outline", *pictures])
