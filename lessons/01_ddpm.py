@@ -175,8 +175,8 @@ for name, images in {"generated": stars, "real": render(real)[0]}.items():
           f" and {distance.mean():.0f} pixels away from the middle")
 
 # %% [markdown]
-# The stars differ: with seed 0 nearly as much as real ones do. The base is not perfect, either.
-# Some of its stars have only four tips, and the classifier still calls most of these stars.
+# The stars differ, but less than real ones do: this base prefers upright stars near the middle.
+# Some of its stars also have only four tips.
 
 # %%
 lesson.reveal(guess, "b", because="the noise decides everything that the prompt leaves open.",
@@ -185,10 +185,10 @@ lesson.reveal(guess, "b", because="the noise decides everything that the prompt 
 lesson.save_figure(one_prompt_many_poses(stars))
 
 # %% [markdown]
-# 01_ddpm.png shows eight of these stars. A longer prompt would not help, because no word of
-# the toy world describes a pose. An outline can: it fixes where each part of the shape is.
-# ControlNet makes the network follow an outline *without retraining it*. Lesson 02 asks why
-# we should not simply retrain it.
+# 01_ddpm.png shows eight of these stars; their sizes differ, too. A longer prompt would not help,
+# because no word of the toy world describes a pose. An outline can: it fixes where each part of
+# the shape is. ControlNet makes the network follow an outline *without retraining it*. Lesson 02
+# asks why we should not simply retrain it.
 #
 # ## For the curious: what should the network output?
 #

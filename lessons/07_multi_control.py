@@ -197,7 +197,8 @@ lesson.save_results({"IoU": iou, "palette error": error})
 print("\nEXERCISES  07a, 07b: python lessons/exercises")
 
 # %% [markdown]
-# The pose alone settles the place. About half of the error of the tilt is left, and we do not know
-# why. All three conditions together leave hardly any error, but the outline shows the tilt, too.
+# The pose alone settles the place. About half of the error of the tilt is left. One reason is our
+# measure: without words the shape is free, and we measure its tilt as if it were the true shape.
+# All three conditions together leave hardly any error, but the outline shows the tilt, too.
 # So networks that were trained separately can steer one picture. The lock helps to understand
 # this: each of them has learned to steer exactly the same base.

@@ -28,5 +28,5 @@ def with_a_pose(pose: Tensor, pictures: dict[str, Tensor]) -> Figure:
     rows = [enlarge(pose[:n].cpu(), 4)]
     rows += [outlined(images[:n].cpu(), pose[:n].cpu(), 4) for images in pictures.values()]
     names = [name.replace(" and", "\nand") for name in pictures]
-    return grid(torch.cat(rows), n, "The pose decides where the shape is,\nand partly how it is tilted", [],
+    return grid(torch.cat(rows), n, "The pose decides where the shape is,\nand mostly how it is tilted", [],
                 ["the pose", *names])
