@@ -244,5 +244,6 @@ print("\nEXERCISES  01a, 01b, 01c: python lessons/exercises")
 # %% [markdown]
 # We chose right colours after we had seen the pictures. Two measures that we had named before,
 # clean pixels and right shapes, leave the effect of the weight undecided (claim 7 in
-# [CLAIMS.md](CLAIMS.md)). What you can take with you: the formula does not care in which form a
-# network predicts the noise, but a short training does.
+# [CLAIMS.md](CLAIMS.md)). For the
+# formula it does not matter in which form a network predicts the noise. For a short training it
+# does.

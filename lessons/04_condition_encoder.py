@@ -186,5 +186,5 @@ print("\nEXERCISE  04a: python lessons/exercises")
 # line. (This says how soon a ControlNet follows, and not how well it follows in the end.)
 # Three seeds cannot decide whether it is better than stacking, which loses nothing.
 #
-# So nothing here says that the map must be learned. What the two best ways have in common is that
-# they can keep *where* the line is.
+# So nothing here says that the map must be learned. The two best ways have one
+# thing in common: they can keep *where* the line is.
