@@ -242,8 +242,8 @@ lesson.verdict(f"For a network that outputs x0, weighting the loss raises the sh
 print("\nEXERCISES  01a, 01b, 01c: python lessons/exercises")
 
 # %% [markdown]
-# We chose right colours after we had seen the pictures. Two measures that we had named before,
-# clean pixels and right shapes, leave the effect of the weight undecided (claim 7 in
-# [CLAIMS.md](CLAIMS.md)). For the
-# formula it does not matter in which form a network predicts the noise. For a short training it
-# does.
+# But be careful: before these trainings we had named two other measures, clean pixels and right
+# shapes. Both leave the effect of the weight undecided (claim 7 in [CLAIMS.md](CLAIMS.md)).
+#
+# For the formula it does not matter in which form a network predicts the noise. For a short
+# training it does.
