@@ -124,10 +124,10 @@ lesson.reveal(guess, answer, "the edge F1 of the first half minus that of the se
 
 # %% [markdown]
 # Look at the figure first. After control in the first fifth alone, the word's shape stands near
-# the outline's place. So the place is decided early. Now compare the last two rows of the table.
-# They differ only between the first fifth and the half, and there most shapes are decided.
-# Control in the second half alone comes too late for most of them. To miss the first fifth costs
-# little, because later control can still move the shape.
+# the outline's place. So the first fifth is enough for the place, but hardly ever for the shape.
+# Now compare the last two rows of the table. They differ only between the first fifth and the
+# half, and there most shapes are decided. Control in the second half alone comes too late for
+# most of them. To miss the first fifth costs little: later control can still move the shape.
 #
 # ## Can control act in one region only?
 #

@@ -221,8 +221,8 @@ def show_objective(left: Axes, right: Axes, live: Live) -> None:
     rows = [edges.expand(-1, 3, -1, -1)]
     for prompt in (live.prompt[:4], ""):
         rows.append(sample(live.base, prompt, noise, [Control(live.edge, edges)], steps=live.steps))
-    figures.show(right, torch.cat(rows), 4, left=["outline", "words", "no words"],
-                 below=figures.captions(live.prompt[:4], lines=3))
+    figures.show(right, torch.cat(rows), 4, "pictures of the usual toy world",
+                 below=figures.captions(live.prompt[:4], lines=3), left=["outline", "words", "no words"])
 
 
 def convergence(live: Live) -> Figure:
@@ -265,7 +265,7 @@ def guidance(live: Live) -> Figure:
     at_30 = off["one branch, guidance 30, 20 steps"]
     both = off["both branches, guidance 1, 20 steps"]
     figure, body = page(
-        f"With control in one branch, {at_9} at guidance 9, and at 30 {at_30:.0%} of the pixels are off the palette",
+        f"With control in one branch, {at_9} at guidance 9, and {at_30:.0%} of the pixels are off the palette at 30",
         f"There is no prompt. With control in both branches, guidance changes nothing: {both:.0%}.",
         "As printed, the paper's weights do more harm at large scales. Divided by 8, they help.",
         note="Run lessons/06_cfg_weighting.py. Ask: how else could we avoid oversaturated colours?")
