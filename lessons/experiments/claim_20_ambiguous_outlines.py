@@ -3,7 +3,8 @@
     python lessons/experiments/claim_20_ambiguous_outlines.py
 
 It takes about one minute on one core, without any training. The paper (Fig. 11) says that without a prompt the model
-interprets the content of an ambiguous condition, in several plausible ways.
+interprets the content of an ambiguous condition, in several plausible ways. (A reviewer found that "in several
+plausible ways" is ours. The caption says: "the results look like the model tries to interpret input shapes".)
 
 This was written down before the experiment ran. An earlier record decided this by what words do, but the claim is
 about pictures without words. Here a part of each outline is erased (0, 25, 40 and 60 % of a turn), and one outline
