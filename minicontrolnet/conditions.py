@@ -22,16 +22,16 @@ def condition_of(kind: Kind, batch: Batch) -> Tensor:
     """The condition (b, c, 64, 64) of a batch: "edge", "palette", "pose", or what your own function returns.
 
     Edges and palettes are detected in the pictures. A pose is drawn from the scenes instead; the
-    paper's authors took their human poses from a network made for that. Raises Problem for an
-    unknown name.
+    paper's authors took their human poses from a network made for that. Your own function gets a
+    copy of the batch, so it may change what it is given. Raises Problem for an unknown name.
     """
     check_kind(kind)
     if not isinstance(batch, Batch):
         raise Problem(f"the batch is a {type(batch).__name__}; give a batch, such as random_batch or held_out returns")
     if not callable(kind):
         return CONDITIONS[kind](batch)
-    condition = kind(batch)
-    _check_own(condition, len(batch.x0))
+    condition = kind(batch.map(Tensor.clone))
+    _check_own(condition, len(batch.x0), batch.x0.shape[2:])
     return condition
 
 
@@ -43,14 +43,17 @@ def check_kind(kind: Kind) -> None:
                       " that takes a batch and returns its conditions")
 
 
-def _check_own(condition: Tensor, n: int) -> None:
-    """Raise Problem unless a function of your own returned n conditions."""
+def _check_own(condition: Tensor, n: int, size: torch.Size) -> None:
+    """Raise Problem unless a function of your own returned n conditions, each as large as its picture."""
     if not isinstance(condition, Tensor):
         raise Problem(f"the condition's function returned a {type(condition).__name__}; let it return a tensor"
                       " (n, c, h, w)")
-    if condition.dim() != 4 or len(condition) != n or not condition.is_floating_point():
+    h, w = size
+    fits = condition.dim() == 4 and len(condition) == n and condition.shape[2:] == size and condition.shape[1] > 0
+    if not fits or not condition.is_floating_point():
         raise Problem(f"the condition's function returned {str(condition.dtype)[6:]} of the shape"
-                      f" {tuple(condition.shape)} for {n} pictures; let it return floating point values ({n}, c, h, w)")
+                      f" {tuple(condition.shape)} for {n} pictures of {h} x {w}; let it return floating point values"
+                      f" ({n}, c, {h}, {w})")
     if not condition.isfinite().all():
         raise Problem("the condition's function returned values that are not finite; check its divisions")
     low, high = condition.aminmax()
@@ -83,7 +86,7 @@ def detect_edges(images: Tensor, low: float = 0.15, high: float = 0.3) -> Tensor
     The gradient is taken in the colour channel where it is largest. In a photograph two colours
     may be equally bright, and a grey picture would lose the edge between them.
     """
-    check_images("the images", images)
+    check_images("the images", images, channels=[3])
     check_number("low", low, 0, 1)
     check_number("high", high, low, 1)
     if min(images.shape[2:]) < 2:

@@ -98,6 +98,10 @@ def zero_conv_gradients(x: Tensor, weight: Tensor, upstream: Tensor) -> tuple[Te
     learn if its input is not 0. Until its weights have moved, it passes no gradient to the layers before
     it. (See the supplement of the paper, and the FAQ of the authors' code.)
     """
+    have_dims = x.dim() == 4 and weight.dim() == 2
+    if not have_dims or weight.shape[1] != x.shape[1] or upstream.shape != (len(x), len(weight), *x.shape[2:]):
+        raise Problem(f"x, weight and upstream have the shapes {tuple(x.shape)}, {tuple(weight.shape)} and"
+                      f" {tuple(upstream.shape)}; give (b, i, h, w), (o, i) and (b, o, h, w)")
     dw = torch.einsum("bohw, bihw -> oi", upstream, x)
     db = upstream.sum((0, 2, 3))
     dx = torch.einsum("oi, bohw -> bihw", weight, upstream)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from .errors import Problem, check_count
+from .errors import Problem, check_count, check_same_shape
 
 Model = Callable[[Tensor, Tensor], Tensor]
 TIMESTEPS = 1000
@@ -64,24 +64,28 @@ def _check_times(t: Tensor) -> None:
 
 def q_sample(x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
     """Noise x0 to time t in one jump: xt = sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) eps."""
+    check_same_shape("x0", x0, "eps", eps)
     alpha_bar = alpha_bar_at(t, x0)
     return alpha_bar.sqrt() * x0 + (1 - alpha_bar).sqrt() * eps
 
 
 def x0_from_eps(eps: Tensor, xt: Tensor, t: Tensor) -> Tensor:
     """The picture that a noise estimate implies: q_sample solved for x0."""
+    check_same_shape("eps", eps, "xt", xt)
     alpha_bar = alpha_bar_at(t, xt)
     return (xt - (1 - alpha_bar).sqrt() * eps) / alpha_bar.sqrt()
 
 
 def eps_from_x0(x0: Tensor, xt: Tensor, t: Tensor) -> Tensor:
     """The noise that a picture estimate implies: q_sample solved for eps."""
+    check_same_shape("x0", x0, "xt", xt)
     alpha_bar = alpha_bar_at(t, xt)
     return (xt - alpha_bar.sqrt() * x0) / (1 - alpha_bar).sqrt()
 
 
 def eps_from_v(v: Tensor, xt: Tensor, t: Tensor) -> Tensor:
     """The noise that v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x0 implies (Salimans and Ho 2022)."""
+    check_same_shape("v", v, "xt", xt)
     alpha_bar = alpha_bar_at(t, xt)
     return alpha_bar.sqrt() * v + (1 - alpha_bar).sqrt() * xt
 
@@ -219,6 +223,8 @@ def ddpm_step(eps: Tensor, xt: Tensor, t: Tensor, z: Tensor, clip: bool = True) 
 
     Without ``clip`` this is exactly Algorithm 2. The last step adds no noise.
     """
+    check_same_shape("eps", eps, "xt", xt)
+    check_same_shape("z", z, "xt", xt)
     alpha_bar = alpha_bar_at(t, xt)
     before = alpha_bar_at((t - 1).clamp(min=0), xt)
     before = torch.where(t.view(-1, 1, 1, 1) > 0, before, torch.ones_like(before))

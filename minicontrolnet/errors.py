@@ -57,6 +57,14 @@ def check_device(device: str | torch.device) -> None:
                       " finds, such as \"cuda\" or \"mps\"") from error
 
 
+def check_same_shape(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:
+    """Raise Problem unless two tensors have the same shape. Torch would broadcast the smaller one in silence."""
+    shapes = [tuple(given.shape) if isinstance(given, Tensor) else type(given).__name__ for given in (tensor, other)]
+    if shapes[0] != shapes[1] or not isinstance(tensor, Tensor):
+        raise Problem(f"{name} has the shape {shapes[0]} and {other_name} has {shapes[1]}; give two tensors of the"
+                      " same shape")
+
+
 def check_images(name: str, images: Tensor, channels: Sequence[int] | None = None) -> None:
     """Raise Problem unless ``images`` is (n, c, h, w), floating point, finite and in [0, 1].
 

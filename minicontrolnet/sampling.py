@@ -17,6 +17,7 @@ from .unet import PATCH, UNet
 
 GUIDANCE = 2.5  # the scale for the shipped weights; lesson 06 shows others
 MOST_LINES = 0.15  # of an edge map is white, where strokes are at most 3 pixels wide
+N_CONTROLS = 13  # of 12 skips and the middle block
 Scale = float | Sequence[float] | Tensor  # one strength for all 13 controls, or 13 weights
 
 
@@ -61,12 +62,20 @@ def _check_channels(control: Control) -> None:
 
 def weigh(controls: Controls, scale: Scale) -> Controls:
     """Multiply the 13 controls by one strength, or each of them by its own weight."""
-    controls = tuple(controls)
+    controls = _all_13(controls)
     weights = scale_per_control(scale, len(controls))
     return tuple(control * weight for control, weight in zip(controls, weights))
 
 
-def scale_per_control(scale: Scale, n: int = 13) -> list[float]:
+def _all_13(controls: Iterable[Tensor]) -> Controls:
+    """The controls as a tuple. Raises Problem unless there are 13."""
+    controls = tuple(controls)
+    if len(controls) != N_CONTROLS:
+        raise Problem(f"there are {len(controls)} controls; give all {N_CONTROLS}, as a ControlNet returns them")
+    return controls
+
+
+def scale_per_control(scale: Scale, n: int = N_CONTROLS) -> list[float]:
     """The n numbers that a scale stands for. Raises Problem for another count, or for numbers that are not finite."""
     weights = scale.tolist() if isinstance(scale, Tensor) else scale
     weights = list(weights) if isinstance(weights, Sequence) else [weights] * n
@@ -93,6 +102,8 @@ def guess_mode_weights() -> list[float]:
 
 def compose(*several: Controls) -> Controls:
     """Combine several ControlNets: add their outputs, without extra weighting (Sec. 3.4, Fig. 6)."""
+    if not several:
+        raise Problem("there are no controls to compose; give those of at least one ControlNet")
     return tuple(sum(maps) for maps in zip(*several, strict=True))
 
 
@@ -104,7 +115,7 @@ def mask_controls(controls: Controls, region: Tensor) -> Controls:
     there indirectly: convolutions look beyond the border, a cell of the deepest grid is a quarter
     of the picture, and each normalisation looks at the whole picture.
     """
-    controls = tuple(controls)
+    controls = _all_13(controls)
     check_images("the regions", region, channels=[1])
     if any(len(region) not in {1, len(control)} for control in controls):
         raise Problem(f"there are {len(region)} regions for {len(controls[0])} pictures; give one for all, or as many")

@@ -142,6 +142,8 @@ class Training:
         self.network = network
         self.loss = loss
         self.steps = steps
+        self.lr = lr
+        self.seed = seed
         self.step = 0  # how many are done
         self.generator = torch.Generator().manual_seed(int(seed))
         self.optimiser = adamw(network, lr)
@@ -170,18 +172,45 @@ class Training:
         return {"network": self.network, "average": self.average, "optimiser": self.optimiser,
                 "schedule": self.schedule}
 
+    def _run(self) -> dict[str, int | float]:
+        """The arguments that a run must share with the one that it goes on from."""
+        return {"steps": int(self.steps), "lr": float(self.lr), "seed": int(self.seed)}
+
     def state_dict(self) -> dict[str, Any]:
         """A copy of everything that is needed to go on: tensors and plain values."""
         state = {name: part.state_dict() for name, part in self._parts().items()}
         state |= {"generator": self.generator.get_state(), "step": self.step}
+        state |= self._run()
         return copy.deepcopy(state)  # torch's states share their memory with the training, which goes on
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state. Network, loss, steps and rate must be those of the run that saved the state."""
+        """Go on from a state. Network, loss, steps, rate and seed must be those of the run that saved the state.
+
+        Raises Problem, and changes nothing, where they differ. The loss cannot be compared.
+        """
+        self._check_state(state)
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
         self.generator.set_state(state["generator"])
         self.step = state["step"]
+
+    def _check_state(self, state: dict[str, Any]) -> None:
+        wanted = [*self._parts(), "generator", "step"]
+        missing = [name for name in wanted if not isinstance(state, dict) or name not in state]
+        if missing:
+            raise Problem(f"the state lacks {', '.join(missing)}; give what state_dict of a Training returned")
+        for name, own in self._run().items():
+            saved = state.get(name, own)  # older states do not hold them
+            if saved != own:
+                raise Problem(f"the state belongs to a run whose {name} is {saved}, not {own}; make the Training with"
+                              " the arguments of the run that saved it")
+        if _shapes(state["network"]) != _shapes(self.network.state_dict()):
+            raise Problem("the state belongs to another network; make the Training with a network whose weights have"
+                          " the same names and shapes")
+
+
+def _shapes(weights: dict[str, Any]) -> dict[str, Any]:
+    return {name: getattr(weight, "shape", None) for name, weight in weights.items()}
 
 
 def _check_training(network: nn.Module, steps: int, lr: float) -> None:

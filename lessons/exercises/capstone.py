@@ -29,7 +29,7 @@ from minicontrolnet import (Batch, Control, ControlNet, Paired, Problem, Trainin
 from minicontrolnet.measure.scores import HELD_OUT  # noqa: E402
 from minicontrolnet.run.files import check_place, write_file  # noqa: E402
 from minicontrolnet.run.options import device, in_range, report_problems  # noqa: E402
-from minicontrolnet.shapes import SIZE  # noqa: E402
+from minicontrolnet.shapes import SHAPES, SIZE  # noqa: E402
 
 TEMPLATE = '''\
 """My condition: a blurred mask.
@@ -177,11 +177,14 @@ def scores(images: Tensor, truth: Batch) -> Scores:
     """How close pictures come to the truth. A high mask IoU is good, and low errors are.
 
     The place error is in pixels, and the tilt error in degrees (0 for circles). The palette error
-    is a mean over the 16 cells.
+    is a mean over the 16 cells. A picture that shows no shape counts as off by half a picture, and
+    by the largest tilt that a square can be off.
     """
     degrees, pixels = pose_errors(images, truth.scenes)
-    return {"mask IoU": mask_iou(mask_of(images), truth.mask), "place error": pixels,
-            "tilt error": degrees.nan_to_num(0.0),
+    is_blank = pixels.isnan()
+    has_tilt = truth.scenes.shape != list(SHAPES).index("circle")
+    return {"mask IoU": mask_iou(mask_of(images), truth.mask), "place error": pixels.nan_to_num(SIZE / 2),
+            "tilt error": degrees.masked_fill(is_blank & has_tilt, 45.0).nan_to_num(0.0),
             "palette error": palette_error(images, palette(truth.image))}
 
 

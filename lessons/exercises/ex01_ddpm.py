@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from minicontrolnet.diffusion import Model, alpha_bar_at
+from minicontrolnet.errors import check_same_shape
 
 from exercises.probing import Observed, call, exercise, normal
 

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import Problem
-from ..shapes import SHAPES, random_batch
+from ..shapes import SHAPES, SIZE, random_batch
 from ..training import WHOLE
 from .pictures import check_prompts, check_words, mask_of, mean_over
 
@@ -26,14 +26,22 @@ class ShapeClassifier(nn.Sequential):
         )
 
     def forward(self, mask: Tensor) -> Tensor:
+        _check_masks(mask)
         return super().forward(_standardise((mask > 0.5).float()))
 
     def features(self, mask: Tensor) -> Tensor:
         """The means (n, 32) of the last maps, which frechet_distance compares."""
+        _check_masks(mask)
         h = _standardise((mask > 0.5).float())
         for layer in list(self)[:-2]:
             h = layer(h)
         return h.mean((2, 3))
+
+
+def _check_masks(mask: Tensor) -> None:
+    if mask.dim() != 4 or mask.shape[1:] != (1, SIZE, SIZE):
+        raise Problem(f"the masks have the shape {tuple(mask.shape)}; give (n, 1, {SIZE}, {SIZE}), such as mask_of"
+                      " returns for pictures")
 
 
 def _standardise(mask: Tensor, to: int = 32) -> Tensor:

@@ -27,7 +27,7 @@ def mask_of(images: Tensor) -> Tensor:
     pixels that differ most from it. A pixel above one half is nearer to the shape's colour. A
     picture without a second colour has an empty mask.
     """
-    check_images("the images", images)
+    check_images("the images", images, channels=[3])
     background = border(images).median(-1).values[..., None, None]
     far = (images - background).norm(dim=1, keepdim=True)
     weight = (far > 0.6 * far.amax(dim=(2, 3), keepdim=True)).to(images.dtype)
@@ -48,7 +48,7 @@ def mask_iou(mask: Tensor, truth: Tensor) -> Tensor:
 
     Two masks that are both empty have no shape in common, so their IoU is 0.
     """
-    if mask.shape != truth.shape or mask.dim() != 4:
+    if mask.shape != truth.shape or mask.dim() != 4 or mask.shape[1] != 1:
         raise Problem(f"the masks have the shapes {tuple(mask.shape)} and {tuple(truth.shape)}; give two of the same"
                       " shape (n, 1, h, w)")
     for given in (mask, truth):
@@ -58,11 +58,14 @@ def mask_iou(mask: Tensor, truth: Tensor) -> Tensor:
 
 
 def edge_f1(images: Tensor, edges: Tensor) -> Tensor:
-    """F1 (n,) of the edges detected in images (n, 3, h, w) against edge maps (n, 1, h, w).
+    """F1 (n,) of the edges detected in images (n, 3, h, w) against edge maps (n, 1, h, w) of 0 and 1.
 
     An edge pixel counts if the other map has one at most one pixel away.
     """
     check_images("the edge maps", edges, channels=[1])
+    if not ((edges == 0) | (edges == 1)).all():
+        raise Problem("the edge maps have values between 0 and 1; give 0 or 1, such as detect_edges returns, for"
+                      " example by (x > 0.5).float()")
     _check_pairs(images, edges)
     found = detect_edges(images)
     precision = _share_near(found, edges)
@@ -97,13 +100,15 @@ def pose_errors(images: Tensor, scenes: Scenes) -> tuple[Tensor, Tensor]:
     The place is the mean of the mask. We find the tilt by moments of the mask. Without stretch, a
     shape with p tips has equal second moments along x and y, so these give the stretch, and we
     remove it. Then the p-th moment around the centre, sum of r^2 exp(i p angle), points along the
-    tips, up to turns of 360 / p degrees. A circle has no tilt; its angle error is nan.
+    tips, up to turns of 360 / p degrees. A circle has no tilt; its angle error is nan. A picture
+    without a shape has no pose, so both of its errors are nan.
     """
     if not isinstance(scenes, Scenes):
         raise Problem(f"the scenes are a {type(scenes).__name__}; give the scenes of a batch, such as batch.scenes")
     if len(images) != len(scenes.shape):
         raise Problem(f"there are {len(images)} images and {len(scenes.shape)} scenes; give one scene for each image")
-    mean, x, y = mean_over((mask_of(images) > 0.5).to(images))
+    mask = mask_of(images) > 0.5
+    mean, x, y = mean_over(mask.to(images))
     place = torch.stack([mean(x), mean(y)], dim=1)
     x = x - place[:, 0].view(-1, 1, 1, 1)
     y = y - place[:, 1].view(-1, 1, 1, 1)
@@ -120,7 +125,8 @@ def pose_errors(images: Tensor, scenes: Scenes) -> tuple[Tensor, Tensor]:
     degrees = _direction(angle, width / height) - _direction(scenes.angle, scenes.aspect)
     pixels = (place - scenes.centre).norm(dim=1) * images.shape[-1] / 2
     is_circle = scenes.shape == list(SHAPES).index("circle")
-    return degrees.abs().masked_fill(is_circle, torch.nan), pixels
+    is_blank = ~mask.any(3).any(2).any(1)
+    return degrees.abs().masked_fill(is_circle | is_blank, torch.nan), pixels.masked_fill(is_blank, torch.nan)
 
 
 def _direction(angle: Tensor, aspect: Tensor) -> Tensor:

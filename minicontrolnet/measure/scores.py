@@ -3,6 +3,7 @@
 Compare each score with its ceiling (real pictures) and its floor (shuffled conditions).
 """
 
+import warnings
 from collections.abc import Callable
 from functools import partial
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from ..conditions import CHANNELS, Kind, condition_of
 from ..controlnet import ControlNet
 from ..diffusion import noise_loss
-from ..errors import Problem, check_count, check_device, check_seed
+from ..errors import Problem, check_count, check_device, check_images, check_same_shape, check_seed
 from ..sampling import Control, predictor, sample
 from ..shapes import SHAPES, Batch, check_tokens, random_batch
 from ..training import random_times_and_noise
@@ -50,7 +51,8 @@ def condition_scores(kind: str, images: Tensor, truth: Batch) -> dict[str, float
 
     Every condition has the mask IoU. Edges also have the edge F1, palettes the palette error, and
     poses the angle error in degrees and the place error in pixels. Another condition has no score,
-    so it raises Problem.
+    so it raises Problem. A picture without a shape has no pose, so the pose errors leave it out and
+    warn.
     """
     scores = {"mask IoU": mask_iou(mask_of(images), truth.mask).mean().item()}
     if kind == "edge":
@@ -59,8 +61,12 @@ def condition_scores(kind: str, images: Tensor, truth: Batch) -> dict[str, float
         scores["palette error"] = palette_error(images, condition_of(kind, truth)).mean().item()
     elif kind == "pose":
         degrees, pixels = pose_errors(images, truth.scenes)
+        blank = int(pixels.isnan().sum())
+        if blank:
+            warnings.warn(f"{blank} of {len(images)} pictures show no shape, so they have no pose; the errors of angle"
+                          " and place are those of the other pictures", stacklevel=2)
         scores["angle error"] = degrees.nanmean().item()
-        scores["place error"] = pixels.mean().item()
+        scores["place error"] = pixels.nanmean().item()
     else:
         raise Problem(f"there is no score for the condition {kind!r}; give one of {', '.join(CHANNELS)}")
     return scores
@@ -86,15 +92,17 @@ def loss_of_condition(base: UNet, control: ControlNet, kind: Kind, n: int = 128,
     truth = random_batch(n, generator)
     t, eps = random_times_and_noise(truth.x0, generator)
     device = next(base.parameters()).device
-    condition = condition_of(kind, truth).to(device)
+    true_condition = condition_of(kind, truth).to(device)
     x0, t, eps, prompt = (tensor.to(device) for tensor in (truth.x0, t, eps, truth.prompt))
 
     @torch.no_grad()
     def loss(condition: Tensor) -> Tensor:
+        check_images("the conditions", condition)
+        check_same_shape("the condition", condition, "the true one", true_condition)
         model = predictor(base, prompt, [Control(control, condition)])
         return noise_loss(model, x0, t, eps, base.prediction_type)
 
-    return loss, condition
+    return loss, true_condition
 
 
 @torch.no_grad()

@@ -94,8 +94,11 @@ class Checkpoint:
 
 
 def _without_moments(content: dict[str, Any]) -> dict[str, Any]:
-    """The content without AdamW's moments: there are none before the first step."""
-    training = content["training"]
+    """The content without AdamW's moments: there are none before the first step.
+
+    The training's steps, rate and seed are left out as well. Older files lack them, and the run holds its own.
+    """
+    training = {name: part for name, part in content["training"].items() if name not in ("steps", "lr", "seed")}
     return content | {"training": training | {"optimiser": training["optimiser"]["param_groups"]}}
 
 

@@ -18,6 +18,7 @@ from ..controlnet import ControlNet, lock
 from ..errors import Problem, check_device
 from ..measure.classifier import ShapeClassifier
 from ..measure.fingerprint import fingerprint
+from ..training import seeded
 from ..unet import UNet
 from .files import load_file, save_file
 
@@ -55,6 +56,18 @@ def _check_kind_of(network: nn.Module, kind: str) -> None:
     channels = network.state_dict()[first].shape[1] if first else 0  # 0: the network is no ControlNet
     if kind in CHANNELS and channels != CHANNELS[kind] or kind == "base" and channels:
         raise Problem(f"the {type(network).__name__} is not of the kind {kind!r}; give the network that belongs to it")
+    if kind in CHANNELS:
+        return  # its size is that of its base
+    like = seeded(0, UNet if kind == "base" else ShapeClassifier)  # what the file will be loaded into
+    wanted = {name: weight.shape for name, weight in like.state_dict().items()}
+    given = _without_prefixes(network.state_dict())
+    if {name: weight.shape for name, weight in given.items()} != wanted:
+        raise Problem(f"the {type(network).__name__} has other weights than a {kind}, so nothing could load the file;"
+                      " give the network that belongs to this kind, in its default size")
+    predicts = getattr(network, "prediction_type", None)
+    if kind == "base" and predicts and predicts != like.prediction_type:
+        raise Problem(f"the base predicts {predicts}, but a file does not hold that, and load_base would take it for"
+                      f" {like.prediction_type}; save its state_dict by torch.save instead")
 
 
 def load_base(path: str | Path | None = None, device: str | torch.device = "cpu") -> UNet:
@@ -135,12 +148,17 @@ def _load_into(network: nn.Module, kind: str, path: str | Path | None) -> str | 
 
 
 def _weights_of_kind(found: Any, kind: str, path: Path) -> dict[str, Tensor]:
-    """The weights in a file's content, without the prefixes that torch.compile and DataParallel add to names."""
+    """The weights in a file's content. Raises Problem if they are of another kind."""
     if not (isinstance(found, dict) and isinstance(found.get("weights"), dict)):
         raise Problem(f"{path} does not hold the weights of a {kind}, but something else; give another file")
     if found.get("kind") != kind:
         raise Problem(f"{path} holds the weights of {found.get('kind')!r}, not of {kind!r}; give another file")
-    weights = dict(found["weights"])
+    return _without_prefixes(found["weights"])
+
+
+def _without_prefixes(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same weights without the prefixes that torch.compile and DataParallel add to names."""
+    weights = dict(weights)
     for prefix in ("module.", "_orig_mod."):
         if all(isinstance(name, str) for name in weights):
             consume_prefix_in_state_dict_if_present(weights, prefix)

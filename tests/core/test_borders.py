@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from minicontrolnet import (ConditionEncoder, Control, ControlNet, Training, UNet, condition_of, control_window, ddim,
-                            ddim_steps, ddpm_step, describe, detect_edges, drop_words, gap, guided, held_out, load_base,
+from minicontrolnet import (ConditionEncoder, Control, ControlNet, Training, UNet, compose, condition_of,
+                            control_loss, control_window, ddim, ddim_step, ddim_steps, ddpm_step, describe,
+                            detect_edges, drop_words, eps_from_v, eps_from_x0, gap, guided, held_out, load_base,
                             mask_controls, noise_loss, palette, predictor, q_sample, random_batch, render, sample,
-                            sample_steps, seeded, seeded_noise, stick_figure, to_image, tokenize, weigh, zero_conv)
+                            sample_steps, save_weights, seeded, seeded_noise, stick_figure, to_image, tokenize, weigh,
+                            zero_conv, zero_conv_gradients)
 from minicontrolnet.conditions import roughen
 from minicontrolnet.training import random_times_and_noise
 from minicontrolnet.errors import Problem
@@ -179,6 +181,38 @@ def test_a_functions_condition_lies_from_0_to_1(batch, condition):
         condition_of(condition, batch)
 
 
+@pytest.mark.parametrize("condition", [lambda batch: torch.ones(2, 1, 65, 65), lambda batch: batch.mask[:, :0]])
+def test_a_functions_condition_is_as_large_as_the_picture(batch, condition):
+    with pytest.raises(Problem, match="2 pictures of 64 x 64"):
+        condition_of(condition, batch)
+
+
+def test_a_function_that_changes_its_batch_changes_nothing_else(shipped, batch):
+    """It used to train on the changed pictures: this one on grey ones."""
+
+    def changes(given):
+        given.x0.zero_()
+        given.prompt.zero_()
+        given.scenes.centre.zero_()
+        return given.mask
+
+    before = copy.deepcopy(batch)
+    assert torch.equal(condition_of(changes, batch), batch.mask)
+    assert all(map(torch.equal, batch[:4], before[:4])) and all(map(torch.equal, batch.scenes, before.scenes))
+    control = seeded(0, ControlNet, shipped.base)
+    losses = []
+    for kind in (changes, lambda given: given.mask):
+        loss = control_loss(shipped.base, kind, next_batch=lambda generator: batch.map(lambda tensor: tensor.clone()))
+        losses.append(loss(control, torch.Generator().manual_seed(0)).item())
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("change", [lambda images: images.movedim(1, -1), lambda images: images[:, :1]])
+def test_edges_are_those_of_pictures_with_three_colours(batch, change):
+    with pytest.raises(Problem, match="n, 3, h, w"):
+        detect_edges(change(batch.image))
+
+
 def test_a_condition_belongs_to_a_batch(batch):
     with pytest.raises(Problem, match="give a batch"):
         condition_of("edge", batch.image)
@@ -220,6 +254,27 @@ def test_a_prediction_is_never_broadcast(batch, noise):
         ddim(lambda xt, t: xt[:1], noise, 2)
     with pytest.raises(Problem, match="same shape"):
         noise_loss(lambda xt, t: xt[:, :1], batch.x0, torch.tensor([5, 6]), noise, "eps")
+
+
+def test_pictures_and_noise_are_never_broadcast(noise):
+    t = torch.tensor([5, 6])
+    one = noise[:1]
+    for wrong in (lambda: q_sample(noise, t, one), lambda: q_sample(noise, t, 0.0),
+                  lambda: noise_loss(lambda xt, t: xt, noise, t, one, "x0"),
+                  lambda: ddim_step(one, noise, t, t - 1), lambda: ddim_step(one, noise, t, t - 1, clip=False),
+                  lambda: ddpm_step(one, noise, t, noise), lambda: ddpm_step(noise, noise, t, one),
+                  lambda: eps_from_v(one, noise, t), lambda: eps_from_x0(one, noise, t)):
+        with pytest.raises(Problem, match="same shape"):
+            wrong()
+
+
+@pytest.mark.parametrize("x, weight, upstream", [((2, 3, 4, 4), (5, 3), (1, 5, 4, 4)),
+                                                 ((2, 3, 4, 4), (5, 2), (2, 5, 4, 4)),
+                                                 ((2, 3, 4, 4), (5, 3), (2, 5, 1, 1)),
+                                                 ((2, 3, 4, 4), (5, 3, 1, 1), (2, 5, 4, 4))])
+def test_gradients_by_hand_are_those_of_shapes_that_fit(x, weight, upstream):
+    with pytest.raises(Problem, match="x, weight and upstream have the shapes"):
+        zero_conv_gradients(torch.ones(x), torch.ones(weight), torch.ones(upstream))
 
 
 def test_nan_never_becomes_a_picture(base, control, noise, edges):
@@ -266,6 +321,16 @@ def test_controls_may_be_an_iterator():
     region = torch.ones(1, 1, 4, 4)
     for found in (weigh(iter(maps), 1.0), mask_controls(iter(maps), region)):
         assert [value.mean().item() for value in found] == list(range(13))
+
+
+@pytest.mark.parametrize("n", [0, 1, 12, 14])
+def test_there_are_13_controls(n):
+    maps = [torch.ones(1, 1, 4, 4)] * n
+    for use in (lambda: weigh(maps, 1.0), lambda: mask_controls(maps, torch.ones(1, 1, 4, 4))):
+        with pytest.raises(Problem, match=f"there are {n} controls"):
+            use()
+    with pytest.raises(Problem, match="at least one ControlNet"):
+        compose()
 
 
 @pytest.mark.parametrize("t, prompt", [([5, 6, 7], "star"), ([5, 6], ["star"] * 3), (5, "star")])
@@ -324,7 +389,8 @@ def test_a_condition_of_another_kind_is_told(shipped, batch, noise, given, wante
         sample(base, "", noise, [(control, condition_of(given, batch))], steps=1)
 
 
-@pytest.mark.parametrize("change", [lambda batch: 1 - detect_edges(batch.image), lambda batch: (batch.mask > 0.5).float()])
+@pytest.mark.parametrize("change", [lambda batch: 1 - detect_edges(batch.image),
+                                    lambda batch: (batch.mask > 0.5).float()])
 def test_an_edge_map_that_is_inverted_or_filled_is_told(shipped, batch, noise, change):
     with pytest.warns(UserWarning, match="inverted, or a filled shape"):
         sample(shipped.base, "", noise, [(shipped.controls["edge"], change(batch))], steps=1)
@@ -361,6 +427,71 @@ def test_a_device_that_is_not_there_is_a_problem(device):
 
 
 # %% Training
+
+
+def parabola(steps=2, lr=0.1, seed=0, size=2):
+    """A training of a small network, which needs no pictures."""
+    network = seeded(0, torch.nn.Linear, size, 1)
+    return Training(network, lambda net, generator: net.weight.square().sum(), steps, lr=lr, seed=seed)
+
+
+@pytest.mark.parametrize("other, wanted", [({"steps": 10}, "steps is 2, not 10"), ({"lr": 0.9}, "lr is 0.1, not 0.9"),
+                                           ({"seed": 3}, "seed is 0, not 3"), ({"size": 3}, "another network")])
+def test_a_state_belongs_to_the_run_that_saved_it(other, wanted):
+    training = parabola(**other)
+    before = copy.deepcopy(training.state_dict())
+    started = parabola()
+    next(iter(started))
+    with pytest.raises(Problem, match=wanted):
+        training.load_state_dict(started.state_dict())
+    assert training.step == 0 and torch.equal(training.network.weight, before["network"]["weight"])
+
+
+@pytest.mark.parametrize("part", ["network", "average", "optimiser", "schedule", "generator", "step"])
+def test_a_state_is_complete(part):
+    state = parabola().state_dict()
+    del state[part]
+    with pytest.raises(Problem, match=f"the state lacks {part};"):
+        parabola().load_state_dict(state)
+    for wrong in ({}, None, "run.pt"):
+        with pytest.raises(Problem, match="the state lacks network, average"):
+            parabola().load_state_dict(wrong)
+
+
+def test_an_older_state_is_loaded():
+    """It does not hold the arguments of its run."""
+    started, whole, resumed = parabola(), parabola(), parabola()
+    next(iter(started))
+    state = started.state_dict()
+    for name in ("steps", "lr", "seed"):
+        del state[name]
+    resumed.load_state_dict(state)
+    assert [loss for _, loss in resumed] == [loss for _, loss in whole][1:]
+    assert torch.equal(resumed.network.weight, whole.network.weight)
+
+
+@pytest.mark.parametrize("network, kind", [(torch.nn.Linear(1, 1), "base"), (torch.nn.Linear(1, 1), "shapes"),
+                                           (torch.nn.Linear(1, 1), "edge"), (UNet(widths=(32, 32, 32, 32)), "base"),
+                                           (UNet(c=1), "base")])
+def test_no_file_is_written_that_nothing_can_load(network, kind, tmp_path):
+    with pytest.raises(Problem, match="give the network that belongs"):
+        save_weights(network, kind, tmp_path / "x.pt")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("prediction_type", ["eps", "v"])
+def test_a_base_of_another_prediction_type_is_not_taken_for_ours(prediction_type, tmp_path):
+    with pytest.raises(Problem, match=f"the base predicts {prediction_type}, but"):
+        save_weights(UNet(prediction_type=prediction_type), "base", tmp_path / "x.pt")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_compiled_base_is_written(base, tmp_path):
+    """torch.compile puts a prefix before each name, and load_base takes it away."""
+    whole = load_base()
+    save_weights(torch.nn.ModuleDict({"_orig_mod": whole}), "base", tmp_path / "base.pt")
+    found = load_base(tmp_path / "base.pt").state_dict()
+    assert all(torch.equal(found[name], weight) for name, weight in whole.state_dict().items())
 
 
 def test_a_state_does_not_change_when_training_goes_on():

@@ -144,6 +144,17 @@ def test_points():
     assert points(yes, no, yes, means(0.4, 5.0)) == 3 and points(yes, no, yes, means(0.4, 5.1)) == 2
 
 
+def test_a_picture_without_a_shape_scores_no_better_than_the_worst():
+    """The middle of an empty picture is near the place of many shapes."""
+    truth = held_out(16)[0]
+    blank = capstone.scores(torch.full_like(truth.image, 0.5), truth)
+    is_circle = truth.scenes.shape == 0
+    assert (blank["place error"] == 32).all() and not blank["mask IoU"].any()
+    assert (blank["tilt error"][~is_circle] == 45).all() and not blank["tilt error"][is_circle].any()
+    real = capstone.scores(truth.image, truth)
+    assert real["place error"].max() < 1 and real["tilt error"].max() < 3
+
+
 def test_better_is_up_for_iou_and_down_for_errors():
     """We compare real pictures with those of a neighbour."""
     truth, _ = held_out(6)

@@ -86,10 +86,18 @@ def test_errors_by_hand(shape, turn):
     assert pose_errors(wide, one(shape, aspect=1.2))[0] < 1
 
 
-def test_a_picture_without_a_shape_has_errors_without_nan():
-    degrees, pixels = pose_errors(torch.zeros(1, 3, 64, 64), one())
-    assert degrees.isfinite().all()
-    assert pixels.item() == pytest.approx(32 * math.hypot(0.1, 0.2), abs=1e-3)
+def test_a_picture_without_a_shape_has_no_pose(real):
+    """Its place used to be the middle, which is near the place of many scenes."""
+    images = real.image.clone()
+    images[1::2] = 0.5
+    degrees, pixels = pose_errors(images, real.scenes)
+    assert degrees[1::2].isnan().all() and pixels[1::2].isnan().all()
+    expected = pose_errors(real.image, real.scenes)
+    assert torch.equal(pixels[::2], expected[1][::2])
+    assert torch.equal(degrees[::2].nan_to_num(-1), expected[0][::2].nan_to_num(-1))
+    with pytest.warns(UserWarning, match="48 of 96 pictures show no shape"):
+        scores = condition_scores("pose", images, real)
+    assert scores["place error"] == pytest.approx(expected[1][::2].mean().item(), rel=1e-5)
 
 
 def test_scores_stand_between_ceiling_and_floor(real):

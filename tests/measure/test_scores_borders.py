@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from minicontrolnet import (colours_right, conflicting, difference, frechet_distance, gap, held_out, mask_iou,
-                            load_classifier, no_worse, off_palette, paired, palette_error, pose_errors, prompt_scores, shapes_right,
-                            shuffle_gap, tokenize)
+from minicontrolnet import (colours_right, condition_of, conflicting, detect_edges, difference, edge_f1,
+                            frechet_distance, gap, held_out, load_base, load_classifier, load_control,
+                            loss_of_condition, mask_iou, mask_of, no_worse, off_palette, paired, palette_error,
+                            pose_errors, prompt_scores, shapes_right, shuffle_gap, tokenize)
 from minicontrolnet.errors import Problem
 from minicontrolnet.measure.intervals import Paired, student_t
 
@@ -33,6 +34,47 @@ def test_each_image_has_a_scene_and_a_prompt_of_its_own(batch):
 def test_masks_are_in_0_and_1(batch, factor):
     with pytest.raises(Problem, match="the masks"):
         mask_iou(batch.mask * factor, batch.mask)
+
+
+def test_masks_have_one_channel(batch):
+    with pytest.raises(Problem, match="n, 1, h, w"):
+        mask_iou(batch.image, batch.image)
+
+
+@pytest.mark.parametrize("change", [lambda images: images.movedim(1, -1), lambda images: images[:, :1]])
+def test_a_mask_is_found_in_pictures_with_three_colours(batch, change):
+    with pytest.raises(Problem, match="n, 3, h, w"):
+        mask_of(change(batch.image))
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 32, 32), (2, 3, 64, 64), (2, 64, 64)])
+def test_the_classifier_takes_masks_of_its_size(shape):
+    classifier = load_classifier()
+    for use in (classifier, classifier.features):
+        with pytest.raises(Problem, match="n, 1, 64, 64"):
+            use(torch.ones(shape))
+
+
+@pytest.mark.parametrize("change", [lambda batch, edges: edges * 0.4, lambda batch, edges: edges * 0.6,
+                                    lambda batch, edges: batch.mask])
+def test_edge_maps_are_0_or_1(batch, change):
+    """A grey map used to change the score: by 0.6 it was 0.75 instead of 1."""
+    edges = detect_edges(batch.image)
+    with pytest.raises(Problem, match="give 0 or 1"):
+        edge_f1(batch.image, change(batch, edges))
+    assert torch.equal(edge_f1(batch.image, edges), torch.ones(2))
+
+
+def test_a_loss_is_that_of_a_condition_for_each_picture():
+    base = load_base()
+    loss, edges = loss_of_condition(base, load_control("edge", base), "edge", n=2)
+    assert torch.equal(edges, condition_of("edge", held_out(2)[0]))
+    with pytest.raises(Problem, match="same shape"):
+        loss(edges[:1])
+    for wrong in (edges * 255, edges * float("nan")):
+        with pytest.raises(Problem, match="the conditions have values"):
+            loss(wrong)
+    assert 0 < loss(edges) < loss(edges.roll(1, 0))
 
 
 def test_bytes_are_no_mask(batch):

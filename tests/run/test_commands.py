@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 
 from conftest import ROOT
 from minicontrolnet import Problem, condition_of, held_out, load_base, load_control
-from minicontrolnet.run import train
+from minicontrolnet.run import train, weights
 from minicontrolnet.run.checkpoint import in_use
 from minicontrolnet.run.cli import main
 from minicontrolnet.run.files import load_file
@@ -241,7 +241,8 @@ def test_a_run_is_saved_regularly(tmp_path, monkeypatch):
     saved = []
     monkeypatch.setattr(train.Checkpoint, "save", lambda self: saved.append(self.training.step))
     monkeypatch.setattr(train, "base_loss", lambda network, generator, **options: quick_loss(network))
-    monkeypatch.setattr(train, "UNet", lambda: nn.Linear(2, 2))
+    for module in (train, weights):
+        monkeypatch.setattr(module, "UNet", lambda: nn.Linear(2, 2))
     assert train.SAVE_EVERY == 500
     monkeypatch.setattr(train, "SAVE_EVERY", 5)
     main(["train", "base", "--steps", "12", "--out", str(tmp_path / "base.pt")])

@@ -67,11 +67,11 @@ def test_a_fingerprint_tells_names_dtypes_shapes_and_bytes():
 def test_saved_weights_are_loaded_in_half_precision(tmp_path, make_base, monkeypatch):
     """What is loaded is what was saved, rounded and locked; the file tells its kind."""
     base = make_base(dtype=torch.float32)
+    other = make_base(dtype=torch.float32, seed=1)
+    monkeypatch.setattr(pretrained, "UNet", lambda: other)
     mark = save_weights(base, "base", tmp_path / "base.pt")
     content = load_file(tmp_path / "base.pt")
     assert content["kind"] == "base" and fingerprint(content["weights"]) == mark
-    other = make_base(dtype=torch.float32, seed=1)
-    monkeypatch.setattr(pretrained, "UNet", lambda: other)
     loaded = load_base(tmp_path / "base.pt")
     assert not any(p.requires_grad for p in loaded.parameters())
     for name, weight in base.state_dict().items():
