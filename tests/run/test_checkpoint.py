@@ -212,6 +212,19 @@ def test_a_damaged_record_of_the_run_is_a_problem(damage, saved):
     assert same(training.state_dict(), toy(seed=1).state_dict())
 
 
+def test_an_older_file_is_resumed(saved):
+    """The training's state did not hold its steps, rate and seed, which the run holds as well."""
+    training, content = toy(seed=1), load_file(saved)
+    expected = toy(seed=1)
+    Checkpoint(expected, saved, RUN).load()
+    for name in ("steps", "lr", "seed"):
+        del content["training"][name]
+    torch.save(content, saved)
+    Checkpoint(training, saved, RUN).load()
+    assert training.step == content["training"]["step"] > 0
+    assert same(go(training).state_dict(), go(expected).state_dict())
+
+
 def test_two_trainings_do_not_mix(tmp_path):
     """Where a second one has written, the first one stops and leaves its file alone."""
     path = tmp_path / "run.pt"
