@@ -177,3 +177,4 @@ def write_feedback(path: Path, title: str, messages: dict[str, str]) -> None:
 
 if __name__ == "__main__":
     work(*sys.argv[1:])
+    os._exit(0)  # at once: Python would wait for a thread that an answer has left running

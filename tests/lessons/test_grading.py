@@ -5,6 +5,7 @@ import json
 import os
 import re
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -136,3 +137,12 @@ def test_a_slow_start_of_python_costs_no_answer_its_time(tmp_path, monkeypatch):
     monkeypatch.setattr(grading.os, "pathsep", f"{os.pathsep}{tmp_path}{os.pathsep}")
     messages = grading.verdicts(["03a"], tmp_path / "answers", seconds=2)
     assert messages["03a"].startswith("not begun")
+
+
+def test_a_thread_that_an_answer_leaves_running_does_not_hold_up_the_grading(tmp_path):
+    copy_stubs(tmp_path)
+    path = tmp_path / EXERCISES["03a"].file
+    path.write_text("import threading, time\nthreading.Thread(target=time.sleep, args=[600]).start()\n" + path.read_text())
+    begun = time.monotonic()
+    assert set(grading.verdicts(["03a"], tmp_path)) == {"03a"}
+    assert time.monotonic() - begun < 300
