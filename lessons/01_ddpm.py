@@ -171,8 +171,8 @@ real = truth.scenes._replace(shape=torch.full_like(truth.scenes.shape, 3))  # 3 
 upright = real._replace(angle=torch.zeros_like(real.angle), centre=torch.zeros_like(real.centre))
 for name, images in {"generated": stars, "real": render(real)[0]}.items():
     tilt, distance = pose_errors(images, upright)
-    print(f"{name} stars: on average tilted by {tilt.mean():.0f} degrees,"
-          f" and {distance.mean():.0f} pixels away from the middle")
+    print(f"{name} stars: on average tilted by {tilt.nanmean():.0f} degrees,"
+          f" and {distance.nanmean():.0f} pixels away from the middle")
 
 # %% [markdown]
 # The stars differ, but less than real ones do: this base prefers upright stars near the middle.

@@ -191,7 +191,7 @@ lesson.save_figure(with_a_pose(poses, with_pose), "_pose")
 rows = [["generated with", "error of the tilt (degrees)", "error of the place (pixels)"]]
 for name, images in with_pose.items():
     degrees, pixels = pose_errors(images, truth.scenes)
-    rows.append([name, f"{degrees.nanmean():.1f}", f"{pixels.mean():.1f}"])  # a circle has no tilt: nan
+    rows.append([name, f"{degrees.nanmean():.1f}", f"{pixels.nanmean():.1f}"])  # nan: a circle has no tilt
 table(rows)
 lesson.save_results({"IoU": iou, "palette error": error})
 print("\nEXERCISES  07a, 07b: python lessons/exercises")
