@@ -13,6 +13,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +23,7 @@ import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
-from exercises.checking import ANSWERS, explain_error, load  # noqa: E402
+from exercises.checking import ANSWERS, SECONDS, OutOfTime, explain_error, load, time_limit  # noqa: E402
 from minicontrolnet import (Batch, Control, ControlNet, Paired, Problem, Training, UNet,  # noqa: E402
                             control_loss, gap, held_out, load_base, mask_iou, mask_of, paired, palette,
                             palette_error, pose_errors, random_batch, sample, seeded)
@@ -30,6 +31,7 @@ from minicontrolnet.measure.scores import HELD_OUT  # noqa: E402
 from minicontrolnet.run.files import check_place, write_file  # noqa: E402
 from minicontrolnet.run.options import device, in_range, report_problems  # noqa: E402
 from minicontrolnet.shapes import SHAPES, SIZE  # noqa: E402
+from minicontrolnet.training import BATCH_SIZE  # noqa: E402
 
 TEMPLATE = '''\
 """My condition: a blurred mask.
@@ -79,12 +81,13 @@ class Own(NamedTuple):
         copy = batch.map(Tensor.clone)  # whatever the function does, our batch stays as it is
         generator = generator or torch.Generator().manual_seed(0)
         try:
-            condition = self.function(copy, generator)
+            with time_limit(SECONDS):
+                condition = self.function(copy, generator)
             check_values(condition, (len(batch.image), self.channels, SIZE, SIZE))
             unchanged = all(map(torch.equal, tensors_of(batch), tensors_of(copy)))
         except Problem:
             raise
-        except (Exception, SystemExit) as error:
+        except (Exception, SystemExit, OutOfTime) as error:
             raise explained(error, self.path) from None
         if not unchanged:
             raise Problem("condition changes the batch that it is given; work on a clone, such as batch.mask.clone()")
@@ -110,13 +113,14 @@ def read_condition(path: Path) -> Own:
         raise Problem(f"{path} is a folder or another thing that is not a file; give the Python file with your"
                       " condition")
     try:
-        module = load(path)
+        with time_limit(SECONDS):
+            module = load(path)
         own = Own(module.CHANNELS, module.condition, path)
-    except (Exception, SystemExit) as error:
+    except (Exception, SystemExit, OutOfTime) as error:
         raise explained(error, path) from None
     if type(own.channels) is not int or not 1 <= own.channels <= 16:
         raise Problem(f"CHANNELS is {own.channels!r}; give a whole number from 1 to 16")
-    for n in (1, 5):
+    for n in (1, BATCH_SIZE):
         check_condition(own, n)
     return own
 
@@ -130,16 +134,20 @@ def check_condition(own: Own, n: int) -> None:
         raise Problem("condition gives two results for the same pictures and the same generator state; take all"
                       " random numbers from the generator that it is given")
     random = not torch.equal(one, own.of(batch, torch.Generator().manual_seed(8)))
-    alone = own.of(batch.map(first), torch.Generator().manual_seed(7))
-    if not random and (alone - one[:1]).abs().max() > 1e-4:
-        raise Problem("condition of a picture depends on the other pictures of its batch; compute it from each picture"
-                      " alone")
+    if not random and (each_alone(own, batch) - one).abs().max() > 1e-4:
+        raise Problem("condition of a picture depends on the other pictures of its batch, or on its place among them;"
+                      " compute it from each picture alone")
     if n > 1 and all(torch.equal(one[0], each) for each in one[1:]):
         raise Problem("condition is the same for every picture, so it carries no information; make it depend on batch")
 
 
-def first(tensor: Tensor) -> Tensor:
-    return tensor[:1]
+def each_alone(own: Own, batch: Batch) -> Tensor:
+    """The conditions of pictures that are given one by one, so that each is the first and only one of its batch."""
+    conditions = []
+    for i in range(len(batch.image)):
+        picture = batch.map(itemgetter(slice(i, i + 1)))
+        conditions.append(own.of(picture, torch.Generator().manual_seed(7)))
+    return torch.cat(conditions)
 
 
 def check_values(condition: Any, shape: tuple[int, ...]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import signal
 import sys
 from pathlib import Path
 
@@ -39,6 +40,8 @@ def written(tmp_path, body, head="CHANNELS = 1"):
     ("return batch.mask.roll(1, 0)", "depends on the other pictures"),
     ("return batch.mask.sort(0).values", "depends on the other pictures"),
     ("return batch.mask / len(batch.mask)", "depends on the other pictures"),
+    ("return batch.mask * (torch.arange(len(batch.mask)).view(-1, 1, 1, 1) % 2)", "on its place among them"),
+    ("return batch.mask * (torch.arange(len(batch.mask)).view(-1, 1, 1, 1) < 15)", "on its place among them"),
     ("return batch.masks", "AttributeError in line 6 of mine.py: return batch.masks"),
     ("exit()", "Your code ends the whole program. Remove the exit(); correct"),
     ("return (", "SyntaxError"),
@@ -58,6 +61,15 @@ def test_a_condition_of_each_picture_alone_is_accepted(body, tmp_path):
     capstone.read_condition(written(tmp_path, body))
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="there is no alarm")
+@pytest.mark.parametrize("body, head", [("while True: pass", "CHANNELS = 1"), ("return batch.mask", "while True: pass")])
+def test_a_loop_without_end_is_told_with_its_line(body, head, tmp_path, monkeypatch):
+    """In the function, and outside of it."""
+    monkeypatch.setattr(capstone, "SECONDS", 1)
+    with pytest.raises(Problem, match="no result after 1 seconds, in line . of mine.py: while True: pass"):
+        capstone.read_condition(written(tmp_path, body, head))
+
+
 def test_a_value_above_one_by_rounding_is_clamped(tmp_path):
     own = capstone.read_condition(written(tmp_path, "return batch.mask * 1.0000002"))
     truth, _ = held_out(3)
@@ -67,8 +79,8 @@ def test_a_value_above_one_by_rounding_is_clamped(tmp_path):
 def test_a_condition_cannot_spoil_its_own_grading(tmp_path):
     """It passes the check, and later it changes its batch in place. Our batch stays as it is."""
     own = capstone.read_condition(written(
-        tmp_path, "if len(batch.mask) > 5: batch.scenes.centre.zero_()\n    return batch.mask"))
-    truth, _ = held_out(6)
+        tmp_path, "if len(batch.mask) > 16: batch.scenes.centre.zero_()\n    return batch.mask"))
+    truth, _ = held_out(17)
     before = truth.map(torch.clone)
     with pytest.raises(Problem, match="changes the batch"):
         own.of(truth)
@@ -76,9 +88,9 @@ def test_a_condition_cannot_spoil_its_own_grading(tmp_path):
 
 
 def test_a_condition_that_fails_later_ends_with_a_sentence(tmp_path):
-    truth, _ = held_out(6)
+    truth, _ = held_out(17)
     for late, message in (("raise ValueError('six')", "ValueError in line 6"), ("return -batch.mask", "values from -1")):
-        own = capstone.read_condition(written(tmp_path, f"if len(batch.mask) > 5: {late}\n    return batch.mask"))
+        own = capstone.read_condition(written(tmp_path, f"if len(batch.mask) > 16: {late}\n    return batch.mask"))
         with pytest.raises(Problem, match=message):
             own.of(truth)
 
