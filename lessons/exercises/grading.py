@@ -163,8 +163,13 @@ def write_marks(path: Path, rows: dict[str, dict[str, int | None]]) -> None:
     table.writerow(["student", "passed", *next(iter(rows.values())), "points"])
     for name, own in sorted(rows.items()):
         passed = [id for id in own if own[id]]
-        table.writerow([name, len(passed), *own.values(), points(passed)])
+        table.writerow([as_text(name), len(passed), *own.values(), points(passed)])
     write_file(path, text.getvalue().encode(errors="backslashreplace"))  # a name may be in any encoding
+
+
+def as_text(name: str) -> str:
+    """A name that a spreadsheet does not take for a formula: an apostrophe marks it as text."""
+    return f"'{name}" if name.startswith(("=", "+", "-", "@", "\t", "\r")) else name
 
 
 def write_feedback(path: Path, title: str, messages: dict[str, str]) -> None:

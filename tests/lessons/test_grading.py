@@ -146,3 +146,12 @@ def test_a_thread_that_an_answer_leaves_running_does_not_hold_up_the_grading(tmp
     begun = time.monotonic()
     assert set(grading.verdicts(["03a"], tmp_path)) == {"03a"}
     assert time.monotonic() - begun < 300
+
+
+@pytest.mark.parametrize("name", ["=cmd()", "+1", "-1", "@SUM(1)", "\tx"])
+def test_a_folder_name_is_no_formula_for_a_spreadsheet(name, tmp_path):
+    """An apostrophe before it marks it as text; other names stay as they are."""
+    grading.write_marks(tmp_path / "marks.csv", {name: {"03a": 1}, "a=b": {"03a": 0}})
+    with open(tmp_path / "marks.csv", newline="", encoding="utf-8") as file:
+        students = {row["student"]: row["passed"] for row in csv.DictReader(file)}
+    assert students == {f"'{name}": "1", "a=b": "0"}
