@@ -17,9 +17,10 @@ from statistics import fmean
 from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent))
-import matplotlib
 import torch
-from lesson import LESSONS, finding, load_pictures, load_results
+# The lessons' package comes first, because it says in one sentence if matplotlib does not start.
+from lesson import LESSONS, finding, load_pictures, load_results  # isort: skip
+import matplotlib
 from lesson.diagram import architecture
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_pdf import PdfPages

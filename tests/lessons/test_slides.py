@@ -1,7 +1,9 @@
 """The slides: all of them stay on their pages and can be read, and their numbers are the records'."""
 
 import importlib
+import os
 import re
+import subprocess
 import sys
 
 import pytest
@@ -93,3 +95,11 @@ def test_a_place_that_cannot_be_written_is_a_problem(maker, tmp_path, capsys):
     (tmp_path / "slides.pdf").mkdir()
     with pytest.raises(Problem, match="cannot write"):
         maker.main(["--out", str(tmp_path / "slides.pdf")])
+
+
+def test_a_backend_that_does_not_exist_is_told_in_one_sentence(tmp_path):
+    """As by the lessons, and before any slide is made."""
+    done = subprocess.run([sys.executable, str(LESSONS / "slides.py"), "--quick"], cwd=tmp_path, text=True,
+                          capture_output=True, stdin=subprocess.DEVNULL, env=os.environ | {"MPLBACKEND": "nonsense"})
+    assert done.returncode == 1 and done.stderr.startswith("error: matplotlib cannot start")
+    assert done.stderr.count("\n") == 1 and "correct MPLBACKEND" in done.stderr and not done.stdout
