@@ -1,5 +1,6 @@
 """Files: written completely or not at all, and read without running any code in them."""
 
+import errno
 import glob
 import io
 import os
@@ -44,8 +45,10 @@ def _write(path: str | Path, data: bytes, keep: bool) -> None:
         if keep:
             os.replace(temporary, target)
     except OSError as error:
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        advice = "free some space or give another name" if is_full else "give another name or another folder"
         raise Problem(f"cannot write {path} ({error}); the old file, if there was one, is unchanged;"
-                      " free some space or give another name") from error
+                      f" {advice}") from error
     finally:
         with suppress(OSError):  # it has taken its place, or was never made
             temporary.unlink()

@@ -1,5 +1,6 @@
 """Files that never lie: written whole or not at all, and read with suspicion."""
 
+import errno
 import os
 import pickle
 import random
@@ -73,6 +74,20 @@ def test_a_write_that_fails_leaves_what_was_there(fails, file, monkeypatch):
         save_file({}, file)
     assert str(file) in sentence(caught) and file.read_bytes() == before
     assert list(file.parent.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("number, is_full", [(errno.ENOSPC, True), (errno.EFBIG, True), (errno.ENOENT, False),
+                                             (errno.EEXIST, False), (errno.EACCES, False)])
+def test_space_is_the_advice_only_where_space_is_short(number, is_full, file, monkeypatch):
+    """A name below /dev/null or in /proc needs another place, and no free space."""
+
+    def refuse(*given):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(Problem, match="give another name") as caught:
+        save_file({}, file)
+    assert ("free some space" in sentence(caught)) == is_full
 
 
 @pytest.mark.parametrize("error", [RuntimeError, OSError, KeyboardInterrupt])
