@@ -5,6 +5,7 @@ four steps. It finds the strokes, removes what does not belong to the outline, b
 a size that the networks know, and thins it. A comment at each step says which drawings need it.
 """
 
+import math
 import os
 import warnings
 from pathlib import Path
@@ -43,6 +44,9 @@ def read_image(path: str | Path, at_most: int = 512) -> tuple[Tensor, Tensor]:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as file:
                 colours, opacity = _decode(file, at_most)
+    except _BelowBlack as found:
+        raise Problem(f'"{path}" has values from {found}, and below 0 we do not know what is black and what is white;'
+                      " save it anew with values from 0 to 1") from None
     except PermissionError:
         raise Problem(f'"{path}" may not be read by you; change its permissions, or copy it') from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -58,6 +62,10 @@ def read_image(path: str | Path, at_most: int = 512) -> tuple[Tensor, Tensor]:
     return colours.clamp(0, 1), opacity
 
 
+class _BelowBlack(Exception):
+    """A picture has numbers below 0. The text is their range."""
+
+
 def _decode(file: Image.Image, at_most: int) -> tuple[Tensor, Tensor]:
     """The colours and the opacity of an open picture."""
     file.draft("RGB", (at_most, at_most))  # reads the photograph of a phone at a fraction of its size
@@ -65,6 +73,9 @@ def _decode(file: Image.Image, at_most: int) -> tuple[Tensor, Tensor]:
     if picture.mode.startswith(("I", "F")):  # Pillow would cut these greys off at 255
         white = _white_of(file)
         grey = picture.convert("F")
+        low, high = grey.getextrema()
+        if -math.inf < low < -0.01 * white:  # what a filter leaves is nearer to 0
+            raise _BelowBlack(f"{low:.4g} to {high:.4g}")
         grey.thumbnail((at_most, at_most), Image.Resampling.BOX)
         values = pil_to_tensor(grey)[None] / white
         if _tag(file, PHOTOMETRIC) == WHITE_IS_ZERO:

@@ -367,6 +367,22 @@ def test_values_that_are_not_finite_are_refused(tmp_path):
             assert "not finite" in problem(reader, tmp_path / "bad.tif")
 
 
+@pytest.mark.parametrize("bits, sample_format, row", [
+    (32, 3, struct.pack("<8f", -128, -64, -32, 0, 32, 64, 100, 127)), (32, 3, struct.pack("<8f", *[-1.0] * 4, *[1.0] * 4)),
+    (16, 2, struct.pack("<8h", *[-3000] * 4, *[3000] * 4))])
+def test_values_below_0_are_refused_with_their_range(bits, sample_format, row, tmp_path):
+    """-128 to 127 or -1 to 1: what is black is not known, and cut off at 0 the picture would lose half of its greys."""
+    (tmp_path / "signed.tif").write_bytes(tiff(bits, sample_format, row))
+    low, high = {-128: (-128, 127), -1: (-1, 1)}.get(struct.unpack("<f", row[:4])[0], (-3000, 3000))
+    for reader in READERS:
+        assert f"values from {low} to {high}, and below 0" in problem(reader, tmp_path / "signed.tif")
+
+
+def test_what_a_filter_leaves_below_0_is_black(tmp_path):
+    (tmp_path / "grey.tif").write_bytes(tiff(32, 3, struct.pack("<8f", *[-0.004] * 4, *[1.0] * 4)))
+    assert read_image(tmp_path / "grey.tif")[0].unique().tolist() == [0, 1]
+
+
 # %% What cannot be used: one Problem, in one sentence
 
 READERS = [edges_from_drawing, edges_from_picture, palette_from_picture]
