@@ -125,7 +125,7 @@ def new_control(args: argparse.Namespace, base: UNet) -> ControlNet:
     """A ControlNet with new weights, or with those of --start-from."""
     control = seeded(args.seed, ControlNet, base, CHANNELS[args.what])
     if args.start_from:
-        args.started_from = start_from(control, args.start_from)
+        args.started_from = start_from(control, args.start_from, base)
         print(f"starting from the weights of the {args.started_from}")
     return control
 

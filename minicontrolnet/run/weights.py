@@ -89,20 +89,25 @@ def load_control(kind: str, base: UNet, path: str | Path | None = None) -> Contr
     control = ControlNet(base, CHANNELS[kind])
     control.kind = kind
     trained_on = _load_into(control, kind, path)
-    own = {name: tensor.float() for name, tensor in base.state_dict().items()}  # also where float64 is the default
-    if trained_on and trained_on != fingerprint(own):
+    if trained_on and trained_on != _fingerprint_of(base):
         warnings.warn(f"the {kind} ControlNet {path or 'that ships'} was trained on another base than this one, so"
                       " it may follow its condition less well; train it on this base, or give its own base",
                       OtherBase, stacklevel=2)
     return lock(control)
 
 
-def start_from(control: ControlNet, source: str | Path) -> str:
+def _fingerprint_of(base: UNet) -> str:
+    """The fingerprint of a base's weights in float32, also where float64 is the default."""
+    return fingerprint({name: tensor.float() for name, tensor in base.state_dict().items()})
+
+
+def start_from(control: ControlNet, source: str | Path, base: UNet) -> str:
     """Load a trained ControlNet, also one for another condition, as the start of a new training.
 
     source: "edge", "palette" or "pose" for a shipped one, or a file. Where the condition has another
     number of channels, the first layer of the condition encoder keeps its new weights. Returns a
-    description of the start for the training's records.
+    description of the start for the training's records. Warns with OtherBase if the start was trained
+    on another base than ``base``.
     """
     path = WEIGHTS / f"{source}.pt" if str(source) in CHANNELS else Path(source)
     found = load_file(path)
@@ -118,6 +123,11 @@ def start_from(control: ControlNet, source: str | Path) -> str:
         control.load_state_dict(weights)
     except (RuntimeError, AttributeError, TypeError) as error:
         raise Problem(f"the weights in {path} belong to a ControlNet of another size; give another file") from error
+    trained_on = found.get("base")
+    if trained_on and trained_on != _fingerprint_of(base):
+        warnings.warn(f"the {kind} ControlNet {path}, from which this training starts, was trained on another base than"
+                      " this one, so it may be a poor start; give the base that it was trained on, or train longer",
+                      OtherBase, stacklevel=2)
     return f"{kind} ControlNet {mark}"
 
 

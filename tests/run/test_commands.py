@@ -6,6 +6,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from torch import nn
 from PIL import Image, ImageDraw
 
 from conftest import ROOT
-from minicontrolnet import Problem, condition_of, held_out, load_base, load_control
+from minicontrolnet import Problem, UNet, condition_of, held_out, load_base, load_control, save_weights, seeded
 from minicontrolnet.run import train, weights
 from minicontrolnet.run.checkpoint import in_use
 from minicontrolnet.run.cli import main
@@ -262,6 +263,20 @@ def test_training_can_start_from_the_weights_of_another_condition(tmp_path, ship
         far = {name for name in start if found[name].shape != start[name].shape
                or (found[name] - start[name]).abs().max() > 0.01}
         assert far == (set() if kind == "pose" else {"condition_encoder.layers.0.weight"})
+
+
+def test_a_start_that_was_trained_on_another_base_is_told(tmp_path, capsys):
+    """A hint, as sample gives one, and the training goes on. With the start's own base there is none."""
+    other = tmp_path / "other.pt"
+    save_weights(seeded(0, UNet), "base", other)
+    for name, words, told in (("a", ["--base-weights", str(other)], True), ("b", [], False)):
+        out = tmp_path / f"{name}.pt"
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            main(["train", "edge", "--steps", "1", "--batch", "2", "--start-from", "edge", "--out", str(out), *words])
+        said = capsys.readouterr().err
+        assert ("hint: the edge ControlNet" in said and "trained on another base than this one" in said) == told
+        assert out.exists()
 
 
 def test_only_a_controlnet_starts_from_another_one(tmp_path, capsys):
