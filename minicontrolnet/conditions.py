@@ -95,7 +95,7 @@ def detect_edges(images: Tensor, low: float = 0.15, high: float = 0.3) -> Tensor
     strength, channel = torch.hypot(gx, gy).max(dim=1, keepdim=True)
     ridge = _is_ridge(strength, gx.gather(1, channel), gy.gather(1, channel))
     steepest = strength.amax(dim=(2, 3), keepdim=True)
-    strong = (strength > high * steepest).float()
+    strong = (strength > high * steepest).to(images.dtype)
     weak = ridge & (strength > (low * steepest).clamp(min=0.02))
     return spread(strong, weak)  # hysteresis: a weak edge counts if it touches a strong one
 

@@ -69,7 +69,7 @@ def base_loss(unet: UNet, generator: torch.Generator, next_batch: NextBatch = fr
     batch = next_batch(generator)
     prompt = drop_words(batch.prompt, generator, whole=0.1, each=0.03)
     t, eps = random_times_and_noise(batch.x0, generator)
-    x0, t, eps, prompt = _moved(unet, part, batch.x0, t, eps, prompt)
+    x0, t, eps, prompt = moved(unet, part, batch.x0, t, eps, prompt)
 
     def model(xt: Tensor, t: Tensor) -> Tensor:
         return unet(xt, t, prompt)
@@ -91,7 +91,7 @@ def condition_loss(model: Callable[..., Tensor], unet: nn.Module, kind: Kind, ge
         condition = roughen(condition, generator)
     prompt = drop_words(batch.prompt, generator, whole=drop, each=0.0)
     t, eps = random_times_and_noise(batch.x0, generator)
-    x0, t, eps, prompt, condition = _moved(unet, part, batch.x0, t, eps, prompt, condition)
+    x0, t, eps, prompt, condition = moved(unet, part, batch.x0, t, eps, prompt, condition)
 
     def with_words_and_condition(xt: Tensor, t: Tensor) -> Tensor:
         return model(xt, t, prompt, condition)
@@ -103,10 +103,14 @@ def control_loss(base: UNet, kind: Kind, drop: float = 0.5, next_batch: NextBatc
                  part: slice = WHOLE) -> Loss:
     """The weighted Eq. 5 for a ControlNet, through the locked base. The arguments are those of condition_loss."""
     check_kind(kind)
+    if not hasattr(base, "prediction_type"):
+        raise Problem(f"the base is a {type(base).__name__}; give a UNet, such as load_base() returns, and give the"
+                      " ControlNet to the loss")
 
     def loss(control: ControlNet, generator: torch.Generator) -> Tensor:
 
         def model(xt: Tensor, t: Tensor, prompt: Tensor, condition: Tensor) -> Tensor:
+            _check_channels(control, condition)
             return base(xt, t, prompt, control(xt, t, prompt, condition))
 
         return condition_loss(model, base, kind, generator, drop, next_batch, part)
@@ -114,10 +118,23 @@ def control_loss(base: UNet, kind: Kind, drop: float = 0.5, next_batch: NextBatc
     return loss
 
 
-def _moved(network: nn.Module, part: slice, *tensors: Tensor) -> list[Tensor]:
-    """A part of each tensor, moved to the device of the network."""
-    device = next(network.parameters()).device
-    return [tensor[part].to(device) for tensor in tensors]
+def _check_channels(control: nn.Module, condition: Tensor) -> None:
+    """Raise Problem unless the ControlNet takes conditions of so many channels."""
+    channels = condition.shape[1]
+    wanted = getattr(control, "c_condition", channels)  # your own network need not have this attribute
+    if wanted != channels:
+        raise Problem(f"the condition has {channels} channels and the ControlNet takes {wanted}; make it by"
+                      f" ControlNet(base, {channels}), or give another kind of condition")
+
+
+def moved(network: nn.Module, part: slice, *tensors: Tensor) -> list[Tensor]:
+    """A part of each tensor on the device of the network. Floating point values get the network's dtype."""
+    weight = next(network.parameters())
+    found = []
+    for tensor in tensors:
+        dtype = weight.dtype if tensor.is_floating_point() else tensor.dtype
+        found.append(tensor[part].to(weight.device, dtype))
+    return found
 
 
 # %% The loop

@@ -144,8 +144,7 @@ class Encoder(nn.Module):
 
     def __init__(self, widths: tuple[int, ...], c_in: int, c_emb: int):
         super().__init__()
-        if len(widths) != 4:
-            raise Problem(f"there are {len(widths)} widths; give 4, one for each level of Fig. 3")
+        _check_widths(widths)
         c = widths[0]
         self.conv_in = nn.Conv2d(c_in * PATCH**2, c, 3, padding=1)
         self.channels = [c]  # of each of the 13 maps
@@ -174,6 +173,17 @@ class Encoder(nn.Module):
             maps.append(h)
         maps.append(self.middle(h, emb))
         return maps
+
+
+def _check_widths(widths: Sequence[int]) -> None:
+    """Raise Problem unless groups of 8 channels and attention heads of 32 can be made of the widths."""
+    if len(widths) != 4:
+        raise Problem(f"there are {len(widths)} widths; give 4, one for each level of Fig. 3")
+    for width in widths:
+        check_count("a width", width, low=8)
+    if any(width % 8 for width in widths) or widths[-1] % 32:
+        raise Problem(f"the widths are {tuple(widths)}; give multiples of 8, since a group of GroupNorm has 8 channels,"
+                      " and as the last one a multiple of 32, since a head of the attention has 32")
 
 
 def _check_batch(name: str, given: Tensor, h: Tensor) -> None:

@@ -26,16 +26,19 @@ class ShapeClassifier(nn.Sequential):
         )
 
     def forward(self, mask: Tensor) -> Tensor:
-        _check_masks(mask)
-        return super().forward(_standardise((mask > 0.5).float()))
+        return super().forward(self._rounded(mask))
 
     def features(self, mask: Tensor) -> Tensor:
         """The means (n, 32) of the last maps, which frechet_distance compares."""
-        _check_masks(mask)
-        h = _standardise((mask > 0.5).float())
+        h = self._rounded(mask)
         for layer in list(self)[:-2]:
             h = layer(h)
         return h.mean((2, 3))
+
+    def _rounded(self, mask: Tensor) -> Tensor:
+        """Masks of 0 and 1 in the dtype of the weights, on the classifier's grid."""
+        _check_masks(mask)
+        return _standardise((mask > 0.5).to(self[0].weight.dtype))
 
 
 def _check_masks(mask: Tensor) -> None:

@@ -16,7 +16,7 @@ from ..diffusion import noise_loss
 from ..errors import Problem, check_count, check_device, check_images, check_same_shape, check_seed
 from ..sampling import Control, predictor, sample
 from ..shapes import SHAPES, Batch, check_tokens, random_batch
-from ..training import random_times_and_noise
+from ..training import WHOLE, moved, random_times_and_noise
 from ..unet import UNet
 from .classifier import ShapeClassifier, shapes_right
 from .pictures import check_words, colours_right, edge_f1, mask_iou, mask_of, palette_error, pose_errors
@@ -91,9 +91,8 @@ def loss_of_condition(base: UNet, control: ControlNet, kind: Kind, n: int = 128,
     generator = torch.Generator().manual_seed(int(seed))
     truth = random_batch(n, generator)
     t, eps = random_times_and_noise(truth.x0, generator)
-    device = next(base.parameters()).device
-    true_condition = condition_of(kind, truth).to(device)
-    x0, t, eps, prompt = (tensor.to(device) for tensor in (truth.x0, t, eps, truth.prompt))
+    true_condition = condition_of(kind, truth)
+    x0, t, eps, prompt, true_condition = moved(base, WHOLE, truth.x0, t, eps, truth.prompt, true_condition)
 
     @torch.no_grad()
     def loss(condition: Tensor) -> Tensor:

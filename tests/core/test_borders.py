@@ -526,3 +526,30 @@ def test_a_learning_rate_is_a_number(lr):
 
 def test_the_empty_prompt_is_described():
     assert describe(tokenize("")) == [""]
+
+
+# %% Networks that cannot work, or do not fit each other
+
+
+@pytest.mark.parametrize("widths", [(16, 32, 48, 48), (33, 64, 96, 96), (0, 0, 0, 0), (8, 8, 32), (8, 8, 8, 32.0)])
+def test_widths_that_cannot_work_are_refused_when_the_unet_is_made(widths):
+    with pytest.raises(Problem, match="width"):
+        UNet(widths)
+
+
+def test_other_widths_work():
+    """Multiples of 8, and at the end of 32."""
+    unet = UNet((24, 8, 40, 64))
+    assert unet(torch.rand(2, 3, 64, 64), torch.tensor([1, 2]), tokenize(["", "star"])).shape == (2, 3, 64, 64)
+
+
+def test_a_controlnet_for_other_channels_is_refused_in_training():
+    base = UNet((8, 8, 8, 32), c_emb=8)
+    with pytest.raises(Problem, match=r"has 3 channels and the ControlNet takes 1; .* ControlNet\(base, 3\)"):
+        control_loss(base, "palette")(ControlNet(base), torch.Generator())
+    assert control_loss(base, "palette")(ControlNet(base, 3), torch.Generator().manual_seed(0)) > 0
+
+
+def test_a_loss_is_made_from_a_base_and_not_from_a_controlnet(control):
+    with pytest.raises(Problem, match="the base is a ControlNet; give a UNet"):
+        control_loss(control, "edge")

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from minicontrolnet import (colours_right, condition_of, conflicting, detect_edges, difference, edge_f1,
-                            frechet_distance, gap, held_out, load_base, load_classifier, load_control,
-                            loss_of_condition, mask_iou, mask_of, no_worse, off_palette, paired, palette_error,
-                            pose_errors, prompt_scores, shapes_right, shuffle_gap, tokenize)
+from minicontrolnet import (ControlNet, Training, colours_right, condition_of, conflicting, control_loss, detect_edges,
+                            difference, edge_f1, frechet_distance, gap, held_out, load_base, load_classifier,
+                            load_control, loss_of_condition, mask_iou, mask_of, no_worse, off_palette, paired,
+                            palette_error, pose_errors, prompt_scores, seeded, shapes_right, shuffle_gap, tokenize)
 from minicontrolnet.errors import Problem
 from minicontrolnet.measure.intervals import Paired, student_t
 
@@ -173,3 +173,27 @@ def test_a_gap_needs_a_neighbour():
 def test_held_out_pictures_have_a_seed(seed):
     with pytest.raises(Problem, match="the seed is"):
         held_out(2, seed=seed)
+
+
+def test_float64_as_the_default_trains_and_measures(shipped):
+    """Networks that were loaded before stay in float32, and later ones are in float64: both agree to float32's digits."""
+
+    def measured(base, control, classifier):
+        untrained = seeded(0, ControlNet, base).to(next(base.parameters()).dtype)
+        generator = torch.Generator().manual_seed(1)
+        loss = control_loss(base, "edge")(untrained, generator)
+        [(_, first)] = Training(untrained, control_loss(base, "edge"), 1, lr=1e-3)
+        truth, _ = held_out(4)
+        found = prompt_scores(truth.image, truth.prompt, classifier)
+        assert found == {"colour accuracy": 1.0, "shape accuracy": 1.0}
+        return [loss.item(), first, gap(base, control, "edge", n=4), gap(base, control, lambda batch: batch.mask, n=4)]
+
+    torch.set_default_dtype(torch.float64)
+    try:
+        base = load_base()
+        assert base.encoder.conv_in.weight.dtype == torch.float64
+        in_float64 = measured(base, load_control("edge", base), load_classifier())
+        in_float32 = measured(shipped.base, shipped.controls["edge"], shipped.classifier)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert in_float32 == pytest.approx(in_float64, rel=1e-4, abs=1e-6) and in_float64[2] > 0.01
