@@ -1,4 +1,4 @@
-"""A catalogue of what came after ControlNet: eight methods on one base, in 15 to 40 lines each.
+"""A catalogue of ControlNet and its relatives: eight methods on one base, in 15 to 40 lines each.
 
 The core of this repository is the paper. This file holds what others proposed beside it and after it,
 each reduced to its idea, so that lesson 12 can compare them on one base.
@@ -6,12 +6,12 @@ each reduced to its idea, so that lesson 12 can compare them on one base.
     1  ControlNet           a trained copy of the encoder, beside the base      controlnet
     2  Control-LoRA         the same copy, trained by low-rank differences      control_lora
     3  T2I-Adapter          a pyramid that reads the outline once per picture   T2IAdapter
-    4  ControlNet-XS        a narrow encoder that talks with the base's         ControlNetXS
+    4  ControlNet-XS        a narrow encoder that talks with the base's encoder ControlNetXS
     5  ControlNeXt          four convs, one join, a part of the base trained    ControlNeXt
     6  the base fine-tuned  all of the base trained                             FineTuned
     7  ControlNet++         a ControlNet whose loss looks at its picture        consistency_reward
     8  training-free        nothing trained, a gradient followed in sampling    edge_guided
-       a frozen copy        the floor: a ControlNet with a bug                  frozen_copy
+       a frozen copy        the floor of the comparison, with a bug             frozen_copy
 
 Every entry says which paper it comes from, what is trained and what stays locked, where it joins the
 base, what its start is, and where our version departs from the paper. Entries 1 to 6 are modules that
@@ -126,13 +126,14 @@ def control_lora(base: UNet, rank: int = 4) -> Beside:
     """Control-LoRA: a ControlNet whose copy is the base plus a low-rank difference.
 
     Paper: Stability AI released Control-LoRAs in 2023, without a paper. CtrLoRA (Xu, He, Shan and Chen,
-        ICLR 2025, arXiv 2410.09400) trains one ControlNet on several conditions, and then such a
-        low-rank difference for each new condition.
+        ICLR 2025, arXiv 2410.09400) trains one ControlNet that several conditions share, together with
+        such a low-rank difference for each of them. A new condition then trains a new difference.
     Trained: A and B of every conv and linear layer of the copy, the condition encoder, 13 zero convs.
     Locked: the whole base, and the copy's own weights, which stay the base's.
     Joins: as ControlNet.
     Start: exactly the base, because B and the zero convs are 0.
-    Departs: rank 4, where theirs has 128. We copy the locked weights as well, so we save no memory.
+    Departs: rank 4; Stability AI released ranks 128 and 256, for a far larger base. We copy the locked
+        weights as well, so we save no memory.
     """
     control = ControlNet(base)
     for part in (control.embedding, control.encoder):
@@ -371,9 +372,10 @@ def consistency_reward(eps: Tensor, xt: Tensor, t: Tensor, edges: Tensor) -> Ten
     Locked: the base, and the extractor of the edges.
     Joins: as ControlNet.
     Start: exactly the base, as ControlNet.
-    Departs: the paper rewards a ControlNet that is trained already, and extracts edges by a network. Here
-        the reward is there from the first step, and soft_edges extracts them. It counts for the cleaner
-        half of the times, where one step predicts the picture well; in the paper for the cleanest fifth.
+    Departs: the paper rewards a ControlNet that is trained already, and has another differentiable extractor
+        for each condition. Here the reward is there from the first step, and soft_edges extracts the edges.
+        It counts for the cleaner half of the times, where one step predicts the picture well; in the paper
+        for the cleanest fifth.
     """
     clean = (t < TIMESTEPS // 2).float()
     x0 = x0_from_eps(eps, xt, t)
@@ -396,8 +398,8 @@ def edge_guided(base: UNet, prompt: Tensor, edges: Tensor, strength: float = 0.3
     Locked: everything. A step costs a forward and a backward pass of the base.
     Joins: at eps, from outside.
     Start: there is no training.
-    Departs: no repeated steps back in time. The gradient is scaled to a share of eps, per picture. We
-        chose the share and the blur on 16 pictures of their own.
+    Departs: no repeated steps back in time. For each picture we scale the gradient to 0.3 of the length of
+        eps. We chose this share, and the blur of the edges, on 16 pictures that served for nothing else.
     """
 
     def model(xt: Tensor, t: Tensor) -> Tensor:

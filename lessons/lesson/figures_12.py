@@ -132,7 +132,7 @@ def pictures_of(pictures: Tensor, names: list[str], title: str) -> Figure:
     """
     rows = pictures.unflatten(0, (len(names), 4))
     columns = [rows[names.index(name)] for name in COLUMNS]
-    left = ["right\nprompt", "no\nprompt", "another\nshape's", "new\ncolours"]
+    left = ["right\nprompt", "no\nprompt", "another\nshape's\nprompt", "new\ncolours"]
     return grid(torch.stack(columns, 1).flatten(0, 1), len(COLUMNS), title, list(COLUMNS.values()), left)
 
 

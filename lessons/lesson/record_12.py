@@ -10,7 +10,8 @@ TRAINED = ("ControlNet", "ControlNet++", "Control-LoRA", "T2I-Adapter", "Control
            "fine-tuned base")
 FLOOR = "frozen copy"
 LATE = ("600", "2000")  # looks that also measure what is left of the base
-FREE = ("training-free, 8 steps", "training-free, 25 steps")
+FREE = {"training-free, 8 steps": 8, "training-free, 12 steps": 12, "training-free, 25 steps": 25}  # sampling steps
+SAMPLING_STEPS = 12  # of the trained methods in the record
 KEEP_THE_BASE = ("ControlNet", "Control-LoRA", "T2I-Adapter", "ControlNet-XS")  # and are no variant of another one
 Row = list[object]
 
@@ -36,6 +37,19 @@ def operations(record: dict, name: str) -> tuple[float, float]:
     return cost["MFLOP to sample"] - once, once
 
 
+def cost_of_a_picture(record: dict, name: str) -> float:
+    """Millions of operations for one picture, sampled as in the record.
+
+    Trained methods have guidance by the prompt, so each step evaluates the base once more, without prompt and outline.
+    Training-free guidance does without.
+    """
+    each, once = operations(record, name)
+    if name in FREE:
+        return FREE[name] * each + once
+    unconditional = record["no control"]["cost"]["MFLOP to sample"]
+    return SAMPLING_STEPS * (each + unconditional) + once
+
+
 def keeps_the_base(record: dict, name: str) -> bool:
     """Whether the base is exactly what it was when control is off."""
     return not any(any(record[name][step]["off"]["eps moved"]) for step in LATE if step in record[name])
@@ -51,8 +65,8 @@ def both(record: dict, name: str, prompt: str, score: str) -> str:
 
 def one_table(record: dict) -> list[Row]:
     """Cost and fidelity of every method, and what is left of the base."""
-    rows: list[Row] = [["method", "trained", "train", "step", "once", "150", "600", "2000", "no words", "conflict",
-                        "new colours", "off", "palette"]]
+    rows: list[Row] = [["method", "trained", "train", "step", "once", "picture", "150", "600", "2000", "no words",
+                        "conflict", "new colours", "off", "palette"]]
     for name in (*TRAINED, FLOOR):
         cost = record[name]["cost"]
         each, once = operations(record, name)
@@ -60,15 +74,16 @@ def one_table(record: dict) -> list[Row]:
         off = "the same" if keeps_the_base(record, name) else both(record, name, "off", "colours")
         palette = fmean(values(record, name, "600", "with palette", "palette error"))
         rows.append([name, f"{cost['trained']:,}", f"{cost['MFLOP to train']:.0f}", f"{each:.0f}", f"{once:.0f}",
-                     *fidelity, mean_of(record, name, "600", "none"), both(record, name, "conflicting", "F1"),
-                     both(record, name, "new colours", "colours"), off, f"{palette:.3f}"])
+                     f"{cost_of_a_picture(record, name):,.0f}", *fidelity, mean_of(record, name, "600", "none"),
+                     both(record, name, "conflicting", "F1"), both(record, name, "new colours", "colours"), off,
+                     f"{palette:.3f}"])
     for name in FREE:
         each, once = operations(record, name)
         fidelity = ["", mean_of(record, name, "0", "right"), ""]
         prompts = [mean_of(record, name, "0", prompt) for prompt in ("none", "conflicting")]
         colours = fmean(values(record, name, "0", "new colours", "colours"))
-        rows.append([name.removeprefix("training-"), "0", "0", f"{each:.0f}", f"{once:.0f}", *fidelity, *prompts,
-                     f"{colours:.0%}", "the same", ""])
+        rows.append([name.removeprefix("training-"), "0", "0", f"{each:.0f}", f"{once:.0f}",
+                     f"{cost_of_a_picture(record, name):,.0f}", *fidelity, *prompts, f"{colours:.0%}", "the same", ""])
     return rows
 
 
@@ -76,7 +91,7 @@ def one_table(record: dict) -> list[Row]:
 
 
 def within(record: dict, weights: float = inf, step_cost: float = inf, keeps_base: bool = False) -> list[str]:
-    """The trained methods that train at most so many weights and cost at most so many operations per sampling step."""
+    """The trained methods that train at most so many weights, and need at most so many operations per evaluation."""
     fitting = []
     for name in TRAINED:
         too_large = record[name]["cost"]["trained"] > weights
@@ -125,7 +140,7 @@ def rate_table(record: dict, rates: dict) -> list[Row]:
     """F1 of each method with the right prompt at each rate, and more about its best rate."""
     columns = sorted({float(arm.rpartition(" at ")[2]) for arm in rates} | {USUAL_RATE})
     names = [name for name in TRAINED if any(arm.rpartition(" at ")[0] == name for arm in rates)]
-    heading = ["edge F1, seed 0", *map("{:g}".format, columns), "best rate", "there: 150 steps", "conflict",
+    heading = ["edge F1, seed 0", *(f"at {rate:g}" for rate in columns), "best rate", "there: 150 steps", "conflict",
                "new colours"]
     rows: list[Row] = [heading]
     for name in names:
@@ -164,7 +179,11 @@ class Part(NamedTuple):
     def __str__(self) -> str:
         if len(self.differences) < 2:
             return f"{self.says}: one seed"
-        return f"{self.says} {paired(self.differences)}"
+        interval = paired(self.differences)
+        touches_zero = min(abs(interval.low), abs(interval.high)) < 0.0005  # it would be printed as 0.000
+        digits = 5 if touches_zero else 3
+        mean, low, high = (f"{value:+.{digits}f}" for value in (interval.mean, interval.low, interval.high))
+        return f"{self.says} {mean} ({low} .. {high})"
 
 
 class Expectation(NamedTuple):
@@ -203,9 +222,14 @@ def expectations(record: dict) -> list[Expectation]:
         return values(record, name, step, prompt, "IoU")
 
     def above(one: str, other: str, step: str = "600", prompt: str = "right") -> Part:
-        return Part(f"{one} minus {other}", minus(f1(one, step, prompt), f1(other, step, prompt)))
+        where = "" if step == "600" else f", {int(step):,} steps"
+        if prompt == "conflicting":
+            where += ", conflicting prompt"
+        return Part(f"{one} minus {other}{where}", minus(f1(one, step, prompt), f1(other, step, prompt)))
 
-    trained = [name for name in TRAINED if name != "ControlNet++"]  # the prototype had no ControlNet++
+    trained = [name for name in TRAINED if name != "ControlNet++"]  # the trial run had no ControlNet++
+    cubic = minus(f1("T2I-Adapter"), f1("T2I-Adapter, uniform times"))
+    normalised = minus(f1("ControlNeXt", "150"), f1("ControlNeXt, zero conv", "150"))
     lora = minus(f1("Control-LoRA"), f1("ControlNet"))
     floor = [above(name, FLOOR, step) for step in ("600", "2000") for name in TRAINED
              if step in record[name] and step in record[FLOOR]]
@@ -215,7 +239,7 @@ def expectations(record: dict) -> list[Expectation]:
     reward_in_conflict = above("ControlNet++", "ControlNet", prompt="conflicting")
     lead = minus(iou("training-free, 25 steps", "0", "right"), iou("ControlNet", "600", "right"))
     return [
-        Expectation("1  the prototype's ordering", [
+        Expectation("1  the ordering of the trial run", [
             above("fine-tuned base", "ControlNet"), above("ControlNeXt", "ControlNet"),
             above("ControlNet", "ControlNet-XS"),
             *(above(name, "T2I-Adapter") for name in trained if name != "T2I-Adapter")]),
@@ -224,32 +248,35 @@ def expectations(record: dict) -> list[Expectation]:
             Part("Control-LoRA plus .05 minus ControlNet", [0.05 + one for one in lora])]),
         Expectation("3  every method is above the frozen copy", floor),
         Expectation("4  a locked base keeps more new colours", [
-            Part(f"{name} minus fine-tuned base, new colours", minus(colours[name], colours["fine-tuned base"]))
+            Part(f"right new colours: {name} minus fine-tuned base", minus(colours[name], colours["fine-tuned base"]))
             for name in KEEP_THE_BASE]),
         Expectation("5  the reward helps, most in a conflict", [
             reward, reward_in_conflict,
-            Part("what it adds in a conflict minus with the right prompt",
+            Part("second line minus first line",
                  minus(reward_in_conflict.differences, reward.differences))]),
-        Expectation("6  training-free: near with 25 steps, below otherwise", [
-            Part("25 steps plus .05 minus ControlNet, IoU", [0.05 + one for one in lead]),
-            Part("ControlNet minus 25 steps without words, IoU", minus(
+        Expectation("6  training-free: near ControlNet with 25 steps only", [
+            Part("mask IoU: 25 steps plus .05 minus ControlNet", [0.05 + one for one in lead]),
+            Part("mask IoU: ControlNet minus 25 steps, both without words", minus(
                 iou("ControlNet", "600", "none"), iou("training-free, 25 steps", "0", "none"))),
-            Part("ControlNet minus 8 steps, IoU", minus(
+            Part("mask IoU: ControlNet minus 8 steps", minus(
                 iou("ControlNet", "600", "right"), iou("training-free, 8 steps", "0", "right")))]),
         Expectation("7  a locked base composes better", [
-            Part(f"fine-tuned base minus {name}, palette error", minus(palette["fine-tuned base"], palette[name]))
+            Part(f"palette error: fine-tuned base minus {name}", minus(palette["fine-tuned base"], palette[name]))
             for name in KEEP_THE_BASE]),
         Expectation("8  two papers' own choices help", [
-            above("T2I-Adapter", "T2I-Adapter, uniform times"),
-            above("ControlNeXt", "ControlNeXt, zero conv", step="150")]),
+            Part("T2I-Adapter: cubic times minus uniform times", cubic),
+            Part("ControlNeXt: cross normalisation minus zero conv, 150 steps", normalised)]),
         Expectation("9  a larger trained part helps ControlNeXt", [
             above("ControlNeXt, whole encoder", "ControlNeXt")]),
     ]
 
 
 def verdicts(record: dict) -> list[Row]:
-    """A row for each expectation: its verdict, and the part that decides it."""
-    rows: list[Row] = [["written down beforehand", "verdict", "decided by (F1, if nothing else is said)"]]
+    """The verdict on each expectation, and a row for each of its parts; of more than three, the one that decides."""
+    rows: list[Row] = [["written down beforehand", "verdict", "parts (edge F1 after 600 steps, if they say no more)"]]
     for expectation in expectations(record):
-        rows.append([expectation.says, expectation.verdict, str(expectation.decided_by)])
+        few = len(expectation.parts) <= 3
+        first, *others = expectation.parts if few else [expectation.decided_by]
+        rows.append([expectation.says, expectation.verdict, str(first)])
+        rows += [["", "", str(part)] for part in others]
     return rows

@@ -14,9 +14,7 @@ from conftest import LESSONS
 
 NAMES = sorted(path.stem for path in LESSONS.glob("[0-9][0-9]_*.py"))
 MEASURES_TIME = re.compile(r"relative_costs|seconds\(|STEP_THERE")  # such a cell prints other numbers each time
-TRAINS_IN_PLACE = pytest.mark.xfail(reason="lesson 12 trains its methods in place, so a cell goes on where it was")
-SLOW = [pytest.param(name, marks=[pytest.mark.slow] * (name[:2] != "03") + [TRAINS_IN_PLACE] * (name[:2] == "12"))
-        for name in NAMES]
+SLOW = [pytest.param(name, marks=[pytest.mark.slow] * (name[:2] != "03")) for name in NAMES]
 
 
 def code_cells(name):

@@ -3,6 +3,7 @@
 import copy
 import importlib
 import importlib.util
+import re
 import statistics
 import sys
 from types import SimpleNamespace
@@ -400,18 +401,65 @@ def test_what_the_page_says_of_600_and_of_2000_steps(record):
     behind = {step: {name: mean(record, "ControlNet", step) - mean(record, name, step) for name in saying.TRAINED}
               for step in saying.LATE}
     assert [name for name, value in behind["600"].items() if value > 0.05] == ["ControlNeXt"]
+    assert mean(record, "ControlNeXt", "600") > mean(record, saying.FLOOR, "600")
     assert max(behind["2000"].values()) < max(behind["600"].values()) / 2
     for name in saying.TRAINED:
         below = saying.minus(record["ControlNet"]["2000"]["right"]["F1"], record[name]["2000"]["right"]["F1"])
         far = min(below) > 0.005 and saying.Part("", below).verdict == "shown"
         assert far == (name in ("ControlNeXt", "T2I-Adapter")), name
+    adapter = record["T2I-Adapter"]["2000"]["conflicting"]["F1"]
     for name in ("ControlNet", "Control-LoRA", "ControlNet-XS"):
-        caught_up = saying.minus(record[name]["2000"]["conflicting"]["F1"], record[name]["600"]["conflicting"]["F1"])
-        assert saying.Part("", caught_up).verdict == "shown"
+        early, late = (record[name][step]["conflicting"]["F1"] for step in saying.LATE)
+        assert saying.Part("better than early", saying.minus(late, early)).verdict == "shown"
+        assert saying.Part("below T2I-Adapter", saying.minus(adapter, late)).verdict == "shown"
     forgotten = saying.minus(*(record["fine-tuned base"][step]["off"]["colours"] for step in saying.LATE))
     assert saying.Part("", forgotten).verdict == "shown"
     changing = [name for name in saying.TRAINED if not saying.keeps_the_base(record, name)]
     assert changing == ["ControlNeXt", "fine-tuned base"]
+
+
+def test_a_picture_of_a_trained_method_takes_12_steps_with_two_evaluations():
+    record = {"no control": made_up(0, step=100.0), "T2I-Adapter": made_up(0, step=130.0, once=30.0),
+              "training-free, 25 steps": made_up(0, step=200.0)}
+    assert saying.cost_of_a_picture(record, "T2I-Adapter") == 12 * (100 + 100) + 30
+    assert saying.cost_of_a_picture(record, "training-free, 25 steps") == 25 * 200
+
+
+def test_the_record_and_the_table_sample_in_equally_many_steps(experiment):
+    assert experiment.Effort().ddim_steps == saying.SAMPLING_STEPS
+    assert tuple(saying.FREE.values()) == experiment.FREE_STEPS
+
+
+def test_what_the_page_says_of_costs(record):
+    """194 more for each step; free is cheap in 12 steps and costs most in 25; a tenth and an eighth of the weights."""
+    assert round(record["no control"]["cost"]["MFLOP to sample"]) == 194
+    picture = {name: saying.cost_of_a_picture(record, name) for name in (*saying.TRAINED, *saying.FREE)}
+    adapter = picture["T2I-Adapter"]
+    assert 0.8 < picture["training-free, 12 steps"] / picture["ControlNet"] < 0.9
+    assert picture["training-free, 12 steps"] == pytest.approx(adapter, rel=0.02)
+    assert max(picture, key=picture.get) == "training-free, 25 steps"
+    assert picture["training-free, 25 steps"] == pytest.approx(2 * adapter, rel=0.05)
+    for name in ("ControlNeXt", "ControlNet-XS"):
+        assert picture[name] == pytest.approx(adapter, rel=0.02)
+    closeness = saying.minus(record["ControlNet"]["600"]["right"]["F1"], record["training-free, 12 steps"]["0"]["right"]["F1"])
+    assert saying.Part("12 steps follow less closely", closeness).verdict == "shown"
+    trained = {name: record[name]["cost"]["trained"] / record["ControlNet"]["cost"]["trained"] for name in saying.TRAINED}
+    assert trained["Control-LoRA"] == pytest.approx(1 / 10, rel=0.05)
+    assert trained["ControlNet-XS"] == pytest.approx(1 / 8, rel=0.08)
+
+
+def test_the_table_of_verdicts_lists_up_to_three_parts(record):
+    heading, *rows = saying.verdicts(record)
+    assert {len(row) for row in rows} == {len(heading)}
+    listed = {}
+    number = ""
+    for says, _, part in rows:
+        number = says[:1] or number
+        listed.setdefault(number, []).append(part)
+    parts = {expectation.says[0]: len(expectation.parts) for expectation in saying.expectations(record)}
+    assert {number: len(rows) for number, rows in listed.items()} == {
+        number: count if count <= 3 else 1 for number, count in parts.items()}
+    assert not re.search(r"[+-]0\.000\b", str(listed))  # whether it touches 0 is the question
 
 
 def test_the_choices_of_the_page_are_those_of_its_table(record):
@@ -423,6 +471,7 @@ def test_the_choices_of_the_page_are_those_of_its_table(record):
     assert saying.ranking(record, [name for name in keeping if name != "ControlNet++"], "150").startswith("T2I-Adapter")
     conflict = saying.ranking(record, keeping, prompt="conflicting")
     assert conflict.startswith("T2I-Adapter") and conflict.split(", ")[1].startswith("ControlNet++")
+    assert saying.ranking(record, saying.within(record), prompt="conflicting").startswith("fine-tuned base")
     palette = {name: mean(record, name, "600", "with palette", "palette error") for name in saying.TRAINED}
     assert max(palette, key=palette.get) == "T2I-Adapter"
 
