@@ -42,12 +42,19 @@ HELPS_ILL = 1.02  # or by this one, where the condition is not used as it is.
 HARMS = 1.1      # Control is harmful if the loss with it is this many times as large.
 
 RANGE = (0.0, 1.0)
+STRENGTHS = (0.5, 2, 10)
+TOO_STRONG = ("Control is too strong. See whether the controls are multiplied by a strength above 1, or added twice. Or"
+              " the conditions do not fit their pictures exactly: put one on top of its picture and look.")
+TOO_WEAK = ("Control is weak. See whether the controls are multiplied by a strength below 1. If they are not, train on:"
+            " a young ControlNet is weak, too.")
 NOISY_START = ("Set weight and bias of every zero conv to 0 before the training. Otherwise the first controls are"
                " noise, and training must undo that first.")
 OUTPUTS = "zero convs at the outputs"
 EARLY = ("If you have trained only a few hundred steps, train on and watch the gap on a log scale: it grows long"
          " before pictures follow (lesson 05). If you have trained for long, look at one training batch with its"
          " conditions on top. Each picture must have its own condition, and none may be empty.")
+LOOK = ("Something may be wrong with the condition: look at one on top of its picture. Is it mirrored, turned, shifted,"
+        " cropped or resized? Does it belong to this picture? Does it have the range of the training?")
 NO_GRADIENT = {
     "two zero convs in a row": "Put no zero conv behind another one. The input of the outer one is 0, so its weight"
                                " gets no gradient. Its weight is 0, so no gradient passes through it (lesson 03).",
@@ -298,7 +305,8 @@ def do_gradients_arrive(case: Case) -> Finding:
     never = [name for name, at in woken.items() if at is None]
     if not never:
         return Finding(question, "healthy", found, max(woken.values()))
-    found += f" After {PASSES} passes {len(never)} of {len(woken)} tensors have none."
+    has = "has" if len(never) == 1 else "have"
+    found += f" After {PASSES} passes {len(never)} of {len(woken)} tensors {has} none."
     if len(never) < len(woken) / 10 and not stuck:
         dots = " ..." if len(never) > 3 else "."
         return Finding(question, "suspicious", f"{found} These are {', '.join(never[:3])}{dots}", len(never),
@@ -527,7 +535,7 @@ def does_the_condition_reach(case: Case, shown: Evidence) -> Finding:
                        " passed on or it is replaced by zeros, perhaps no gradient reached its encoder.",
                        "condition is not passed on")
     if share < 0.01:
-        return Finding(question, "untrained", found, share, "The condition is hardly used yet. Read on below.")
+        return Finding(question, "untrained", found, share, "The condition is hardly used yet.")
     return Finding(question, "healthy", found, share)
 
 
@@ -561,7 +569,7 @@ def is_it_used(case: Case, shown: Evidence) -> Finding:
     if not (other - own).any():
         verdict = "untrained" if case.control_module is not None and _is_one_step_old(case) else "broken"
         return Finding(question, verdict, f"The gap is exactly 0: another picture's condition gives the same loss of"
-                       f" {own.mean():.4f}.", 0.0, "If a finding above is broken, training on does not help.")
+                       f" {own.mean():.4f}.", 0.0, "If a finding above says broken, training on does not help.")
     found = (f"The loss is {own.mean():.4f} with the own condition, {other.mean():.4f} with another picture's, and"
              f" {none.mean():.4f} without control. So the gap is {gap:.2g}. Another picture's condition is worse on"
              f" {(other > own).sum()} of {len(own)} pictures, and multiplies the loss by {ratio:.3f} on"
@@ -573,7 +581,7 @@ def is_it_used(case: Case, shown: Evidence) -> Finding:
         return Finding(question, "healthy", found, gap)
     matters = (other / own).log().abs().max() > 0.05  # or else no pairing can help, and the search takes long
     best, prefer = best_pairing(case) if matters else (own, 0)
-    if prefer and times_as_large(own, best) > HELPS and times_as_large(none, best) > USED:
+    if prefer and times_as_large(own, best) > HELPS and times_as_large(none, best) > HELPS:
         return Finding(question, "broken", f"{found} {prefer} of the pictures prefer the condition of another one, and"
                        f" with the best one for each the loss is {best.mean():.4f}.", gap, "See whether pictures and"
                        " conditions are shuffled separately. Each picture must come with its own condition.",
@@ -581,28 +589,41 @@ def is_it_used(case: Case, shown: Evidence) -> Finding:
     if _harms(shown):
         harm = times_as_large(own, none)
         return Finding(question, "broken", f"{found} Control multiplies the loss by {harm:.3g}.", gap,
-                       "Control makes the prediction worse. Compare base, condition, strength and order of the"
-                       " controls with those of the training.")
+                       "Control makes the prediction worse. Compare base, strength, time and order of the controls"
+                       " with those of the training. If no finding names a cause, look at the condition first.")
     return Finding(question, "untrained", found, gap, f"On these pictures the condition does not help yet. {EARLY}")
 
 
 def would_another_reading_help(case: Case, shown: Evidence, seen: tuple[float, float] | Tensor | None) -> Finding:
-    """Trial treatments: the condition read in another way, the controls in another order."""
-    question = "Would another reading of the condition, or another order of the controls, help?"
+    """Trial treatments: another reading of the condition or of the time, another order of the controls.
+
+    A cure must lower the loss, and it must lower it below the loss without control. Anything that weakens a
+    harmful control lowers the loss, whatever the bug is.
+    """
+    question = "Would another reading of condition or time, or another order of the controls, help?"
     if is_untrained(shown.controls):
         return unknown(question, "all controls are 0")
     if len(case.condition) < ENOUGH:
         return unknown(question, f"it needs at least {ENOUGH} pictures, better 16")
     own = shown.own
     enough = HELPS if _is_used(shown) else HELPS_ILL
+    lowest = own
     best = Finding(question, "healthy", "None of our trial treatments lowers the loss by much.", 1.0)
     for cause, advice, treated in treatments(case, shown.controls, seen):
         cured = losses(case, treated)
         gain = times_as_large(own, cured)
-        if surely_larger(own, cured) and gain > max(enough, best.number):
+        if not surely_larger(own, cured) or gain < enough:
+            continue
+        if times_as_large(lowest, cured) > 1:
+            lowest = cured
+        if gain > best.number and times_as_large(shown.none, cured) > USED:
             found = (f"One trial treatment lowers the loss from {own.mean():.4f} to {cured.mean():.4f}, and on"
                      f" {(own > cured).sum()} of {len(own)} pictures.")
             best = Finding(question, "broken", found, gain, advice, cause)
+    if best.verdict == "healthy" and _harms(shown):
+        found = (f"None of our trial treatments is a cure. The loss is {own.mean():.4f}, with the best treatment"
+                 f" {lowest.mean():.4f}, and without control {shown.none.mean():.4f}.")
+        return Finding(question, "suspicious", found, times_as_large(own, lowest), LOOK)
     return best
 
 
@@ -618,6 +639,16 @@ def treatments(case: Case, controls: Sequence[Tensor], seen: tuple[float, float]
         if (low, high) != _range(c):
             advice = f"Bring the condition from {_between(*_range(c))} to {_between(low, high)}."
             yield cause, advice, controls_of(case, stretched(c, low, high))
+    mirrored = "mirrored condition"
+    advice = " Find out where only one of condition and picture is mirrored."
+    yield mirrored, f"Mirror the condition left to right.{advice}", controls_of(case, c.flip(-1))
+    yield mirrored, f"Turn the condition upside down.{advice}", controls_of(case, c.flip(-2))
+    if c.shape[-1] == c.shape[-2]:
+        yield "transposed condition", "Swap the condition's rows and columns.", controls_of(case, c.transpose(-1, -2))
+    t = case.batch.t
+    other_way = case._replace(batch=case.batch._replace(t=t.min() + t.max() - t))
+    yield "reversed time", "Give the ControlNet the same t as the base. It seems to count from the other end.", (
+        controls_of(other_way))
     order = "Hand the controls over from shallow to deep, the middle last, and let the base add them in this order."
     yield "reversed controls", order, reversed_among_equals(controls)
     if controls[-1].shape in {control.shape for control in controls[:-1]}:  # or it has stayed in its place anyway
@@ -636,6 +667,27 @@ def reversed_among_equals(controls: Sequence[Tensor]) -> tuple[Tensor, ...]:
     for control in controls:
         waiting.setdefault(control.shape, []).append(control)
     return tuple(waiting[control.shape].pop() for control in controls)
+
+
+def would_another_strength_help(case: Case, shown: Evidence) -> Finding:
+    """We name no cause here, since each of the two answers has two possible causes."""
+    question = "Would control help more at another strength?"
+    if is_untrained(shown.controls):
+        return unknown(question, "all controls are 0")
+    if len(case.condition) < ENOUGH:
+        return unknown(question, f"it needs at least {ENOUGH} pictures, better 16")
+    if _harms(shown):
+        return unknown(question, "control does harm, so less of it is better in any case")
+    best = Finding(question, "healthy", "Neither half of it nor 2 or 10 times as much lowers the loss by much.", 1.0)
+    for strength in STRENGTHS:
+        cured = losses(case, [strength * control for control in shown.controls])
+        gain = times_as_large(shown.own, cured)
+        if surely_larger(shown.own, cured) and gain > max(HELPS, best.number):
+            found = (f"With the controls times {strength} the loss falls from {shown.own.mean():.4f} to"
+                     f" {cured.mean():.4f}.")
+            best = Finding(question, "suspicious" if strength < 1 else "untrained", found, gain,
+                           TOO_STRONG if strength < 1 else TOO_WEAK)
+    return best
 
 
 def words_and_outline(case: Case, shown: Evidence) -> Finding:
@@ -693,7 +745,8 @@ def diagnose(base: Network, control: Network, condition: Tensor, batch: NoisyBat
         return findings + [do_gradients_arrive(case), which_zero_convs_are_zero(case, shown.controls),
                            has_the_copy_moved(case, shown), is_the_start_exact(case, shown),
                            does_the_condition_reach(case, shown), would_another_reading_help(case, shown, seen),
-                           is_it_used(case, shown), words_and_outline(case, shown)]
+                           would_another_strength_help(case, shown), is_it_used(case, shown),
+                           words_and_outline(case, shown)]
 
 
 def cause_of(findings: Sequence[Finding]) -> str:
@@ -713,5 +766,8 @@ def show_findings(findings: Sequence[Finding]) -> None:
         print(f"{finding.verdict:12} {finding.question}")
         for text in filter(None, (finding.found, finding.advice and f"-> {finding.advice}")):
             print(textwrap.fill(text, 100, initial_indent=" " * 13, subsequent_indent=" " * 13))
-    cause = cause_of(findings)
-    print(f"\nDIAGNOSIS    {verdict_of(findings)}" + (f": {cause}" if cause else ""))
+    verdict, cause = verdict_of(findings), cause_of(findings)
+    if verdict == "healthy":
+        asked = sum(finding.verdict == "healthy" for finding in findings)
+        cause = f"none of these {asked} questions found anything"
+    print(f"\nDIAGNOSIS    {verdict}" + (f": {cause}" if cause else ""))

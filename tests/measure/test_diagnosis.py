@@ -201,6 +201,43 @@ def test_bytes_that_are_inverted_as_well(base, healthy, lines, batch):
     assert found(findings, "another reading").advice == "Bring the condition from [0, 255] to [0, 1], and invert it."
 
 
+@pytest.mark.parametrize("spoil, cause", [
+    (lambda c: c.flip(-1), "mirrored condition"), (lambda c: c.flip(-2), "mirrored condition"),
+    (lambda c: c.mT, "transposed condition")])
+def test_a_condition_that_lies_otherwise_than_its_picture(spoil, cause, base, healthy, lines, batch):
+    findings = diagnose(base, healthy, spoil(lines), batch(healthy))
+    assert told(findings, cause, "another reading")
+
+
+@pytest.mark.parametrize("spoil, cause", [
+    (lambda c: c.flip(-1), "mirrored condition"), (lambda c: c.rot90(1, (-2, -1)), "")])
+def test_treatments_that_only_do_less_harm_are_no_cure(spoil, cause):
+    """To invert a condition that lies otherwise than its picture lowers the loss. But no control at all is better."""
+    base = load_base()
+    condition, given = noisy_batch(base, "edge")
+    findings = diagnose(base, lock(load_control("edge", base)), spoil(condition), given)
+    finding = found(findings, "another reading")
+    assert verdict_of(findings) == "broken" and cause_of(findings) == cause and finding.number > 1.2
+    if not cause:
+        assert "is a cure" in finding.found and "mirrored, turned, shifted" in finding.advice
+
+
+def test_the_time_runs_backwards_for_the_control(base, healthy, lines, batch):
+    given = batch(healthy)
+    findings = diagnose(base, lambda xt, t, prompt, c: healthy(xt, 620 - t, prompt, c), lines, given,
+                        control_module=healthy)
+    assert told(findings, "reversed time", "another reading")
+
+
+@pytest.mark.parametrize("strength, verdict", [(1, "healthy"), (1.5, "suspicious"), (0.1, "untrained")])
+def test_a_strength_that_training_did_not_have(strength, verdict, base, healthy, lines, batch):
+    """It has no cause, since a young ControlNet is too weak, and a shifted condition makes it too strong."""
+    findings = diagnose(base, lambda *inputs: [strength * h for h in healthy(*inputs)], lines, batch(healthy),
+                        control_module=healthy)
+    assert found(findings, "another strength").verdict == verdict_of(findings) == verdict
+    assert cause_of(findings) == ""
+
+
 def test_controls_in_reversed_order(base, healthy, lines, batch):
     """Where shapes agree nothing is raised; where they do not the base raises, and the doctor says why."""
     findings = diagnose(base, patients.ReversedOrder(healthy), lines, batch(healthy))
