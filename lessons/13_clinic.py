@@ -18,6 +18,7 @@
 # %%
 import os
 import sys
+import warnings
 from itertools import islice
 
 sys.path.insert(0, os.path.dirname(sys.argv[0]))  # this folder, also under python -P
@@ -60,6 +61,7 @@ patients = {}
 for letter, build in IN_TRAINING.items():
     base = load_base(device=lesson.device)
     control = seeded(lesson.seed, build, base)
+    # The learning rate follows the schedule of a training three times as long; we stop early.
     training = Training(control, control_loss(base, "edge"), steps=3 * lesson.steps, lr=2e-3,
                         seed=lesson.seed)
     for step, loss in tqdm(islice(training, lesson.steps), letter, lesson.steps):
@@ -82,8 +84,9 @@ lesson.reveal(guess, "b",
               c="a locked base with weak control is never much worse than the base alone.")
 
 # %% [markdown]
-# The loss curves hardly differ. Only the one of E lies above the others for a while. The gaps
-# differ by far: two of them are exactly 0, and the other three grow at different speeds.
+# The loss curves hardly differ. The one of E lies above the others for a while. From about step
+# 60 on B is a little lower, by less than one batch differs from the next. The gaps differ by
+# far: two of them are exactly 0, and the other three grow at different speeds.
 #
 # ## The second symptom: the pictures
 #
@@ -102,7 +105,9 @@ with_control = {}
 control_off = {}
 for letter, (base, control, prepare) in patients.items():
     steered = [Control(control, prepare(edges))]
-    with_control[letter] = sample(base, truth.prompt, noise, steered, steps=ddim_steps)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a warning about the condition would give a patient away
+        with_control[letter] = sample(base, truth.prompt, noise, steered, steps=ddim_steps)
     control_off[letter] = sample(base, truth.prompt[4:6], noise[4:6], steps=ddim_steps)
 shown = {letter: images[4:6] for letter, images in with_control.items()}
 lesson.save_figure(ward(edges[4:6], shown, control_off, truth.prompt[4:6]))
@@ -151,7 +156,7 @@ table(rows)
 # %%
 guess = lesson.predict("The gap of A and of D is exactly 0 at every step. Which measurement tells these two apart?",
                        a="train them longer: one of them will begin to follow",
-                       b="list which weights get a gradient: all of a zero conv's, or only its bias's",
+                       b="list which weights get a gradient: the weight and bias of a zero conv, or only its bias",
                        c="the loss: one of them has a lower loss than the base alone")
 
 # %% [markdown]
@@ -256,7 +261,7 @@ lesson.reveal(guess, "b",
               because="the copy still has the weights that it began with. Zero convs and a condition "
                       "encoder alone can learn something.",
               a="a frozen copy reaches a gap above 0 as well. Patient C showed it.",
-              c="then training sees inverted conditions, too, and the copy learns to read them.")
+              c="this batch is made as in their training. If it inverts conditions, the copy has learned that.")
 
 # %% [markdown]
 # The copy stands still, although it asks for gradients and gets them. So the optimiser must

@@ -15,9 +15,11 @@ def charts(losses: dict[str, list[float]], gaps: dict[str, dict[int, float]]) ->
     figure = Figure()
     left, right = figure.subplots(1, 2)
     for width, (letter, values) in zip((9, 7, 5, 3, 1.5), losses.items()):  # the curves lie on each other
-        left.plot(range(1, len(values) + 1), values, color=COLOURS[letter], linewidth=width, label=letter)
+        style = "--" if letter == "D" else "-"  # D lies on A
+        left.plot(range(1, len(values) + 1), values, style, color=COLOURS[letter], linewidth=width, label=letter)
     highest = max(max(values) for values in losses.values())
-    left.set(xlabel="training step", ylim=(0, 1.1 * highest), title="The losses hardly differ ...")
+    left.set(xlabel="training step", ylabel="loss of the batch", ylim=(0, 1.1 * highest),
+             title="The losses hardly differ ...")
     left.legend(ncols=5, handlelength=1)
     never = []
     for letter, gap in gaps.items():
@@ -26,7 +28,8 @@ def charts(losses: dict[str, list[float]], gaps: dict[str, dict[int, float]]) ->
             right.plot(list(shown), list(shown.values()), "o-", color=COLOURS[letter], label=letter)
         else:
             never.append(letter)
-    right.set(yscale="log", xlabel="training step", title="... but the shuffle gaps do")
+    right.set(yscale="log", xlabel="training step", ylabel="shuffle gap (where above 0)",
+              title="... but the shuffle gaps do")
     if never:
         right.plot([], [], " ", label=f"{' and '.join(never)}: exactly 0")
     right.legend()

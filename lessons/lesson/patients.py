@@ -1,4 +1,4 @@
-"""The seven patients of lesson 13: ControlNets with one bug each, all of which really happened.
+"""The seven ill patients of lesson 13. Each of these ControlNets has one bug that really happened.
 
 Four of them learn wrongly. Each is a class that differs from ControlNet in one place, and you train it
 to see its symptoms. Three have learned well and are used wrongly. There a condition, the order of the
@@ -19,7 +19,7 @@ from minicontrolnet.controlnet import Controls
 
 
 class FrozenCopy(ControlNet):
-    """Patient 1. The base was locked before it was copied, and nobody unlocked the copy.
+    """Patient C. The base was locked before it was copied, and nobody unlocked the copy.
 
     A student project lost weeks to a frozen copy. The condition encoder and the zero convs still
     learn, so the loss falls a little.
@@ -32,7 +32,7 @@ class FrozenCopy(ControlNet):
 
 
 class SharedStorage(ControlNet):
-    """Patient 2. The sign = gives the base's own encoder a second name, where a copy was meant."""
+    """Patient E. The sign = gives the base's own encoder a second name, where a copy was meant."""
 
     def __init__(self, base: UNet, c_condition: int = 1):
         super().__init__(base, c_condition)
@@ -42,7 +42,7 @@ class SharedStorage(ControlNet):
 
 
 class Detached(ControlNet):
-    """Patient 3. A detach() that should have saved memory cuts the copy off from the loss."""
+    """Patient A. A detach() that should have saved memory cuts the copy off from the loss."""
 
     def forward(self, xt: Tensor, t: Tensor, prompt: Tensor, condition: Tensor) -> Controls:
         emb = self.embedding(t, prompt)
@@ -52,7 +52,7 @@ class Detached(ControlNet):
 
 
 class TwoZeroConvs(ControlNet):
-    """Patient 4. A second zero conv behind each of the 13, "to be on the safe side"."""
+    """Patient D. A second zero conv behind each of the 13, "to be on the safe side"."""
 
     def __init__(self, base: UNet, c_condition: int = 1):
         super().__init__(base, c_condition)
@@ -64,12 +64,12 @@ class TwoZeroConvs(ControlNet):
 
 
 def inverted(condition: Tensor) -> Tensor:
-    """Patient 5. Black lines on white paper, where training showed white lines on black."""
+    """Patient G. Black lines on white paper, where training showed white lines on black."""
     return 1 - condition
 
 
 class ReversedOrder(nn.Module):
-    """Patient 6. The decoder reads its skips from deep to shallow, and so somebody hands them over.
+    """Patient H. The decoder reads its skips from deep to shallow, and so somebody hands them over.
 
     Among maps of one shape a wrong order raises no error.
     """
@@ -88,7 +88,7 @@ class ReversedOrder(nn.Module):
 
 @torch.no_grad()
 def other_base(base: UNet) -> UNet:
-    """Patient 7 is used with this base. It generates the same pictures, with its channels in another order.
+    """Patient F is used with this base. It generates the same pictures, with its channels in another order.
 
     The meaning of a channel is an accident of training, so two equally good bases differ in it. We need
     not train a second base to show that. The encoder passes its maps on with the channels in
