@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Lesson 01: How does a small network turn noise into a picture?
 #
-# A *diffusion model* learns one simple thing: to look at a noisy picture and guess the noise
-# in it. That is enough to generate pictures from nothing but noise (Ho et al., "Denoising
+# A *diffusion model* learns one simple thing: to look at a noisy picture and guess the noise in
+# it. That is enough to generate pictures from nothing but noise (Ho et al., "Denoising
 # Diffusion Probabilistic Models", 2020). In this lesson you
 #
 # 1. add noise to a picture, and see what the network has to learn (Eq. 5 of the ControlNet
@@ -47,8 +47,8 @@ guess = lesson.predict('We generate many pictures for the prompt "red star on bl
 #     xt = sqrt(alpha_bar[t]) * x0 + sqrt(1 - alpha_bar[t]) * eps
 #
 # Here alpha_bar is a table of 1000 fixed numbers, the *noise schedule*. We choose it before
-# training. As the *time* t goes from 0 to 999, alpha_bar[t] falls from about 1 to about 0, so xt
-# goes from the picture to pure noise. Nothing is learned here: it is a formula.
+# training. As the *time* t goes from 0 to 999, alpha_bar[t] falls from about 1 to about 0, so
+# xt goes from the picture to pure noise. Nothing is learned here: it is a formula.
 
 # %%
 n = 8 if lesson.quick else 64
@@ -67,15 +67,15 @@ print(f"at t = 500, {ALPHA_BAR[500]:.0%} of the picture's variance is left")
 #
 # ## What the network learns
 #
-# The network sees xt, t and the prompt, and predicts the noise. In the paper its loss is the mean
-# squared error (Eq. 5):
+# The network sees xt, t and the prompt, and predicts the noise. In the paper its loss is the
+# mean squared error (Eq. 5):
 #
 #     loss = mean of (eps - network(xt, t, prompt))^2
 #
 # Each training step picks random pictures, times and noise, and takes a gradient step on this
 # loss. (Our base gives each t a weight of its own. The end of this lesson explains why.) Let us
-# see how well our trained network does at t = 500. A network that knows nothing would predict 0,
-# and its error would be the variance of the noise, which is 1.
+# see how well our trained network does at t = 500. A network that knows nothing would predict
+# 0, and its error would be the variance of the noise, which is 1.
 
 # %%
 with torch.no_grad():
@@ -84,8 +84,8 @@ error = (eps - noise).square().mean()
 print(f"mean squared error of the predicted noise: {error:.3f}")
 
 # %% [markdown]
-# The error is far below 1, so the network knows most of the noise. And if we know the noise,
-# we know the picture, too: we only have to solve the mixture above for x0.
+# The error is far below 1, so the network knows most of the noise. And if we know the noise, we
+# know the picture, too: we only have to solve the mixture above for x0.
 #
 #     x0 = (xt - sqrt(1 - alpha_bar[t]) * eps) / sqrt(alpha_bar[t])
 #
@@ -98,8 +98,9 @@ print(f"mean squared error of the predicted noise: {error:.3f}")
 # because the average has the smallest mean squared error. So we do not believe it entirely. We
 # mix the predicted picture with the noise that the network predicted, at a slightly smaller t,
 # and ask the network again. (We add no fresh noise, so the same start always gives the same
-# picture.) Now the picture is a little more certain, and the next prediction is sharper. We
-# repeat this until no noise is left.
+# picture.) Now the mixture contains a trace of the first prediction. Fewer pictures fit it, so
+# the next average is over fewer pictures, and it is sharper. We repeat this until no noise is
+# left.
 #
 # This is the DDIM sampler (Song et al., 2021). A loop like it is the heart of every diffusion
 # model.
@@ -144,8 +145,8 @@ lesson.save_figure(noising_and_sampling(truth.x0[3], noise[3], [xt[3] for xt in 
 #
 #     eps = eps_empty + guidance_scale * (eps_prompt - eps_empty)
 #
-# A scale of 1 is the plain prediction. How often is the shape right with it, and how often
-# with a scale of 2.5?
+# A scale of 1 is the plain prediction. How often is the shape right with it, and how often with
+# a scale of 2.5?
 
 # %%
 classifier = load_classifier()  # a small network that names the shape in a picture
@@ -155,15 +156,17 @@ for scale, images in {1: pictures, 2.5: guided}.items():
     print(f"guidance scale {scale}: {right:.0%} of {n} pictures show the right shape")
 
 # %% [markdown]
-# Guidance makes the shapes clearer. Lesson 06 looks at what guidance does to control.
+# Guidance makes the shapes clearer. From here on we use a scale of 2.5, which is the default of
+# `sample`. Lesson 06 looks at what guidance does to control.
 #
 # ## What words cannot say
 #
-# The prompt names two colours and a shape. Nothing in it says where the shape is, how large
-# it is or how it is tilted; we call these three its *pose*. So we generate many pictures for
-# one prompt, and compare each star with an upright star in the middle. How far is it tilted,
-# and how far away is it? For comparison we measure real stars as well. In the toy world no shape
-# is tilted by more than 23 degrees.
+# The prompt names two colours and a shape. Nothing in it says where the shape is, how large it
+# is or how it is tilted; we call these three its *pose*. So we generate many pictures for one
+# prompt, and compare each star with an upright star in the middle. How far is it tilted, and
+# how far away is it? For comparison we measure real stars as well. In the toy world no shape is
+# tilted by more than 23 degrees. (`scenes` lists what the program paints: colours, shape, size,
+# angle and centre.)
 
 # %%
 stars = sample(base, "red star on blue", noise, steps=lesson.steps)
@@ -185,10 +188,10 @@ lesson.reveal(guess, "b", because="the noise decides everything that the prompt 
 lesson.save_figure(one_prompt_many_poses(stars))
 
 # %% [markdown]
-# 01_ddpm.png shows eight of these stars; their sizes differ, too. A longer prompt would not help,
-# because no word of the toy world describes a pose. An outline can: it fixes where each part of
-# the shape is. ControlNet makes the network follow an outline *without retraining it*. Lesson 02
-# asks why we should not simply retrain it.
+# 01_ddpm.png shows eight of these stars; their sizes differ, too. A longer prompt would not
+# help, because no word of the toy world describes a pose. An outline can: it fixes where each
+# part of the shape is. ControlNet makes the network follow an outline *without retraining it*.
+# Lesson 02 asks why we should not simply retrain it.
 #
 # ## For the curious: what should the network output?
 #
@@ -202,8 +205,8 @@ lesson.save_figure(one_prompt_many_poses(stars))
 #
 # If the network outputs eps, a small error in eps is a huge error in x0 at these times, because
 # we divide by sqrt(alpha_bar). So our base outputs the picture, x0. But then the loss above
-# hardly notices what it outputs at the times when the picture is decided. So our loss gives more
-# weight to noisy times (`loss_weight`). The base's `forward` turns the output into eps, so
+# hardly notices what it outputs at the times when the picture is decided. So our loss gives
+# more weight to noisy times (`loss_weight`). The base's `forward` turns the output into eps, so
 # nothing else in this course has to know.
 #
 # Is the weight needed? Training four networks takes too long for a lesson, so we read the
@@ -222,14 +225,14 @@ table(rows)
 lesson.save_figure(outputs(load_pictures("claim_07_objective"), networks), "_targets")
 
 # %% [markdown]
-# (v is a mixture of noise and picture, with a weight of its own; see `eps_from_v`.)
+# (v is a mixture of noise and picture, and its loss has weights of its own; see `eps_from_v`.)
 # 01_ddpm_targets.png shows pictures of all four. After so few steps, only the network that
-# outputs x0 with the weighted loss generates clean pictures in the right colours. To output x0
-# is not enough by itself: with Eq. 5 its colours are wrong, too.
+# outputs x0 with the weighted loss generates pictures in the right colours. To output x0 is not
+# enough by itself: with Eq. 5 its colours are wrong, too.
 #
 # Does this mean that the paper's recipe, eps with Eq. 5, does not work? No. DDPM and Stable
-# Diffusion are trained in this way, with larger networks and many more steps. After 500 steps our
-# small network still generates noise.
+# Diffusion are trained in this way, with larger networks and many more steps. After 500 steps
+# our small network still generates noise.
 #
 # Could three trainings show the effect of the weight by chance? Here is its interval.
 
@@ -243,7 +246,8 @@ print("\nEXERCISES  01a, 01b, 01c: python lessons/exercises")
 
 # %% [markdown]
 # But be careful: before these trainings we had named two other measures, clean pixels and right
-# shapes. Both leave the effect of the weight undecided (claim 7 in [CLAIMS.md](CLAIMS.md)).
+# shapes. For both, the interval of the weight's effect contains 0, so they leave it undecided
+# (claim 7 in [CLAIMS.md](CLAIMS.md)).
 #
 # For the formula it does not matter in which form a network predicts the noise. For a short
 # training it does.

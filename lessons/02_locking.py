@@ -2,12 +2,12 @@
 # # Lesson 02: What does fine-tuning destroy?
 #
 # We have a model that generates pictures from prompts, and we want it to follow outlines as
-# well. The obvious way is *fine-tuning*: give the model the outline as an additional input,
-# and train all of its weights a little further. The paper warns against it (Sec. 1). For many
+# well. The obvious way is *fine-tuning*: give the model the outline as an additional input, and
+# train all of its weights a little further. The paper warns against it (Sec. 1). For many
 # conditions there are few data, so the model sees the same pictures again and again, and may
 # forget what it knew. ControlNet *locks* the model instead: its weights are never changed
-# again. Only a copy of its encoder and a few small new layers are trained (Sec. 3.1 and 3.2). In
-# this lesson you
+# again. Only a copy of its encoder and a few small new layers are trained (Sec. 3.1 and 3.2).
+# In this lesson you
 #
 # 1. fine-tune the base on 100 pictures in four of its eight colours,
 # 2. lock the base and train a copy of its encoder on the same 100 pictures,
@@ -57,9 +57,9 @@ base = load_base(device=lesson.device)
 mark = fingerprint(base.state_dict())
 
 # %% [markdown]
-# We paint 1000 pictures of the toy world and keep 100 of them for training. All of these show
-# a circle or a square in the first four colours: white, orange, cyan and green. For the test
-# we keep pictures that share no shape and no colour with them: triangles and stars in yellow,
+# We paint 1000 pictures of the toy world and keep 100 of them for training. All of these show a
+# circle or a square in the first four colours: white, orange, cyan and green. For the test we
+# keep pictures that share no shape and no colour with them: triangles and stars in yellow,
 # blue, red and purple.
 
 # %%
@@ -88,8 +88,8 @@ def next_batch(generator):
 # ## The first way: fine-tune the base
 #
 # `ConditionedUNet` is a copy of the whole base with one addition: a small network turns the
-# outline into features, which are added after the first convolution. Nothing in it is locked.
-# A smaller learning rate might forget less, so we make two of them, for two rates.
+# outline into features, which are added after the first convolution. Nothing in it is locked. A
+# smaller learning rate might forget less, so we make two of them, for two rates.
 
 # %%
 fine_tuned = seeded(lesson.seed, ConditionedUNet, base).to(lesson.device)
@@ -97,7 +97,8 @@ slowly = seeded(lesson.seed, ConditionedUNet, base).to(lesson.device)
 
 
 def fine_tuning_loss(network, generator):
-    # The first argument predicts the noise. The second is the UNet in it. Here one network is both.
+    # The first argument predicts the noise. The second is the UNet inside it, which says what is
+    # predicted (for a ControlNet it is the base). Here one network is both.
     return condition_loss(network, network, "edge", generator, next_batch=next_batch)
 
 
@@ -105,15 +106,15 @@ def fine_tuning_loss(network, generator):
 # ## The second way: lock it, and train a copy
 #
 # Our base is a *UNet*, a network with two halves. It cuts the picture into *patches* of 4x4
-# pixels, which gives a grid of 16x16 places. The *encoder* shrinks this grid to 2x2 in
-# several blocks, and the *decoder* enlarges it again. The encoder has 13 outputs. Twelve of
-# them are *skip connections*, which go directly to the decoder's block of the same size. The
-# last one comes from the *middle block*, on the smallest grid.
+# pixels, which gives a grid of 16x16 places. The *encoder* shrinks this grid to 2x2 in several
+# blocks, and the *decoder* enlarges it again. The encoder has 13 outputs. Twelve of them are
+# *skip connections*, which go directly to the decoder's block of the same size. The last one
+# comes from the *middle block*, on the smallest grid.
 #
 # ControlNet copies the encoder (`copy.deepcopy`) and gives the outline to the copy. The copy
-# has the same 13 outputs, and these are *added* to the 13 of the base. They pass through
-# *zero convolutions* first, which output 0 at the start of training (lesson 03). The base
-# itself stays as it is.
+# has the same 13 outputs, and these are *added* to the 13 of the base. They pass through *zero
+# convolutions* first, which output 0 at the start of training (lesson 03). The base itself
+# stays as it is.
 
 # %%
 control = seeded(lesson.seed, ControlNet, base)
@@ -147,8 +148,9 @@ def test_control(network):
 
 # %% [markdown]
 # Before training, all three networks generate what the base generates, because their new layers
-# end with zero convolutions. Then we test each of them every 40 steps. `averaged` is the network
-# with a moving average of its weights, which usually gives better pictures than the last weights.
+# end with zero convolutions. Then we test each of them every 40 steps. `averaged` is the
+# network with a moving average of its weights, which usually gives better pictures than the
+# last weights.
 
 # %%
 before = test(predictor(base, new.prompt))
@@ -166,8 +168,8 @@ def train_and_test(name, network, loss, rate, test_network):
 
 
 # %% [markdown]
-# All three get the same pictures and the same number of steps. The rate of 1e-3 is that of
-# the base's own training.
+# All three get the same pictures and the same number of steps. The rate of 1e-3 is that of the
+# base's own training.
 
 # %%
 train_and_test("fine-tuned", fine_tuned, fine_tuning_loss, 1e-3, test_fine_tuned)
@@ -207,8 +209,8 @@ lesson.reveal(guess, "b" if lost.low > 0 else "a", "see the column of right colo
               b="in so few steps it has forgotten little.")
 
 # %% [markdown]
-# The last points of two paths, fine-tuned and locked, are good ones to compare if their IoU
-# is nearly equal. In how many pictures does only one of the two have the right colours?
+# The last points of two paths, fine-tuned and locked, are good ones to compare if their IoU is
+# nearly equal. In how many pictures does only one of the two have the right colours?
 
 # %%
 only_locked = int((copied_right > tuned_right).sum())
@@ -226,10 +228,10 @@ lesson.verdict(f"After {lesson.steps} steps the IoU is {copied_iou.mean():.2f} f
 #
 # ## Does fine-tuning always forget?
 #
-# No. In a record of lessons/results we fine-tuned at several rates, and longer at the lower ones.
-# It has three seeds. The 100 pictures lack another set of four colours than here, and the rate is
-# constant. The table shows in how many pictures the colours are right when the IoU first reaches
-# 0.7.
+# No. In a record of lessons/results we fine-tuned at several rates, and longer at the lower
+# ones. It has three seeds. There the 100 pictures lack four other colours than here, and the
+# learning rate stays constant, while above it rises and falls during training. The table shows
+# in how many pictures the colours are right when the IoU first reaches 0.7.
 
 # %%
 record = load_results("forgetting_at_equal_fidelity")
@@ -242,11 +244,12 @@ table(rows)
 
 # %% [markdown]
 # At the high rate fine-tuning forgets quickly. At the two lower rates it has forgotten hardly
-# anything when its IoU reaches 0.7. Our run above forgot much more, at a similar rate. We believe
-# both, because they differ in more than the rate. It probably matters which colours the pictures
-# lack, but we have not tested this alone. So how much is forgotten depends on the details.
+# anything when its IoU reaches 0.7. Our run above forgot much more, at a similar rate. Both
+# results can be true, because the two experiments differ in more than the rate. It probably
+# matters which colours the pictures lack, but we have not tested this alone. So how much is
+# forgotten depends on the details.
 #
-# Back to the record: does fine-tuning forget more on the way from there to 0.8?
+# Back to the record: has fine-tuning forgotten more than a ControlNet at an IoU of 0.8?
 
 # %%
 more = finding(record, "ControlNet minus fine-tuned, right colours at IoU 0.8")
@@ -255,9 +258,9 @@ lesson.verdict(f"Share of right colours at an IoU of 0.8, each side at its best 
                f" three seeds): {more.verdict}.")
 
 # %% [markdown]
-# *Undecided* means that the interval contains 0: three seeds are too few here. So the
-# argument for the lock is not that fine-tuning must destroy the model. It is that the weights of
-# a locked base stay as they are, whatever the learning rate. Nobody has to find out which rate is
+# *Undecided* means that the interval contains 0: three seeds are too few here. So the argument
+# for the lock is not that fine-tuning must destroy the model. It is that the weights of a
+# locked base stay as they are, whatever the learning rate. Nobody has to find out which rate is
 # safe.
 #
 # ## Switch the copy off
@@ -288,27 +291,27 @@ loss = condition_loss(detached, base, "edge", torch.Generator())
 assert not loss.requires_grad  # loss.backward() would be an error
 
 # %% [markdown]
-# So we lock the base by `requires_grad_(False)`. We must not run its decoder under `no_grad`, or
-# detach the controls.
+# So we lock the base by `requires_grad_(False)`. We must not run its decoder under `no_grad`,
+# or detach the controls.
 #
 # ## What does a training step cost?
 #
 # A lock also saves work. We need no gradients of locked weights. The base's encoder needs no
-# graph at all, because nothing that is trained lies before it. The authors' released code
-# locks less: it computes the gradients of the decoder's weights, and then discards them. We
-# count the arithmetic, the time and the memory of a training step, and divide them by those
-# of a step that trains the base itself.
+# graph at all, because nothing that is trained lies before it. The authors' released code locks
+# less: it computes the gradients of the decoder's weights, and then discards them. We count the
+# arithmetic, the time and the memory of a training step, and divide them by those of a step
+# that trains the base itself.
 
 # %%
 unlocked = copy.deepcopy(base).requires_grad_(True)
 half_locked = copy.deepcopy(base)
 half_locked.decoder.requires_grad_(True)
-new = copy.deepcopy(control)
+fresh = copy.deepcopy(control)
 costs = relative_costs({  # the network to train, its loss, and for a ControlNet the base that it controls
     "the base itself": (unlocked, base_loss),
-    "ControlNet, base locked": (new, control_loss(base, "edge"), base),
-    "ControlNet, the released code's way": (new, control_loss(half_locked, "edge"), half_locked),
-    "ControlNet, nothing locked": (new, control_loss(unlocked, "edge"), unlocked),
+    "ControlNet, base locked": (fresh, control_loss(base, "edge"), base),
+    "ControlNet, the released code's way": (fresh, control_loss(half_locked, "edge"), half_locked),
+    "ControlNet, nothing locked": (fresh, control_loss(unlocked, "edge"), unlocked),
 }, rounds=1 if lesson.quick else 5)
 rows = [["a training step of", "arithmetic", "time", "memory"]]
 for name, row in costs.items():
@@ -318,8 +321,8 @@ table(rows)
 # %% [markdown]
 # In our network a ControlNet's step needs less arithmetic and less memory than a step of the
 # base. The paper reports 1.34 times the time and 1.23 times the memory for its network on one
-# GPU. The two cannot be compared directly: the networks differ, and the paper does not say
-# how its decoder was treated.
+# GPU. The two cannot be compared directly: the networks differ, and the paper does not say how
+# its decoder was treated.
 #
 # One more cost is the size of the copy.
 

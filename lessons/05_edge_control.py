@@ -1,16 +1,16 @@
 # %% [markdown]
 # # Lesson 05: Does the copy learn to follow outlines suddenly or gradually?
 #
-# In this lesson we train an edge ControlNet, from the first step to the point where it
-# follows outlines (Sec. 3.3). The paper reports something strange about this training. For a
-# long time the condition is ignored, and then, "suddenly", it is followed (Fig. 4). You will
+# In this lesson we train an edge ControlNet, from the first step to the point where it follows
+# outlines (Sec. 3.3). The paper reports something strange about this training. For a long time
+# the condition is ignored, and then, "suddenly", it is followed (Fig. 4). You will
 #
 # 1. lock the base and make a copy that changes nothing at first,
 # 2. find a measure that shows what the loss hides,
 # 3. train the copy, and watch the loss and this measure.
 #
-# It takes about a minute. Then do exercises 05a to 05d, and read `control_loss` and
-# `Training` in training.py.
+# It takes about a minute. Then do exercises 05a to 05d, and read `control_loss` and `Training`
+# in training.py.
 
 # %%
 import copy
@@ -41,9 +41,9 @@ guess = lesson.predict("How will a new ControlNet begin to follow outlines?",
 # %% [markdown]
 # ## Lock and copy
 #
-# The ControlNet contains a copy of the base's encoder and 13 zero convolutions (lessons 02
-# and 03). We also take some *held-out* pictures, which are not used for training, and detect
-# their edges.
+# The ControlNet contains a copy of the base's encoder and 13 zero convolutions (lessons 02 and
+# 03). We also take some *held-out* pictures, which are not used for training, and detect their
+# edges.
 
 # %%
 base = load_base(device=lesson.device)
@@ -68,12 +68,12 @@ assert torch.equal(with_copy, sample(base, prompt[:4], noise[:4], steps=ddim_ste
 # ## What should we watch?
 #
 # The obvious answer is the loss (Eq. 5; our base predicts x0, so every t has a weight, see
-# `loss_weight`). But the loss of a batch also depends on its pictures and its noise, and on which
-# picture gets which time. These are different in every step. So a single loss says little about
-# what has been learned.
+# `loss_weight`). But the loss of a batch also depends on its pictures and its noise, and on
+# which picture gets which time. These are different in every step. So a single loss says little
+# about what has been learned.
 #
-# A model that uses its outlines should be worse with wrong ones. So we take held-out pictures, and
-# choose their noise and their times t once. Then we compute the loss twice: with the right
+# A model that uses its outlines should be worse with wrong ones. So we take held-out pictures,
+# and choose their noise and their times t once. Then we compute the loss twice: with the right
 # outlines, and with every picture's outline given to its neighbour.
 #
 #     gap = loss with the wrong outlines - loss with the right outlines
@@ -82,6 +82,7 @@ assert torch.equal(with_copy, sample(base, prompt[:4], noise[:4], steps=ddim_ste
 # ignores the outlines.
 
 # %%
+# a function from outlines to the loss on 16 fixed pictures, and the right outlines of these pictures
 loss_with, outlines = loss_of_condition(base, control, "edge", n=16)
 held_out_loss = {0: loss_with(outlines).item()}
 gaps = {0: shuffle_gap(loss_with, outlines)}
@@ -93,14 +94,14 @@ print(f"before training the gap is {gaps[0]}")
 # ## Training
 #
 # Every step paints 16 new pictures, picks noise and times for them, and predicts the noise
-# through the locked base. Half of the prompts are empty (Sec. 3.3), so that the copy also learns
-# what an outline means without words. The edge maps are made rough like a drawing, with thicker
-# lines and small gaps, so that the ControlNet also follows drawings. The optimiser changes the
-# ControlNet only.
+# through the locked base. Half of the prompts are empty (Sec. 3.3), so that the copy also
+# learns what an outline means without words. The edge maps are made rough like a drawing, with
+# thicker lines and small gaps, so that the ControlNet also follows drawings. The optimiser
+# changes the ControlNet only.
 #
 # We want to see what happens on the way. So at six moments we generate two pictures for one
-# outline: the first with its prompt, and the second without words. Without words the colours are
-# free, and may change from one moment to the next.
+# outline: the first with its prompt, and the second without words. Without words the colours
+# are free, and may change from one moment to the next.
 
 # %%
 twice = [4, 4]  # picture number 4, two times
@@ -130,10 +131,10 @@ assert fingerprint(base.state_dict()) == mark  # the base has not changed
 # ## Does it follow the outlines now?
 #
 # We generate pictures for all held-out outlines and measure them in two ways. The *IoU*
-# compares the shape with the inside of the outline, and the *F1 score* compares its edges
-# with the outline (lesson 04). For comparison we also score the pictures from before the
-# training. And we score the pictures from after the training against another picture's outline,
-# to see which score one gets by chance.
+# compares the shape with the inside of the outline, and the *F1 score* compares its edges with
+# the outline (lesson 04). For comparison we also score the pictures from before the training.
+# And we score the pictures from after the training against another picture's outline, to see
+# which score one gets by chance.
 
 # %%
 right = sample(base, prompt, noise, [(trained, edges)], steps=ddim_steps)
@@ -165,13 +166,12 @@ lesson.save_figure(while_training(edges[4:5], strip, prompt[4:5]))
 #
 # ## Suddenly or gradually?
 #
-# Look at 05_edge_control.png, where the magenta line is the outline. Cover everything to the right
-# of step 50. So far the training has changed hardly anything that you could see. Then it takes
-# only a few dozen steps until the shape is in the right place.
+# Look at 05_edge_control.png, where the magenta line is the outline. Cover everything to the
+# right of step 50. So far the training has changed hardly anything that you could see. Then it
+# takes only a few dozen steps until the shape is in the right place.
 #
-# The gap puts numbers on this. Suppose that it rose along a straight line. Then it would
-# reach a tenth of its final value after a tenth of the steps, and half of it after half of
-# the steps.
+# The gap puts numbers on this. Suppose that it rose along a straight line. Then it would reach
+# a tenth of its final value after a tenth of the steps, and half of it after half of the steps.
 
 # %%
 final = gaps[lesson.steps]
@@ -182,8 +182,9 @@ print(f"half of it is reached at step {half}; a straight line: {lesson.steps // 
 
 # %% [markdown]
 # We call the rise sudden if two things hold. The gap needs more steps than a straight line for
-# its first tenth. And from a tenth to a half it needs less than half as many steps as a straight
-# line.
+# its first tenth. And from a tenth to a half it needs less than half as many steps as a
+# straight line. (In 200 steps a straight line needs 80 for this, so the gap needs fewer than
+# 40.)
 
 # %%
 late_start = tenth > lesson.steps / 10
@@ -196,9 +197,9 @@ lesson.reveal(guess, "b" if late_start and quick_rise else "a",
               c="the weights are zero, but their gradients are not (lesson 03).")
 
 # %% [markdown]
-# With seed 0 the rise is sudden in this sense. 05_edge_control_curves.png shows why one can miss
-# it. The loss of the batches (grey) falls, but it also jumps from each batch
-# to the next. How large are the two effects?
+# With seed 0 the rise is sudden in this sense. 05_edge_control_curves.png shows why one can
+# miss it. The loss of the batches (grey) falls, but it also jumps from each batch to the next.
+# How large are the two effects?
 
 # %%
 loss = torch.tensor(losses)
@@ -212,11 +213,11 @@ print(f"loss on the same held-out pictures: {held_out_loss[0]:.4f} before traini
 lesson.save_figure(loss_and_gap(losses, held_out_loss, gaps), "_curves")
 
 # %% [markdown]
-# A single jump is nearly as large as the whole fall. So the loss of the batches hardly shows when
-# the copy began to use its outlines. If pictures, noise and times stay the same, the loss (blue)
-# falls smoothly, and it shows the moment as well as the gap does. The gap has an advantage over
-# it: its 0 has a meaning. (Blue lies below grey. One reason is that no prompt of the held-out
-# pictures is empty.)
+# A single jump is nearly as large as the whole fall. So the loss of the batches hardly shows
+# when the copy began to use its outlines. If pictures, noise and times stay the same, the loss
+# (blue) falls smoothly, and it shows the moment as well as the gap does. The gap has an
+# advantage over it: its 0 has a meaning. (Blue lies below grey. One reason is that no prompt of
+# the held-out pictures is empty.)
 
 # %%
 lesson.save_results({"IoU": iou, "F1": f1, "gap": gaps, "tenth": tenth, "half": half,
@@ -224,10 +225,10 @@ lesson.save_results({"IoU": iou, "F1": f1, "gap": gaps, "tenth": tenth, "half": 
 print("\nEXERCISES  05a to 05d: python lessons/exercises")
 
 # %% [markdown]
-# Why does the gap stay near 0 for so long? It is tempting to blame the zero convolutions:
-# they pass on nothing at first. But ControlNets that start from small random weights wait
-# about as long, and those that start from large ones wait longer (lesson 08). The warm-up of
-# the learning rate and the moving average delay the rise a little. With a higher rate the
-# wait is shorter, but a fourfold rate only halves it. So the weights do not simply have to
-# travel a fixed distance. We can describe the wait, but we do not know its cause. Claim 9 in
-# [CLAIMS.md](CLAIMS.md) has what we measured.
+# Why does the gap stay near 0 for so long? It is tempting to blame the zero convolutions: they
+# pass on nothing at first. But ControlNets that start from small random weights wait about as
+# long, and those that start from large ones wait longer (lesson 08). The warm-up of the
+# learning rate and the moving average delay the rise a little. With a higher rate the wait is
+# shorter. If the weights only had to travel a fixed distance, a fourfold rate would cut the
+# wait to a quarter, but it only halves it. We can describe the wait, but we do not know its
+# cause. Claim 9 in [CLAIMS.md](CLAIMS.md) has what we measured.

@@ -2,14 +2,15 @@
 # # Lesson 06: Where should control enter, and how strongly?
 #
 # Guidance (lesson 01) computes every prediction twice, once with the prompt and once with the
-# empty prompt. These are its two *branches*, the conditional and the unconditional one. Lesson 01
-# called their predictions eps_prompt and eps_empty; now they can differ in their control, too:
+# empty prompt. These are its two *branches*, the conditional and the unconditional one. Lesson
+# 01 called their predictions eps_prompt and eps_empty; now they can differ in their control,
+# too:
 #
 #     eps = eps_uncond + guidance_scale * (eps_cond - eps_uncond)
 #
-# Now add a ControlNet. Should it act on both branches, or on the conditional branch alone?
-# And should all of its 13 connections be equally strong? The paper discusses this in Sec. 3.4
-# and Fig. 5, for pictures that have *no prompt* but only an edge map. In this lesson you
+# Now add a ControlNet. Should it act on both branches, or on the conditional branch alone? And
+# should all of its 13 connections be equally strong? The paper discusses this in Sec. 3.4 and
+# Fig. 5, for pictures that have *no prompt* but only an edge map. In this lesson you
 #
 # 1. see what control in both branches does,
 # 2. see what control in one branch does, at four guidance scales,
@@ -58,10 +59,10 @@ guess = lesson.predict("There is no prompt, and control acts on both branches. W
 # %% [markdown]
 # ## Control in both branches
 #
-# Without a prompt, both branches get the same input: the same noisy picture, the empty
-# prompt, and the same outline. So they compute the same prediction, and their difference is
-# 0. There is nothing that guidance could amplify. The paper says that this "completely
-# removes" guidance.
+# Without a prompt, both branches get the same input: the same noisy picture, the empty prompt,
+# and the same outline. So they compute the same prediction, and their difference is
+# 0. There is nothing that guidance could amplify. The paper says that this "completely removes"
+#    guidance.
 #
 # We can check it exactly. `predictor` builds each branch as a function of xt and t, and `cfg`
 # combines the two by the formula above.
@@ -87,13 +88,13 @@ lesson.reveal(guess, "b", "both branches are the same function, so every scale g
 # ## Control in one branch
 #
 # With control in the conditional branch alone, the branches differ by exactly what the
-# ControlNet adds. Now guidance amplifies the control itself. `sample` does this by default, with
-# a small scale of 2.5. The paper says that without a prompt, control in one branch makes guidance
-# "very strong".
+# ControlNet adds. Now guidance amplifies the control itself. `sample` does this by default,
+# with a small scale of 2.5. The paper says that without a prompt, control in one branch makes
+# guidance "very strong".
 #
-# If guidance is too strong, it pushes colours to the limits of what a pixel can show: they become
-# *oversaturated*. We count the pixels that are far from every colour of the toy world. They are
-# *off the palette*.
+# If guidance is too strong, it pushes colours to the limits of what a pixel can show: they
+# become *oversaturated*. We count the pixels that are far from every colour of the toy world.
+# They are *off the palette*.
 
 # %%
 def generate(scale, weights=1.0, in_both=False):
@@ -123,8 +124,8 @@ table(rows)
 # %% [markdown]
 # Even good pictures are not at 0, because the pixels along an outline mix two colours, and we
 # count them as well. With control in one branch, a scale of 30 spoils the pictures. But who
-# would use so large a scale? Is there any harm at smaller ones? We compare picture by picture with
-# control in both branches.
+# would use so large a scale? Is there any harm at smaller ones? We compare picture by picture
+# with control in both branches.
 
 # %%
 sentences = []
@@ -149,9 +150,10 @@ lesson.verdict(f"Pixels off the palette, one branch minus both ({n} pictures, 95
 #
 # So the largest grid gets 1 and the smallest gets 8. On our grids of 16 to 2 we use 16 / h,
 # which gives the same numbers. None of these weights is below 1, so they make control
-# *stronger*. The paper then reduces the guidance scale. We also try the same weights divided
-# by 8, which make control weaker. That is our idea and not the paper's formula. The released
-# code has another list of weights, called *guess mode*.
+# *stronger*. This seems odd as a remedy, but the paper uses them with a smaller guidance scale.
+# We first look at the weights alone. We also try the same weights divided by 8, which make
+# control weaker. That is our idea and not the paper's formula. The released code has another
+# list of weights, called *guess mode*.
 
 # %%
 weights = {"one branch, unweighted": [1.0] * 13,
@@ -165,8 +167,8 @@ for name, row in weights.items():
 table(rows)
 
 # %% [markdown]
-# The weights go from the largest grid on the left to the middle block on the right. We
-# generate pictures with each list, at all four scales.
+# The weights go from the largest grid on the left to the middle block on the right. We generate
+# pictures with each list, at all four scales.
 
 # %%
 pictures = {"one branch, unweighted": one}
@@ -186,8 +188,8 @@ table(rows)
 lesson.save_figure(harm_by_scale(harm, off_palette(both).mean().item()), "_weights")
 
 # %% [markdown]
-# As printed, the weights make things worse at large scales. Divided by 8, they help there.
-# But do the pictures still follow the outline?
+# As they stand in the paper, the weights make things worse at large scales. Divided by 8, they
+# help there. But do the pictures still follow the outline?
 
 # %%
 rows = [["edge F1 at guidance", *SCALES]]
@@ -197,27 +199,27 @@ for name, by_scale in pictures.items():
 table(rows)
 
 # %% [markdown]
-# Small weights make control weaker. At a small guidance scale the outline is then followed
-# much less closely. At a scale of 30, where unweighted control spoils the picture, it is
-# followed more closely.
+# Small weights make control weaker. At a small guidance scale the outline is then followed much
+# less closely. At a scale of 30, where unweighted control spoils the picture, small weights
+# follow the outline more closely than unweighted control.
 #
 # That raises two questions. Is it the *order* of the weights that helps, or only that they are
 # smaller? A record of more pictures has tried both at a scale of 30 (claim 11 in
 # [CLAIMS.md](CLAIMS.md)). Thirteen equal weights of the same mean remove most of the pixels off
 # the palette, and the paper's order removes some more.
 #
-# And do we need any weights, or is a smaller guidance scale enough? In the same record we compare
-# versions that follow the outline equally well. Then unweighted control with a smaller scale has
-# nearly as few pixels off the palette. So in this toy world the simplest remedy is not to use a
-# large guidance scale.
+# And do we need any weights, or is a smaller guidance scale enough? In the same record we
+# compare versions that follow the outline equally well. Then unweighted control with a smaller
+# scale has nearly as few pixels off the palette. So in this toy world the simplest remedy is
+# not to use a large guidance scale.
 #
 # ## Who wins when words and outline disagree?
 #
 # Weights have another use: they can switch control off on some grids. It is often said that the
 # small, deep grids carry the meaning of a picture, and the large ones its details. We ask a
-# simpler question: on which grids does the outline enter? The prompt asks for one shape, and the
-# outline shows another one. Control acts on the larger grids alone (16 and 8), or on the smaller
-# ones alone (4 and 2).
+# simpler question: on which grids does the outline enter? The prompt asks for one shape, and
+# the outline shows another one. Control acts on the larger grids alone (16 and 8), or on the
+# smaller ones alone (4 and 2). We also try the grid of 8 x 8 alone.
 
 # %%
 guess = lesson.predict('The prompt says "square", the outline shows a circle, and control acts on the'
@@ -227,8 +229,8 @@ guess = lesson.predict('The prompt says "square", the outline shows a circle, an
                        c="something in between")
 
 # %% [markdown]
-# A weight of 0 switches a connection off. Guidance is at its default scale, with control in
-# one branch.
+# A weight of 0 switches a connection off. Guidance is at its default scale, with control in one
+# branch.
 
 # %%
 acts_on = {"all grids": [1.0] * 13,
@@ -276,8 +278,8 @@ print("\nEXERCISES  06a, 06b, 06c: python lessons/exercises")
 
 # %% [markdown]
 # With control on the larger grids, the outline wins. With control on the smaller grids alone,
-# the words win, and the outline leaves no trace that we can see. The most interesting row is
-# the 8 x 8 grid alone. There, as the figure shows, many pictures have the *word's* shape at
-# the *outline's* place: this grid blends the two. A record of 64 pictures agrees: where the word
+# the words win, and we see no clear trace of the outline. The most interesting row is the 8 x 8
+# grid alone. There, as the figure shows, many pictures have the *word's* shape at the
+# *outline's* place: this grid blends the two. A record of 64 pictures agrees: where the word
 # wins, the shape still covers the outline's better than without control. All this is about one
 # ControlNet, which was trained with all 13 connections.

@@ -29,7 +29,7 @@ def harm_by_scale(harm: dict[str, dict[float, float]], both: float) -> Figure:
         axes.plot(list(shares), [100 * share for share in shares.values()], "o-", label=name)
     axes.axhline(100 * both, color="0.6", ls="--", label="both branches")
     axes.set(xlabel="guidance scale", ylabel="pixels off the palette in %", ylim=(0, None),
-             title="At large scales the paper's weights do harm as printed,\nand help when divided by 8")
+             title="At large scales the weights do harm as the paper prints them,\nand help when divided by 8")
     axes.legend()
     return figure
 
