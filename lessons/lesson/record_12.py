@@ -171,10 +171,8 @@ class Part(NamedTuple):
     def verdict(self) -> str:
         if len(self.differences) < 2:
             return "undecided"
-        interval = paired(self.differences)
-        if interval.low > 0:
-            return "shown"
-        return "refuted" if interval.high < 0 else "undecided"
+        verdict = paired(self.differences).verdict
+        return "refuted" if verdict == "contradicted" else verdict  # the word in the experiment's head
 
     def __str__(self) -> str:
         if len(self.differences) < 2:

@@ -89,11 +89,16 @@ def load_control(kind: str, base: UNet, path: str | Path | None = None) -> Contr
     control = ControlNet(base, CHANNELS[kind])
     control.kind = kind
     trained_on = _load_into(control, kind, path)
-    if trained_on and trained_on != _fingerprint_of(base):
+    if _is_of_another_base(trained_on, base):
         warnings.warn(f"the {kind} ControlNet {path or 'that ships'} was trained on another base than this one, so"
                       " it may follow its condition less well; train it on this base, or give its own base",
                       OtherBase, stacklevel=2)
     return lock(control)
+
+
+def _is_of_another_base(trained_on: str | None, base: UNet) -> bool:
+    """Whether a ControlNet's file names the base that it was trained on, and this is another one."""
+    return bool(trained_on) and trained_on != _fingerprint_of(base)
 
 
 def _fingerprint_of(base: UNet) -> str:
@@ -123,8 +128,7 @@ def start_from(control: ControlNet, source: str | Path, base: UNet) -> str:
         control.load_state_dict(weights)
     except (RuntimeError, AttributeError, TypeError) as error:
         raise Problem(f"the weights in {path} belong to a ControlNet of another size; give another file") from error
-    trained_on = found.get("base")
-    if trained_on and trained_on != _fingerprint_of(base):
+    if _is_of_another_base(found.get("base"), base):
         warnings.warn(f"the {kind} ControlNet {path}, from which this training starts, was trained on another base than"
                       " this one, so it may be a poor start; give the base that it was trained on, or train longer",
                       OtherBase, stacklevel=2)
