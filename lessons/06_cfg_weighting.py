@@ -1,21 +1,22 @@
 # %% [markdown]
 # # Lesson 06: Where should control enter, and how strongly?
 #
-# Guidance (lesson 01) computes every prediction twice, once with the prompt and once with the
-# empty prompt. These are its two *branches*, the conditional and the unconditional one. Lesson
-# 01 called their predictions eps_prompt and eps_empty; now they can differ in their control,
-# too:
+# Guidance (lesson 01) computes every prediction twice: once with the prompt, and once with the
+# empty prompt. We call these two computations the *conditional branch* and the *unconditional
+# branch*. Guidance amplifies the difference between their predictions:
 #
 #     eps = eps_uncond + guidance_scale * (eps_cond - eps_uncond)
 #
-# Now add a ControlNet. Should it act on both branches, or on the conditional branch alone? And
-# should all of its 13 connections be equally strong? The paper discusses this in Sec. 3.4 and
-# Fig. 5, for pictures that have *no prompt* but only an edge map. In this lesson you
+# Lesson 01 wrote eps_prompt and eps_empty. The new names are better here, because the branches
+# can now differ in more than the prompt. Suppose that we add a ControlNet. Should it act on both
+# branches, or on the conditional branch alone? And should all of its 13 connections be equally
+# strong? The paper discusses these questions in Sec. 3.4 and Fig. 5. It does so for pictures
+# that have *no prompt*, only an edge map. In this lesson you
 #
 # 1. see what control in both branches does,
 # 2. see what control in one branch does, at four guidance scales,
 # 3. reweight the 13 connections, as the paper and its code do,
-# 4. let words and an outline disagree, and find out who wins.
+# 4. let the words and the outline disagree, and see which of them wins.
 #
 # It takes about a minute. Then do exercises 06a to 06c, and read `guided` and `weigh` in
 # sampling.py.
@@ -59,13 +60,13 @@ guess = lesson.predict("There is no prompt, and control acts on both branches. W
 # %% [markdown]
 # ## Control in both branches
 #
-# Without a prompt, both branches get the same input: the same noisy picture, the empty prompt,
-# and the same outline. So they compute the same prediction, and their difference is
-# 0. There is nothing that guidance could amplify. The paper says that this "completely removes"
-#    guidance.
+# Without a prompt, both branches get the same input: the same noisy picture, the empty prompt
+# and the same outline. So they compute the same prediction, and the difference between the two
+# is zero. Guidance has nothing to amplify. The paper says that this "completely removes"
+# guidance.
 #
 # We can check it exactly. `predictor` builds each branch as a function of xt and t, and `cfg`
-# combines the two by the formula above.
+# combines the two branches by the formula above.
 
 # %%
 empty = torch.zeros_like(truth.prompt)
@@ -77,7 +78,7 @@ for scale in SCALES:
     assert torch.equal(guided(noise, t), conditional(noise, t))
 
 # %% [markdown]
-# The two are equal bit for bit, at every scale.
+# The guided prediction equals the conditional one bit for bit, at every scale.
 
 # %%
 lesson.reveal(guess, "b", "both branches are the same function, so every scale gives the same picture.",
@@ -87,14 +88,14 @@ lesson.reveal(guess, "b", "both branches are the same function, so every scale g
 # %% [markdown]
 # ## Control in one branch
 #
-# With control in the conditional branch alone, the branches differ by exactly what the
-# ControlNet adds. Now guidance amplifies the control itself. `sample` does this by default,
-# with a small scale of 2.5. The paper says that without a prompt, control in one branch makes
+# If control acts on the conditional branch alone, the branches differ by exactly what the
+# ControlNet adds. So guidance amplifies the control itself. `sample` does this by default, with
+# a small scale of 2.5. The paper says that without a prompt, control in one branch makes
 # guidance "very strong".
 #
-# If guidance is too strong, it pushes colours to the limits of what a pixel can show: they
-# become *oversaturated*. We count the pixels that are far from every colour of the toy world.
-# They are *off the palette*.
+# Guidance that is too strong pushes colours to the limits of what a pixel can show. They become
+# *oversaturated*. To measure this, we count the pixels that are far from every colour of the
+# toy world. We say that these pixels are *off the palette*.
 
 # %%
 def generate(scale, weights=1.0, in_both=False):
@@ -107,8 +108,9 @@ one = {scale: generate(scale) for scale in SCALES}
 lesson.save_figure(one_branch_or_both(edges, both, one), "_branches")
 
 # %% [markdown]
-# 06_cfg_weighting_branches.png shows some of the pictures. The table counts the pixels off the
-# palette, and measures how closely the outline is followed (edge F1, 1 is perfect).
+# 06_cfg_weighting_branches.png shows some of the pictures. The table gives two averages: the
+# share of pixels off the palette, and how closely the outline is followed (edge F1, where 1 is
+# perfect).
 
 # %%
 def scores(images):
@@ -122,38 +124,39 @@ for scale, images in one.items():
 table(rows)
 
 # %% [markdown]
-# Even good pictures are not at 0, because the pixels along an outline mix two colours, and we
-# count them as well. With control in one branch, a scale of 30 spoils the pictures. But who
-# would use so large a scale? Is there any harm at smaller ones? We compare picture by picture
-# with control in both branches.
+# Even good pictures have a few such pixels. The pixels along an outline mix two colours, so we
+# count them as well. With control in one branch, a scale of 30 spoils the pictures. But hardly
+# anybody uses so large a scale. Does control in one branch do harm at smaller scales, too? We
+# compare each picture with the same picture under control in both branches.
 
 # %%
-sentences = []
+rows = [["guidance scale", "more pixels off the palette", "95 % interval", "harm"]]
 for scale in SCALES:
     more = paired(off_palette(one[scale]) - off_palette(both))
-    sentences.append(f"at guidance {scale}: {more.mean:+.2%} ({more.low:+.2%} to {more.high:+.2%}),"
-                     f" {more.verdict}")
-lesson.verdict(f"Pixels off the palette, one branch minus both ({n} pictures, 95 % intervals):",
-               *sentences)
+    rows.append([scale, f"{more.mean:+.2%}", f"{more.low:+.2%} to {more.high:+.2%}", more.verdict])
+table(rows)
 
 # %% [markdown]
-# These are few pictures, so some scales stay undecided. A record of more pictures finds harm
-# from a scale of 12 on, and cannot decide at 9 (claim 10 in [CLAIMS.md](CLAIMS.md)).
+# Here we have few pictures, so the harm at some scales stays undecided. A record of more
+# pictures finds harm from a scale of 12 on, and it cannot decide at 9 (claim 10 in
+# [CLAIMS.md](CLAIMS.md)).
 #
 # ## Weights for the 13 connections
 #
-# The paper's remedy is *CFG resolution weighting*. (CFG is short for classifier-free guidance.)
-# Control stays in one branch, and each of the 13 connections is multiplied by a weight that
-# depends on its grid of h x h:
+# The paper's remedy is called *CFG resolution weighting*. (CFG is short for classifier-free
+# guidance.) Control stays in one branch. The output of each of the 13 connections is multiplied
+# by a weight that depends on its grid of h x h places:
 #
 #     w = 64 / h        for grids of 64, 32, 16 and 8 in Stable Diffusion
 #
-# So the largest grid gets 1 and the smallest gets 8. On our grids of 16 to 2 we use 16 / h,
-# which gives the same numbers. None of these weights is below 1, so they make control
-# *stronger*. This seems odd as a remedy, but the paper uses them with a smaller guidance scale.
-# We first look at the weights alone. We also try the same weights divided by 8, which make
-# control weaker. That is our idea and not the paper's formula. The released code has another
-# list of weights, called *guess mode*.
+# So the largest grid gets the weight 1, and the smallest gets 8. Our grids have 16 to 2 places
+# on a side, so we use 16 / h, which gives the same weights.
+#
+# None of these weights is below 1. So they make control *stronger*, which seems odd as a remedy.
+# The paper combines them with a smaller guidance scale. We look at the weights alone, at every
+# scale. We also try two lists that make control weaker. The first is the paper's list divided
+# by 8, which is our idea and not the paper's. The second comes from the authors' released code,
+# where it is called *guess mode*.
 
 # %%
 weights = {"one branch, unweighted": [1.0] * 13,
@@ -183,13 +186,14 @@ harm = {}
 rows = [["pixels off the palette at guidance", *SCALES]]
 for name, by_scale in pictures.items():
     harm[name] = {scale: off_palette(images).mean().item() for scale, images in by_scale.items()}
-    rows.append([name, *(f"{share:.1%}" for share in harm[name].values())])
+    percentages = [f"{share:.1%}" for share in harm[name].values()]
+    rows.append([name, *percentages])
 table(rows)
 lesson.save_figure(harm_by_scale(harm, off_palette(both).mean().item()), "_weights")
 
 # %% [markdown]
-# As they stand in the paper, the weights make things worse at large scales. Divided by 8, they
-# help there. But do the pictures still follow the outline?
+# As they stand in the paper, the weights make things worse at large scales. The two lists of
+# smaller weights help there. But do the pictures still follow the outline?
 
 # %%
 rows = [["edge F1 at guidance", *SCALES]]
@@ -199,27 +203,28 @@ for name, by_scale in pictures.items():
 table(rows)
 
 # %% [markdown]
-# Small weights make control weaker. At a small guidance scale the outline is then followed much
-# less closely. At a scale of 30, where unweighted control spoils the picture, small weights
-# follow the outline more closely than unweighted control.
+# At a guidance scale of 4, small weights follow the outline much less closely than unweighted
+# control. At a scale of 30 it is the other way round: there unweighted control spoils the
+# pictures, and small weights save them.
 #
-# That raises two questions. Is it the *order* of the weights that helps, or only that they are
-# smaller? A record of more pictures has tried both at a scale of 30 (claim 11 in
-# [CLAIMS.md](CLAIMS.md)). Thirteen equal weights of the same mean remove most of the pixels off
-# the palette, and the paper's order removes some more.
+# This raises two questions. The first is whether the *order* of the weights helps, or only their
+# small size. We tried both on more pictures, at a scale of 30 (claim 11 in
+# [CLAIMS.md](CLAIMS.md)). Thirteen equal weights with the same mean remove most of the pixels
+# off the palette. Weights in the paper's order remove a few more.
 #
-# And do we need any weights, or is a smaller guidance scale enough? In the same record we
-# compare versions that follow the outline equally well. Then unweighted control with a smaller
-# scale has nearly as few pixels off the palette. So in this toy world the simplest remedy is
-# not to use a large guidance scale.
+# The second question is whether we need any weights, or whether a smaller guidance scale is
+# enough. On the same pictures we compared settings that follow the outline equally well. Then
+# unweighted control at a smaller scale has nearly as few pixels off the palette. So in this toy
+# world the simplest remedy is a smaller guidance scale.
 #
-# ## Who wins when words and outline disagree?
+# ## Which wins, the words or the outline?
 #
-# Weights have another use: they can switch control off on some grids. It is often said that the
-# small, deep grids carry the meaning of a picture, and the large ones its details. We ask a
-# simpler question: on which grids does the outline enter? The prompt asks for one shape, and
-# the outline shows another one. Control acts on the larger grids alone (16 and 8), or on the
-# smaller ones alone (4 and 2). We also try the grid of 8 x 8 alone.
+# The weights also let us switch control off on some of the grids. That answers another
+# question: on which grids does the outline enter the picture? It is often said that the small,
+# deep grids carry the meaning of a picture, and the large ones its details. We test it with a
+# conflict. The prompt asks for one shape, and the outline shows another one. Control acts on
+# the larger grids alone (16 and 8), on the 8 x 8 grid alone, or on the smaller grids alone (4
+# and 2).
 
 # %%
 guess = lesson.predict('The prompt says "square", the outline shows a circle, and control acts on the'
@@ -229,11 +234,12 @@ guess = lesson.predict('The prompt says "square", the outline shows a circle, an
                        c="something in between")
 
 # %% [markdown]
-# A weight of 0 switches a connection off. Guidance is at its default scale, with control in one
-# branch.
+# A weight of 0 switches a connection off. The guidance scale is the default one, and control
+# acts on one branch. For comparison we also generate pictures without any control.
 
 # %%
-acts_on = {"all grids": [1.0] * 13,
+acts_on = {"no control": [0.0] * 13,
+           "all grids": [1.0] * 13,
            "larger grids": [1.0] * 6 + [0.0] * 7,
            "8 x 8 alone": [0.0] * 3 + [1.0] * 3 + [0.0] * 7,
            "smaller grids": [0.0] * 6 + [1.0] * 7}
@@ -244,7 +250,7 @@ for name, row in acts_on.items():
 lesson.save_figure(who_wins(edges, words, disagree))
 
 # %% [markdown]
-# You see the pictures in 06_cfg_weighting.png. A small classifier names their shapes.
+# 06_cfg_weighting.png shows the pictures. A small classifier names their shapes.
 
 # %%
 classifier = load_classifier().to(lesson.device)
@@ -270,16 +276,18 @@ if of_outline > 0.8:
 lesson.reveal(guess, answer, f"{of_word:.0%} of the pictures show the word's shape, and"
               f" {of_outline:.0%} the outline's.",
               a="the smaller grids alone do not carry the outline here.",
-              b="the outline changes the pictures even there.",
-              c="one of the two wins.")
+              b="the outline's shape still wins in some pictures.",
+              c="nearly all pictures show one of the two shapes.")
 lesson.save_results({"harm": harm, "both branches": off_palette(both).mean().item(),
                      "whose shape": wins})
 print("\nEXERCISES  06a, 06b, 06c: python lessons/exercises")
 
 # %% [markdown]
 # With control on the larger grids, the outline wins. With control on the smaller grids alone,
-# the words win, and we see no clear trace of the outline. The most interesting row is the 8 x 8
-# grid alone. There, as the figure shows, many pictures have the *word's* shape at the
-# *outline's* place: this grid blends the two. A record of 64 pictures agrees: where the word
-# wins, the shape still covers the outline's better than without control. All this is about one
-# ControlNet, which was trained with all 13 connections.
+# the words win, and the pictures look much like those without control. The 8 x 8 grid alone is
+# the most interesting case. Look at its row in the figure: many pictures have the shape of the
+# *words* at the place of the *outline*. So control on this grid blends the two.
+#
+# A record of 64 pictures agrees. Where the words win, the shape still covers the outline's shape
+# better than without control. All this holds for one ControlNet, which was trained with all of
+# its 13 connections.

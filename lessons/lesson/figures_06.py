@@ -29,7 +29,8 @@ def harm_by_scale(harm: dict[str, dict[float, float]], both: float) -> Figure:
         axes.plot(list(shares), [100 * share for share in shares.values()], "o-", label=name)
     axes.axhline(100 * both, color="0.6", ls="--", label="both branches")
     axes.set(xlabel="guidance scale", ylabel="pixels off the palette in %", ylim=(0, None),
-             title="At large scales the weights do harm as the paper prints them,\nand help when divided by 8")
+             title="At large scales the paper's weights do harm,\nand the same weights divided by 8 help",
+             xticks=list(next(iter(harm.values()))))
     axes.legend()
     return figure
 
@@ -40,5 +41,5 @@ def who_wins(edges: Tensor, words: Tensor, pictures: dict[str, Tensor]) -> Figur
     n = min(6, len(edges))
     rows = [enlarge(edges[:n].cpu(), 4)]
     rows += [outlined(images[:n].cpu(), edges[:n].cpu(), 4) for images in pictures.values()]
-    title = "With control on the larger grids, the outline wins;\non the smaller grids alone, the words win"
+    title = "With control on the larger grids, the outline wins;\nwith control on the smaller grids alone, the words win"
     return grid(torch.cat(rows), n, title, captions(words[:n].cpu()), ["the outline", *pictures])
