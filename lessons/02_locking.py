@@ -135,7 +135,7 @@ def test(model):
     images = to_image(ddim(model, noise, 2 if lesson.quick else 10))
     iou = mask_iou(mask_of(images), new.mask)
     right = colours_right(images, new.prompt).float()
-    return images, iou, right
+    return {"images": images, "IoU": iou, "right colours": right}
 
 
 def test_fine_tuned(network):
@@ -183,8 +183,10 @@ assert fingerprint(base.state_dict()) == mark  # the base has not changed by a s
 # %%
 rows = [["trained", "step", "follows the outline (IoU)", "both colours right"]]
 for name, by_step in results.items():
-    for step, (_, iou, right) in by_step.items():
-        rows.append([name, step, f"{iou.mean():.2f}", f"{right.mean():.0%}"])
+    for step, tested in by_step.items():
+        iou = tested["IoU"].mean()
+        right = tested["right colours"].mean()
+        rows.append([name, step, f"{iou:.2f}", f"{right:.0%}"])
 table(rows)
 lesson.save_figure(forgetting(edges, results, new.prompt, lesson.steps))
 
@@ -201,10 +203,10 @@ lesson.save_figure(forgetting(edges, results, new.prompt, lesson.steps))
 
 # %%
 lesson.save_figure(paths(results), "_paths")
-_, tuned_iou, tuned_right = results["fine-tuned"][lesson.steps]
-_, copied_iou, copied_right = results["locked, with a copy"][lesson.steps]
-lost = paired(copied_right - tuned_right)
-lesson.reveal(guess, "b" if lost.low > 0 else "a", "see the column of right colours.",
+tuned = results["fine-tuned"][lesson.steps]
+copied = results["locked, with a copy"][lesson.steps]
+lost = paired(copied["right colours"] - tuned["right colours"])
+lesson.reveal(guess, "b" if lost.low > 0 else "a", "see the last column of the table.",
               a="nothing in the 100 pictures reminded it of the other colours.",
               b="in so few steps it has forgotten little.")
 
@@ -213,10 +215,10 @@ lesson.reveal(guess, "b" if lost.low > 0 else "a", "see the column of right colo
 # nearly equal. In how many pictures does only one of the two have the right colours?
 
 # %%
-only_locked = int((copied_right > tuned_right).sum())
-only_tuned = int((tuned_right > copied_right).sum())
-lesson.verdict(f"After {lesson.steps} steps the IoU is {copied_iou.mean():.2f} for the locked base with its"
-               f" copy, and {tuned_iou.mean():.2f} for the fine-tuned base.",
+only_locked = int((copied["right colours"] > tuned["right colours"]).sum())
+only_tuned = int((tuned["right colours"] > copied["right colours"]).sum())
+lesson.verdict(f"After {lesson.steps} steps the IoU is {copied['IoU'].mean():.2f} for the locked base with"
+               f" its copy, and {tuned['IoU'].mean():.2f} for the fine-tuned base.",
                f"In {only_locked} of {n} pictures, only the locked base with its copy has the right colours.",
                f"In {only_tuned} of {n}, only the fine-tuned base has them (one seed).")
 
@@ -228,40 +230,41 @@ lesson.verdict(f"After {lesson.steps} steps the IoU is {copied_iou.mean():.2f} f
 #
 # ## Does fine-tuning always forget?
 #
-# No. In a record of lessons/results we fine-tuned at several rates, and longer at the lower
-# ones. It has three seeds. There the 100 pictures lack four other colours than here, and the
-# learning rate stays constant, while above it rises and falls during training. The table shows
-# in how many pictures the colours are right when the IoU first reaches 0.7.
+# No. A record in lessons/results repeats this experiment with three seeds. There the learning
+# rate stays constant, and we also try another choice of the four colours: the pictures show
+# blue instead of cyan. The table gives the share of pictures with the right colours at the
+# moment when the IoU first reaches 0.6.
 
 # %%
 record = load_results("forgetting_at_equal_fidelity")
-rows = [["trained", "rate", "both colours right at an IoU of 0.7"]]
-for trained, rate in [("fine-tuned", "0.002"), ("fine-tuned", "0.0006"), ("fine-tuned", "0.0002"),
-                      ("ControlNet", "0.001"), ("ControlNet", "0.0006")]:
-    right = finding(record, f"{trained}, rate {rate}, right colours at IoU 0.7")
-    rows.append([trained, rate, f"{right.mean:.0%}"])
+rows = [["trained", "rate", "the pictures show", "both colours right at an IoU of 0.6"]]
+for trained, rate, shown, name in [
+        ("fine-tuned", "1e-3", "cyan", "the lesson's colours, constant rate"),
+        ("fine-tuned", "2e-3", "blue", "fine-tuned, rate 0.002"),
+        ("fine-tuned", "1e-3", "blue", "the record's colours, constant rate"),
+        ("fine-tuned", "6e-4", "blue", "fine-tuned, rate 0.0006"),
+        ("ControlNet", "1e-3", "blue", "ControlNet, rate 0.001")]:
+    right = finding(record, f"{name}, right colours at IoU 0.6")
+    rows.append([trained, rate, shown, f"{right.mean:.0%}"])
 table(rows)
 
 # %% [markdown]
-# At the high rate fine-tuning forgets quickly. At the two lower rates it has forgotten hardly
-# anything when its IoU reaches 0.7. Our run above forgot much more, at a similar rate. Both
-# results can be true, because the two experiments differ in more than the rate. It probably
-# matters which colours the pictures lack, but we have not tested this alone. So how much is
-# forgotten depends on the details.
-#
-# Back to the record: has fine-tuning forgotten more than a ControlNet at an IoU of 0.8?
+# A higher rate makes fine-tuning forget more, and a single other colour changes everything. Do
+# these three seeds suffice to show the effect of the colour?
 
 # %%
-more = finding(record, "ControlNet minus fine-tuned, right colours at IoU 0.8")
-lesson.verdict(f"Share of right colours at an IoU of 0.8, each side at its best rate: ControlNet minus"
-               f" fine-tuned {more.mean:+.2f} (95 % interval {more.low:+.2f} to {more.high:+.2f},"
-               f" three seeds): {more.verdict}.")
+kept = finding(record, "the record's colours minus the lesson's, right colours at IoU 0.6")
+lesson.verdict(f"Share of right colours, with blue minus with cyan: {kept.mean:+.2f}",
+               f"(95 % interval {kept.low:+.2f} to {min(kept.high, 1):+.2f}, three seeds): {kept.verdict}.")
 
 # %% [markdown]
-# *Undecided* means that the interval contains 0: three seeds are too few here. So the argument
-# for the lock is not that fine-tuning must destroy the model. It is that the weights of a
-# locked base stay as they are, whatever the learning rate. Nobody has to find out which rate is
-# safe.
+# *Shown* means that the interval lies on one side of 0. If it contained 0, we would write
+# *undecided*. We do not know why this colour matters so much.
+#
+# With blue and a low rate, fine-tuning has kept all colours, just as the ControlNet has. So the
+# argument for the lock is not that fine-tuning must destroy the model. How much it destroys
+# depends on the data and on the rate, and nobody knows it beforehand. The weights of a locked
+# base stay as they are in any case.
 #
 # ## Switch the copy off
 #
@@ -269,9 +272,8 @@ lesson.verdict(f"Share of right colours at an IoU of 0.8, each side at its best 
 # pictures that it generated before, bit for bit.
 
 # %%
-pictures_before, _, _ = before
-pictures_now, _, _ = test(predictor(base, new.prompt))
-assert torch.equal(pictures_now, pictures_before)
+now = test(predictor(base, new.prompt))
+assert torch.equal(now["images"], before["images"])
 
 # %% [markdown]
 # So one base can serve many conditions, and each of them only adds its own copy.
@@ -340,7 +342,8 @@ print(f"the base has {sizes['base']:.2f} million weights,"
 scores = {}
 for name, by_step in results.items():
     scores[name] = {}
-    for step, (_, iou, right) in by_step.items():
-        scores[name][step] = {"IoU": iou.mean().item(), "right colours": right.mean().item()}
+    for step, tested in by_step.items():
+        scores[name][step] = {"IoU": tested["IoU"].mean().item(),
+                              "right colours": tested["right colours"].mean().item()}
 lesson.save_results({"costs": costs, "tests": scores, "million weights": sizes})
 print("\nEXERCISES  02a, 02b: python lessons/exercises")

@@ -2,7 +2,7 @@
 
     python lessons/experiments/forgetting_at_equal_fidelity.py
 
-It takes about 20 minutes on one core. The paper (Sec. 1 and 3.1) says that fine-tuning a large model on a small data
+It takes about 14 minutes on one core. The paper (Sec. 1 and 3.1) says that fine-tuning a large model on a small data
 set overfits and forgets, and that a locked base keeps everything it knows.
 
 This was written down before the experiment ran. Lesson 02 fine-tuned at a rate of 2e-3, twice the base's own, and

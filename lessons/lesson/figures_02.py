@@ -6,7 +6,7 @@ from torch import Tensor
 
 from minicontrolnet.draw.figures import captions, grid, styled
 
-Tests = dict[int, tuple[Tensor, Tensor, Tensor]]  # step -> pictures, IoU and right colours, of each test picture
+Tests = dict[int, dict[str, Tensor]]  # step -> the images, their IoU and whether they have the right colours
 
 
 @styled
@@ -15,8 +15,8 @@ def paths(results: dict[str, Tests]) -> Figure:
     figure = Figure()
     axes = figure.subplots()
     for name, by_step in results.items():
-        x = [iou.mean().item() for _, iou, _ in by_step.values()]
-        y = [100 * right.mean().item() for _, _, right in by_step.values()]
+        x = [tested["IoU"].mean().item() for tested in by_step.values()]
+        y = [100 * tested["right colours"].mean().item() for tested in by_step.values()]
         axes.plot(x, y, "o-", markersize=10, label=name)
         axes.annotate(f"step {max(by_step)}", (x[-1], y[-1]), xytext=(8, 8), textcoords="offset points", size=16)
     axes.set(xlabel="follows the outline (IoU)", ylabel="pictures with both colours right, in %", ylim=(-5, 108),
@@ -32,8 +32,8 @@ def forgetting(edges: Tensor, results: dict[str, Tests], prompt: Tensor, steps: 
     n = min(6, len(edges))
     rows = {"outline": edges.expand(-1, 3, -1, -1)}
     for name, by_step in results.items():
-        rows.setdefault("base, before\ntraining", by_step[0][0])
-        rows[name.replace(", ", ",\n")] = by_step[steps][0]
+        rows.setdefault("base, before\ntraining", by_step[0]["images"])
+        rows[name.replace(", ", ",\n")] = by_step[steps]["images"]
     tiles = [images[:n].cpu() for images in rows.values()]
     return grid(torch.cat(tiles), n, "The fine-tuned base has forgotten colours; the locked base with its copy has not",
                 captions(prompt[:n].cpu()), list(rows))
