@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .errors import Problem, check_generator, check_images, check_number
+from .errors import Problem, check_generator, check_images, check_number, dtype_name
 from .shapes import SIZE, Batch, tip_of
 
 CHANNELS = {"edge": 1, "palette": 3, "pose": 1}
@@ -51,7 +51,7 @@ def _check_own(condition: Tensor, n: int, size: torch.Size) -> None:
     h, w = size
     fits = condition.dim() == 4 and len(condition) == n and condition.shape[2:] == size and condition.shape[1] > 0
     if not fits or not condition.is_floating_point():
-        raise Problem(f"the condition's function returned {str(condition.dtype)[6:]} of the shape"
+        raise Problem(f"the condition's function returned {dtype_name(condition)} of the shape"
                       f" {tuple(condition.shape)} for {n} pictures of {h} x {w}; let it return floating point values"
                       f" ({n}, c, {h}, {w})")
     if not condition.isfinite().all():
@@ -84,7 +84,8 @@ def detect_edges(images: Tensor, low: float = 0.15, high: float = 0.3) -> Tensor
 
     ``low`` and ``high`` are the two thresholds, as shares of each picture's steepest gradient.
     The gradient is taken in the colour channel where it is largest. In a photograph two colours
-    may be equally bright, and a grey picture would lose the edge between them.
+    may be equally bright, and a grey picture would lose the edge between them. A gradient below
+    0.02 never counts, so a picture that is plain but for rounding errors has no edges.
     """
     check_images("the images", images, channels=[3])
     check_number("low", low, 0, 1)
@@ -198,13 +199,14 @@ def stick_figure(centre: Tensor, tip: Tensor) -> Tensor:
     Places are x and y in [-1, 1]. The value of a pixel is the share of it that is covered.
     """
     _check_places(centre, tip)
-    line = (torch.arange(SIZE, device=centre.device) + 0.5) * 2 / SIZE - 1
-    pixels = torch.stack(torch.meshgrid(line, line, indexing="xy"), -1).flatten(0, 1)  # (4096, 2)
-    away = pixels - centre[:, None]  # (b, 4096, 2)
-    bone = (tip - centre)[:, None]   # (b, 1, 2)
-    along = (away * bone).sum(-1, True) / bone.square().sum(-1, True).clamp(min=1e-6)
-    stick = _covered(away - along.clamp(0, 1) * bone, radius=1)
-    dot = _covered(away, radius=3)
+    axis = (torch.arange(SIZE, device=centre.device) + 0.5) * 2 / SIZE - 1
+    pixels = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1).flatten(0, 1)  # (4096, 2)
+    from_centre = pixels - centre[:, None]  # (b, 4096, 2)
+    line = (tip - centre)[:, None]          # (b, 1, 2)
+    # The nearest point of the line lies at this share of its length: 0 is the centre, and 1 is the tip.
+    share = (from_centre * line).sum(-1, True) / line.square().sum(-1, True).clamp(min=1e-6)
+    stick = _covered(from_centre - share.clamp(0, 1) * line, radius=1)
+    dot = _covered(from_centre, radius=3)
     return torch.maximum(stick, dot).view(-1, 1, SIZE, SIZE)
 
 

@@ -94,9 +94,9 @@ def zero_conv_gradients(x: Tensor, weight: Tensor, upstream: Tensor) -> tuple[Te
     """The gradients of a 1x1 convolution y = W x + b, by hand: dW (o, i), db (o,), dx (b, i, h, w).
 
     The arguments are x (b, i, h, w), weight (o, i) and upstream = dL/dy (b, o, h, w). Where W is 0,
-    dx is 0 and dW is that of any other weight, which contains x and not W. So a zero convolution can
-    learn if its input is not 0. Until its weights have moved, it passes no gradient to the layers before
-    it. (See the supplement of the paper, and the FAQ of the authors' code.)
+    dx is 0. But dW contains x and the upstream gradient, and not W, so it need not be 0. So a zero
+    convolution can learn if its input is not 0. Until its weights have moved, it passes no gradient to
+    the layers before it. (See the supplement of the paper, and the FAQ of the authors' code.)
     """
     have_dims = x.dim() == 4 and weight.dim() == 2
     if not have_dims or weight.shape[1] != x.shape[1] or upstream.shape != (len(x), len(weight), *x.shape[2:]):

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from .errors import Problem, check_count, check_same_shape
+from .errors import Problem, check_count, check_same_shape, dtype_name
 
 Model = Callable[[Tensor, Tensor], Tensor]
 TIMESTEPS = 1000
@@ -129,6 +129,8 @@ def loss_weight(t: Tensor, like: Tensor, prediction_type: str) -> Tensor:
         return torch.ones_like(alpha_bar)
     if prediction_type == "v":
         return 1 / alpha_bar
+    # min(20, 1 / (1 - alpha_bar)) is the weight of the x0 error. In x0 an error of eps is
+    # (1 - alpha_bar) / alpha_bar times as large, when squared; the product of both is:
     return (20 * (1 - alpha_bar)).clamp(max=1) / alpha_bar
 
 
@@ -200,7 +202,7 @@ def ddim_steps(model: Model, xt: Tensor, times: Sequence[int]) -> Iterator[tuple
     """
     times = list(times)
     if not xt.is_floating_point():
-        raise Problem(f"the noise has the type {str(xt.dtype)[6:]}; give floating point values")
+        raise Problem(f"the noise has the type {dtype_name(xt)}; give floating point values")
     if any(later >= now for now, later in zip(times, times[1:])) or any(t < -1 or t >= TIMESTEPS for t in times):
         raise Problem(f"the times are {times}; give times that fall from at most {TIMESTEPS - 1} to at least -1")
     for now, later in zip(times, times[1:]):

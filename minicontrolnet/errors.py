@@ -57,6 +57,11 @@ def check_device(device: str | torch.device) -> None:
                       " finds, such as \"cuda\" or \"mps\"") from error
 
 
+def dtype_name(tensor: Tensor) -> str:
+    """The type of a tensor's values, without torch's prefix: "float32" for torch.float32."""
+    return str(tensor.dtype).removeprefix("torch.")
+
+
 def check_same_shape(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:
     """Raise Problem unless two tensors have the same shape. Torch would broadcast the smaller one in silence."""
     shapes = [tuple(given.shape) if isinstance(given, Tensor) else type(given).__name__ for given in (tensor, other)]
@@ -76,7 +81,7 @@ def check_images(name: str, images: Tensor, channels: Sequence[int] | None = Non
         c = " or ".join(map(str, channels)) if channels else "c"
         raise Problem(f"{name} have the shape {tuple(images.shape)}; give a tensor of the shape (n, {c}, h, w)")
     if not images.is_floating_point():
-        raise Problem(f"{name} have the type {str(images.dtype)[6:]}; give floating point values in [0, 1],"
+        raise Problem(f"{name} have the type {dtype_name(images)}; give floating point values in [0, 1],"
                       " for example by x / 255 for bytes")
     if not images.numel():
         raise Problem(f"{name} have the shape {tuple(images.shape)}, so there are none; give at least one picture")

@@ -11,12 +11,12 @@ from tqdm import tqdm
 
 from .controlnet import ControlNet, Controls
 from .diffusion import Model, cfg, ddim_steps, ddim_times
-from .errors import Problem, check_count, check_flag, check_images, check_number, check_seed
+from .errors import Problem, check_count, check_flag, check_images, check_number, check_seed, dtype_name
 from .shapes import SIZE, check_tokens, to_image, tokenize
 from .unet import PATCH, UNet
 
 GUIDANCE = 2.5  # the scale for the shipped weights; lesson 06 shows others
-MOST_LINES = 0.15  # of an edge map is white, where strokes are at most 3 pixels wide
+MOST_LINES = 0.15  # the largest white share of an edge map whose strokes are at most 3 pixels wide
 N_CONTROLS = 13  # of 12 skips and the middle block
 Scale = float | Sequence[float] | Tensor  # one strength for all 13 controls, or 13 weights
 
@@ -165,7 +165,7 @@ def guided(base: UNet, prompt: Tensor, controls: Sequence[Control] = (),
 
 
 def control_window(steps: int, start: float = 0.0, end: float = 1.0) -> tuple[int, int]:
-    """Of ``steps`` steps: the first one with control, and the one after the last one with control.
+    """The steps that have control, as a half-open range: the first one, and the one after the last one.
 
     Step i of 0, 1, ..., steps - 1 begins at the share i / steps of sampling, and it has control if
     start <= i / steps < end. Raises Problem if no step has control.
@@ -259,6 +259,7 @@ def _tell_what_has_no_effect(controls: list[Control], guidance_scale: float, in_
                       " should act", stacklevel=3)
     for control in controls:
         kind = getattr(control.net, "kind", None)
+        # The share of grey pixels, and the share of white ones. Edge maps in training have no grey pixels.
         soft = ((control.condition > 0.05) & (control.condition < 0.95)).float().mean().item()
         lines = (control.condition >= 0.95).float().mean().item()
         if kind == "edge" and lines > MOST_LINES:
@@ -318,7 +319,7 @@ def _check_noise(noise: Tensor) -> None:
         raise Problem(f"the noise is {shape}; give a tensor (n, 3, {SIZE}, {SIZE}), or with other sides that are"
                       f" multiples of {smallest}")
     if not noise.is_floating_point():
-        raise Problem(f"the noise has the type {str(noise.dtype)[6:]}; give floating point values, such as"
+        raise Problem(f"the noise has the type {dtype_name(noise)}; give floating point values, such as"
                       " seeded_noise returns")
     if not noise.isfinite().all():
         raise Problem("the noise has values that are not finite; make it anew by torch.randn or seeded_noise")
@@ -337,8 +338,8 @@ def _check_alike(net: ControlNet, weight: Tensor) -> None:
     """Raise Problem unless a ControlNet is on the base's device and has its dtype."""
     own = next(net.parameters(), weight) if hasattr(net, "parameters") else weight
     if (own.dtype, own.device) != (weight.dtype, weight.device):
-        raise Problem(f"the ControlNet is in {str(own.dtype)[6:]} on {own.device} and the base in"
-                      f" {str(weight.dtype)[6:]} on {weight.device}; bring both together by .to()")
+        raise Problem(f"the ControlNet is in {dtype_name(own)} on {own.device} and the base in"
+                      f" {dtype_name(weight)} on {weight.device}; bring both together by .to()")
 
 
 def _check_condition(net: ControlNet, condition: Tensor, noise: Tensor) -> None:

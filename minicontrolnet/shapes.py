@@ -13,10 +13,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .errors import Problem, check_count, check_generator
+from .errors import Problem, check_count, check_generator, dtype_name
 
-# Eight hues that match their names and that colour-blind readers can tell apart (a test checks
-# this). No channel is 0 or 1, so guidance that is too strong becomes visible before values are clipped.
+# Eight colours that match their names and that colour-blind readers can tell apart (a test checks
+# this). No channel is 0 or 1. So guidance that is too strong can first push a colour past its true
+# value, and we see that before anything is clipped.
 COLOURS = {
     "white": (0.93, 0.93, 0.93),
     "orange": (0.95, 0.50, 0.09),
@@ -149,11 +150,13 @@ def _outside(x: Tensor, y: Tensor, points: Tensor, notch: Tensor, radius: Tensor
     """The distance (n, h, w) of each place from the outline: positive outside and negative inside.
 
     It is in units of half a picture. We measure it at right angles to the nearest side, which is
-    exact beside the sides, and close enough at the corners for a mask. The outline repeats
-    itself: from each tip to the next notch it is a straight line, and the line from that notch to
-    the next tip is its mirror image. So we fold the plane, like a fan, into the one sector
-    between a tip at polar angle 0 and a notch at pi / points. There the outline is the line from
-    the tip at (1, 0) to the notch, in units of the radius.
+    exact beside the sides, and close enough at the corners for a mask. x and y are measured before
+    the shape is stretched. So the soft rim of a stretched shape is up to 10 % too wide or too narrow.
+
+    The outline repeats itself: from each tip to the next notch it is a straight line, and the line
+    from that notch to the next tip is its mirror image. So we fold the plane, like a fan, into the
+    one sector between a tip at polar angle 0 and a notch at pi / points. There the outline is the
+    line from the tip at (1, 0) to the notch, in units of the radius.
     """
     sector = math.pi / points
     polar = torch.atan2(y, x).abs() % (2 * sector)
@@ -204,7 +207,7 @@ def to_image(pictures: Tensor) -> Tensor:
     Raises Problem for numbers that are not finite, and for values from 0 to 255: the sampler returns neither.
     """
     if not isinstance(pictures, Tensor) or not pictures.is_floating_point():
-        found = str(pictures.dtype)[6:] if isinstance(pictures, Tensor) else type(pictures).__name__
+        found = dtype_name(pictures) if isinstance(pictures, Tensor) else type(pictures).__name__
         raise Problem(f"the pictures are {found}; give a floating point tensor with values in [-1, 1]")
     if not pictures.isfinite().all():
         raise Problem("the pictures have values that are not finite; look for weights or strengths that are too large")
@@ -271,7 +274,7 @@ def check_tokens(tokens: Tensor) -> None:
     if not isinstance(tokens, Tensor):
         raise Problem(f"the tokens are a {type(tokens).__name__}; give a tensor (n, 3), as tokenize makes it")
     if tokens.dim() != 2 or tokens.shape[1] != 3 or tokens.dtype != torch.long:
-        raise Problem(f"the tokens are {str(tokens.dtype)[6:]} of the shape {tuple(tokens.shape)}; give whole numbers"
+        raise Problem(f"the tokens are {dtype_name(tokens)} of the shape {tuple(tokens.shape)}; give whole numbers"
                       " (int64) of the shape (n, 3), as tokenize makes them")
     sizes = torch.tensor(VOCABULARY_SIZES, device=tokens.device)
     if ((tokens < 0) | (tokens >= sizes)).any():

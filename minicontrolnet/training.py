@@ -143,10 +143,10 @@ def moved(network: nn.Module, part: slice, *tensors: Tensor) -> list[Tensor]:
 class Training:
     """Train a network by iterating: ``for step, loss in Training(network, loss, steps, lr=...): ...``.
 
-    After each step it yields how many steps are done, and the loss that this step started from. To
-    stop early, leave the loop; to go on, iterate again. ``averaged`` is the network to use afterwards: it holds the
-    moving average of the weights. A run that was saved with ``state_dict`` and loaded into a new
-    Training goes on as if it had never been interrupted, bit for bit.
+    After each step it yields the number of steps that are done, and the loss before the step. To
+    stop early, leave the loop; to go on, iterate again. ``averaged`` is the network to use afterwards:
+    it holds the moving average of the weights. A run that was saved with ``state_dict`` and loaded
+    into a new Training goes on as if it had never been interrupted, bit for bit.
 
     loss: a function of the network and a generator, which returns the scalar to be minimised.
     steps: the length of the whole run, on which the learning rate depends.
@@ -278,7 +278,10 @@ def learning_rate(step: int, steps: int) -> float:
 
 
 def moving_average(averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
-    """An exponential moving average over 100 steps. At first it spans fewer, so the untrained start soon leaves it."""
+    """An exponential moving average over 100 steps.
+
+    At first it spans fewer steps, so that the untrained start soon has no share in it.
+    """
     decay = min(0.99, float((1 + count) / (10 + count)))
     get_ema_multi_avg_fn(decay)(averaged, current, count)
 

@@ -46,7 +46,7 @@ class Embedding(nn.Module):
 
 
 def _check_times_and_prompts(t: Tensor, prompt: Tensor) -> None:
-    """Raise Problem unless there are a time and a prompt for each picture, or one of them for all."""
+    """Raise Problem unless t and prompt have one row for each picture. Each of them may have a single row for all."""
     if not (isinstance(t, Tensor) and isinstance(prompt, Tensor)):
         raise Problem(f"the times are a {type(t).__name__} and the prompts a {type(prompt).__name__}; give two tensors,"
                       " the prompts as tokenize makes them")
@@ -187,7 +187,10 @@ def _check_widths(widths: Sequence[int]) -> None:
 
 
 def _check_batch(name: str, given: Tensor, h: Tensor) -> None:
-    """Raise Problem unless there is one of these for each picture, or one for all. Torch would also repeat pictures."""
+    """Raise Problem unless there is one of these for each picture, or one for all.
+
+    Without this check, torch would silently repeat a single picture for several conditions.
+    """
     if len(given) not in {1, len(h)} or given.dim() == 4 and given.shape[1:] != h.shape[1:]:
         raise Problem(f"{name} of the shape {tuple(given.shape)} do not fit pictures of the shape {tuple(h.shape)} on"
                       " the UNet's grid; give one for each picture, of the same size")
@@ -229,7 +232,7 @@ class Decoder(nn.Module):
 class UNet(nn.Module):
     """The base: forward(xt, t, prompt, controls) -> eps, where xt and eps are (b, 3, 64, 64).
 
-    ``widths``: the channels of the four levels, whose grids are 16, 8, 4 and 2 patches wide.
+    ``widths``: the channels of the four levels, whose grids are 16, 8, 4 and 2 places wide.
     ``prediction_type``: what the layers output: "x0", "v" or "eps". forward turns it into eps.
     """
 
