@@ -41,5 +41,6 @@ def who_wins(edges: Tensor, words: Tensor, pictures: dict[str, Tensor]) -> Figur
     n = min(6, len(edges))
     rows = [enlarge(edges[:n].cpu(), 4)]
     rows += [outlined(images[:n].cpu(), edges[:n].cpu(), 4) for images in pictures.values()]
-    title = "With control on the larger grids, the outline wins;\nwith control on the smaller grids alone, the words win"
+    title = ("With control on the larger grids, the outline wins;\n"
+             "with control on the smaller grids alone, the words win")
     return grid(torch.cat(rows), n, title, captions(words[:n].cpu()), ["the outline", *pictures])

@@ -13,13 +13,16 @@ VARIANTS = {"zero convs": "zero\nconvs", "N(0, 0.02^2)": "small\nGaussian", "N(0
             "lite": "lite"}
 
 
+FAINT = 1e-7  # a log scale has no 0, so we leave out smaller gaps
+
+
 @styled
 def figure_8(pictures: Tensor, arms: list[str]) -> Figure:
-    """Four pictures of each variant, one for each kind of prompt, with their outlines."""
+    """Eight pictures of each variant, a star and a square for each kind of prompt, with their outlines."""
     each = dict(zip(arms, pictures.unflatten(0, (len(arms), -1))))
     rows = [each[arm] for arm in VARIANTS]
-    return grid(torch.cat(rows), 4, "All four variants fill this circle; the tables count many outlines\n"
-                "(magenta: the outline; one training of each variant)", PROMPTS, list(VARIANTS.values()))
+    return grid(torch.cat(rows), 8, "TITLE\n"
+                "(magenta: the outline; one training of each variant)", 2 * PROMPTS, list(VARIANTS.values()))
 
 
 @styled
@@ -32,12 +35,12 @@ def gaps(arms: dict[str, dict]) -> Figure:
     left, right = figure.subplots(1, 2, sharex=True)
     for name, scores in arms.items():
         means = {int(step): sum(seeds) / len(seeds) for step, seeds in scores["gap"].items()}
-        visible = {step: gap for step, gap in means.items() if gap > 1e-7}  # a log scale has no 0
+        visible = {step: gap for step, gap in means.items() if gap > FAINT}
         left.plot(list(means), list(means.values()), label=name)
         right.plot(list(visible), list(visible.values()), label=name)
     left.set(xlabel="training step", ylabel="condition-shuffle gap", ylim=(0, None),
              title="All four wait, and then rise steeply")
-    right.set(xlabel="training step", yscale="log",
+    right.set(xlabel="training step", ylabel=f"the same on a log scale (above {FAINT:g})", yscale="log",
               title="A large Gaussian is ahead at first,\nand the zeros overtake it")
     left.legend(frameon=False)
     return figure
@@ -63,8 +66,9 @@ def few_pictures(pictures: Tensor, arms: list[str], share: dict[str, float]) -> 
     prompt names new colours. The figure has its order.
     """
     each = dict(zip(arms, pictures.unflatten(0, (len(arms), -1))))
-    left = [f"{name}:\nwith new colours,\n{right:.0%} of pictures\nhave both right" for name, right in share.items()]
+    left = [name.replace(" ", "\n") + f"\n{right:.0%}" for name, right in share.items()]
     return grid(torch.cat([each[name] for name in share]), 4,
-                "The locked bases (first three rows) keep the other four colours,\n"
-                "even where they miss the outline (magenta)",
+                "Networks with a locked base (first three rows) keep the other four colours,\n"
+                "even where they miss the outline (magenta).\n"
+                "On the left: the share of pictures in new colours that have both colours right",
                 ["colours of\nthe training", "new colours", "new colours\nand shapes", "new colours\nand shapes"], left)
