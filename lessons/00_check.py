@@ -91,15 +91,16 @@ print(f"\na training step takes {median(base_times):.2f} s for the base"
       f" and {here:.2f} s for a ControlNet")
 
 # %% [markdown]
-# We know how long a step and each lesson took on one other machine. The rest is
-# multiplication.
+# On another machine we measured how long such a step takes, and how long each lesson takes. Your
+# lessons take longer in the same proportion as your steps.
 
 # %%
 STEP_THERE = 0.08  # seconds for a training step of a ControlNet
-LESSONS_THERE = [11, 17, 43, 20, 9, 32, 26, 30, 13, 5, 13, 13, 20, 20]  # seconds for each lesson
+LESSONS_THERE = {"00": 11, "01": 17, "02": 43, "03": 20, "04": 9, "05": 32, "06": 26,
+                 "07": 30, "08": 13, "09": 5, "10": 13, "11": 13, "12": 20, "13": 20}  # seconds
 rows = [["lesson", "seconds, about"]]
-for number, there in enumerate(LESSONS_THERE):
-    rows.append([f"{number:02}", round(there * here / STEP_THERE)])
+for number, there in LESSONS_THERE.items():
+    rows.append([number, round(there * here / STEP_THERE)])
 table(rows)
 
 # %% [markdown]
@@ -128,8 +129,8 @@ followed = sample(base, truth.prompt, noise, [(control, edges)], steps=sampling_
 lesson.save_figure(with_and_without(truth, edges, without, followed))
 
 # %% [markdown]
-# You see the result in 00_check.png. (Without an outline, some shapes are not clean. This is the
-# base's doing, and no fault of your machine.) We can also measure the result. The *IoU*
+# 00_check.png shows the result. (Without an outline, some shapes are not clean. This comes from
+# the base. Your machine works correctly.) We can also measure the result. The *IoU*
 # (intersection over union) compares the generated shape with the true one. It is the area that
 # both of them cover, divided by the area that at least one of them covers. 1 is a perfect fit.
 # Two unrelated shapes have about 0.4 here, because the shapes are large and most of them cover
@@ -149,9 +150,9 @@ lesson.reveal(guess, "b", "the prompt says nothing about the place, but an outli
 
 # %% [markdown]
 # A few pictures could show this by luck. So we compare picture by picture and compute a *95 %
-# interval* for the mean difference. With endlessly many pictures we would know the true mean.
-# The interval shows where it may lie, judging by the few that we have. If the whole interval
-# lies above 0, we say that the difference is *shown*.
+# interval* for the mean difference. With infinitely many pictures we would know the true mean. We
+# have only a few, and the interval shows where the true mean probably lies. If the whole
+# interval lies above 0, we say that the difference is *shown*.
 
 # %%
 gain = paired(iou["the prompt and an outline"] - iou["the prompt"])
@@ -159,6 +160,5 @@ lesson.verdict(f"The outline raises the IoU by {gain.mean:.2f} (95 % interval {g
                f" {gain.high:.2f}, {n} pictures): {gain.verdict}. Your machine is ready.")
 
 # %% [markdown]
-# An outline says what the prompt leaves open. How one teaches this to a trained model without
-# changing a single one of its weights is the subject of this course. Lesson 01 begins with
-# the model itself.
+# An outline says what the prompt leaves open. This course shows how a trained model can learn to
+# follow outlines, although none of its weights changes. Lesson 01 begins with the model itself.

@@ -67,8 +67,8 @@ print(f"at t = 500, {ALPHA_BAR[500]:.0%} of the picture's variance is left")
 #
 # ## What the network learns
 #
-# The network sees xt, t and the prompt, and predicts the noise. In the paper its loss is the
-# mean squared error (Eq. 5):
+# The network sees xt, t and the prompt, and predicts the noise. The loss of the paper is the mean
+# squared error (Eq. 5):
 #
 #     loss = mean of (eps - network(xt, t, prompt))^2
 #
@@ -96,11 +96,11 @@ print(f"mean squared error of the predicted noise: {error:.3f}")
 # Now start from pure noise, where there is no picture yet. The network still predicts one. At
 # first its prediction is blurred: it is near the average of all pictures that could come out,
 # because the average has the smallest mean squared error. So we do not believe it entirely. We
-# mix the predicted picture with the noise that the network predicted, at a slightly smaller t,
-# and ask the network again. (We add no fresh noise, so the same start always gives the same
-# picture.) Now the mixture contains a trace of the first prediction. Fewer pictures fit it, so
-# the next average is over fewer pictures, and it is sharper. We repeat this until no noise is
-# left.
+# mix the predicted picture and the predicted noise again, now by the formula for a slightly
+# smaller t. Then we ask the network again. (We add no fresh noise, so the same start always
+# gives the same picture.) The new mixture contains a trace of the first prediction. Fewer
+# pictures fit it, so the next average is over fewer pictures, and it is sharper. We repeat this
+# until no noise is left.
 #
 # This is the DDIM sampler (Song et al., 2021). A loop like it is the heart of every diffusion
 # model.
@@ -113,24 +113,24 @@ predictions = []
 for now, later in zip(times, times[1:]):
     t = torch.full((n,), now, device=lesson.device)
     with torch.no_grad():
-        eps = base(xt, t, prompt)              # 1. predict the noise
-    x0 = x0_from_eps(eps, xt, t).clamp(-1, 1)  # 2. the picture that this implies
-    eps = eps_from_x0(x0, xt, t)               #    and the noise that belongs to the clamped x0
+        eps = base(xt, t, prompt)                     # 1. predict the noise
+    predicted = x0_from_eps(eps, xt, t).clamp(-1, 1)  # 2. the picture that this implies
+    eps = eps_from_x0(predicted, xt, t)               #    and the noise that belongs to it now
     if later >= 0:
-        xt = q_sample(x0, torch.full_like(t, later), eps)  # 3. mix in less noise
+        xt = q_sample(predicted, torch.full_like(t, later), eps)  # 3. mix in less noise
         states.append(xt)
-    predictions.append(x0)
+    predictions.append(predicted)
 
 # %% [markdown]
 # The last prediction is the picture. `sample` runs the same loop, so it must give the same
 # pictures.
 
 # %%
-pictures = to_image(x0)  # from [-1, 1] to [0, 1]
+pictures = to_image(predicted)  # from [-1, 1] to [0, 1]
 same = sample(base, prompt, noise, guidance_scale=1, steps=lesson.steps)  # 1: no guidance, see below
 assert torch.allclose(pictures, same, atol=1e-4)
-lesson.save_figure(noising_and_sampling(truth.x0[3], noise[3], [xt[3] for xt in states],
-                                        [x0[3] for x0 in predictions], times, prompt[3]),
+lesson.save_figure(noising_and_sampling(x0[3], noise[3], [xt[3] for xt in states],
+                                        [predicted[3] for predicted in predictions], times, prompt[3]),
                    "_noising")
 
 # %% [markdown]
@@ -201,7 +201,8 @@ lesson.save_figure(one_prompt_many_poses(stars))
 #
 #     d * sqrt(alpha_bar / (1 - alpha_bar))
 #
-# At noisy times (large t), where sampling begins, this factor is nearly 0. This has two sides.
+# At noisy times (large t), where sampling begins, this factor is nearly 0. This has two
+# consequences.
 #
 # If the network outputs eps, a small error in eps is a huge error in x0 at these times, because
 # we divide by sqrt(alpha_bar). So our base outputs the picture, x0. But then the loss above
@@ -225,9 +226,10 @@ table(rows)
 lesson.save_figure(outputs(load_pictures("claim_07_objective"), networks), "_targets")
 
 # %% [markdown]
-# (v is a mixture of noise and picture, and its loss has weights of its own; see `eps_from_v`.)
-# 01_ddpm_targets.png shows pictures of all four. After so few steps, only the network that
-# outputs x0 with the weighted loss generates pictures in the right colours. To output x0 is not
+# Here v is a mixture of noise and picture (see `eps_from_v`). 01_ddpm_targets.png shows pictures
+# of all four networks. After so few steps, only the network that outputs x0 with the weighted
+# loss generates pictures in the right colours. The network that outputs v often shows the right
+# hue, but under so much noise that the colour is not right by our measure. To output x0 is not
 # enough by itself: with Eq. 5 its colours are wrong, too.
 #
 # Does this mean that the paper's recipe, eps with Eq. 5, does not work? No. DDPM and Stable
@@ -245,9 +247,9 @@ lesson.verdict(f"For a network that outputs x0, weighting the loss raises the sh
 print("\nEXERCISES  01a, 01b, 01c: python lessons/exercises")
 
 # %% [markdown]
-# But be careful: before these trainings we had named two other measures, clean pixels and right
-# shapes. For both, the interval of the weight's effect contains 0, so they leave it undecided
-# (claim 7 in [CLAIMS.md](CLAIMS.md)).
+# But be careful. We chose this measure after the trainings. Before them we had named two others,
+# clean pixels and right shapes. For both of these, the interval of the weight's effect contains
+# 0, so the effect is *undecided* (claim 7 in [CLAIMS.md](CLAIMS.md)).
 #
-# For the formula it does not matter in which form a network predicts the noise. For a short
+# So in the formula it does not matter in which form a network predicts the noise. In a short
 # training it does.

@@ -2,8 +2,8 @@
 # # Lesson 05: Does the copy learn to follow outlines suddenly or gradually?
 #
 # In this lesson we train an edge ControlNet, from the first step to the point where it follows
-# outlines (Sec. 3.3). The paper reports something strange about this training. For a long time
-# the condition is ignored, and then, "suddenly", it is followed (Fig. 4). You will
+# outlines (Sec. 3.3). The paper reports something strange about such a training. For a long time
+# the model ignores the condition, and then, "suddenly", it follows it (Fig. 4). You will
 #
 # 1. lock the base and make a copy that changes nothing at first,
 # 2. find a measure that shows what the loss hides,
@@ -20,6 +20,7 @@ import sys
 sys.path.insert(0, os.path.dirname(sys.argv[0]))  # finds the folder of the lessons
 import torch
 from lesson import Lesson, table
+from lesson.curves import reached
 from lesson.figures_05 import loss_and_gap, while_training
 from tqdm import tqdm
 
@@ -67,14 +68,13 @@ assert torch.equal(with_copy, sample(base, prompt[:4], noise[:4], steps=ddim_ste
 # %% [markdown]
 # ## What should we watch?
 #
-# The obvious answer is the loss (Eq. 5; our base predicts x0, so every t has a weight, see
-# `loss_weight`). But the loss of a batch also depends on its pictures and its noise, and on
-# which picture gets which time. These are different in every step. So a single loss says little
-# about what has been learned.
+# The obvious answer is the loss (Eq. 5, weighted as in lesson 01). But the loss of a batch also
+# depends on its pictures, their noise and their times, and these are different in every step.
+# So a single loss says little about what the copy has learned.
 #
 # A model that uses its outlines should be worse with wrong ones. So we take held-out pictures,
-# and choose their noise and their times t once. Then we compute the loss twice: with the right
-# outlines, and with every picture's outline given to its neighbour.
+# and choose their noise and their times t once. Then we compute the loss twice: once with the
+# right outlines, and once with wrong ones, where each picture gets its neighbour's outline.
 #
 #     gap = loss with the wrong outlines - loss with the right outlines
 #
@@ -82,7 +82,7 @@ assert torch.equal(with_copy, sample(base, prompt[:4], noise[:4], steps=ddim_ste
 # ignores the outlines.
 
 # %%
-# a function from outlines to the loss on 16 fixed pictures, and the right outlines of these pictures
+# `loss_with(outlines)` is the loss on 16 fixed pictures with any outlines; `outlines` are the right ones.
 loss_with, outlines = loss_of_condition(base, control, "edge", n=16)
 held_out_loss = {0: loss_with(outlines).item()}
 gaps = {0: shuffle_gap(loss_with, outlines)}
@@ -100,7 +100,7 @@ print(f"before training the gap is {gaps[0]}")
 # changes the ControlNet only.
 #
 # We want to see what happens on the way. So at six moments we generate two pictures for one
-# outline: the first with its prompt, and the second without words. Without words the colours
+# outline: the first with its prompt, and the second with no prompt. With no prompt the colours
 # are free, and may change from one moment to the next.
 
 # %%
@@ -132,9 +132,9 @@ assert fingerprint(base.state_dict()) == mark  # the base has not changed
 #
 # We generate pictures for all held-out outlines and measure them in two ways. The *IoU*
 # compares the shape with the inside of the outline, and the *F1 score* compares its edges with
-# the outline (lesson 04). For comparison we also score the pictures from before the training.
-# And we score the pictures from after the training against another picture's outline, to see
-# which score one gets by chance.
+# the outline (lesson 04). For comparison we also score the pictures from before the training. To
+# see which score chance alone gives, we compare the new pictures with the outlines of other
+# pictures, too.
 
 # %%
 right = sample(base, prompt, noise, [(trained, edges)], steps=ddim_steps)
@@ -153,7 +153,8 @@ for name, (images, mask, outline) in measured.items():
 table(rows)
 
 # %% [markdown]
-# Is the rise of the IoU more than chance?
+# With no prompt, the trained ControlNet follows the outlines about as well as with the right
+# prompt. Is the rise of the IoU more than chance?
 
 # %%
 gain = paired(iou["after training, right prompt"] - iou["before training"])
@@ -162,44 +163,44 @@ lesson.verdict(f"Training raised the IoU by {gain.mean:.2f} (95 % interval {gain
 lesson.save_figure(while_training(edges[4:5], strip, prompt[4:5]))
 
 # %% [markdown]
-# Without words it follows outlines about as well.
-#
 # ## Suddenly or gradually?
 #
 # Look at 05_edge_control.png, where the magenta line is the outline. Cover everything to the
-# right of step 50. So far the training has changed hardly anything that you could see. Then it
-# takes only a few dozen steps until the shape is in the right place.
+# right of step 50. Up to there, the training has changed hardly anything that you could see.
+# Then it takes only a few dozen steps until the shape is in the right place.
 #
-# The gap puts numbers on this. Suppose that it rose along a straight line. Then it would reach
-# a tenth of its final value after a tenth of the steps, and half of it after half of the steps.
+# The gap puts numbers on this. Suppose that the gap rose along a straight line. Then it would
+# reach a tenth of its final value after a tenth of the steps, and half of it after half of the
+# steps. `reached` finds the steps where our curve does so. (We measured the gap every ten steps,
+# and it takes the curve for straight in between.)
 
 # %%
-final = gaps[lesson.steps]
-tenth = min(step for step, gap in gaps.items() if gap >= 0.1 * final)
-half = min(step for step, gap in gaps.items() if gap >= 0.5 * final)
-print(f"a tenth of the final gap is reached at step {tenth}; a straight line: {lesson.steps // 10}")
-print(f"half of it is reached at step {half}; a straight line: {lesson.steps // 2}")
+tenth = reached(gaps, 0.1)
+half = reached(gaps, 0.5)
+print(f"the gap makes a tenth of its rise by step {tenth:.0f}; a straight line: {lesson.steps // 10}")
+print(f"it makes half of its rise by step {half:.0f}; a straight line: {lesson.steps // 2}")
 
 # %% [markdown]
 # We call the rise sudden if two things hold. The gap needs more steps than a straight line for
 # its first tenth. And from a tenth to a half it needs less than half as many steps as a
-# straight line. (In 200 steps a straight line needs 80 for this, so the gap needs fewer than
-# 40.)
+# straight line. (In 200 steps a straight line needs 80 steps for this part. So the gap must
+# need fewer than 40.)
 
 # %%
 late_start = tenth > lesson.steps / 10
 quick_rise = half - tenth < (lesson.steps / 2 - lesson.steps / 10) / 2
 lesson.reveal(guess, "b" if late_start and quick_rise else "a",
-              f"the gap needs {tenth} steps for a tenth of its final value, and then {half - tenth} more"
-              " for half of it.",
+              f"the gap needs {tenth:.0f} steps for a tenth of its rise, and then only {half - tenth:.0f}"
+              " more for half of it.",
               a="at first there is nearly nothing to see.",
               b="the rise is not much faster than a straight line.",
               c="the weights are zero, but their gradients are not (lesson 03).")
 
 # %% [markdown]
-# With seed 0 the rise is sudden in this sense. 05_edge_control_curves.png shows why one can
-# miss it. The loss of the batches (grey) falls, but it also jumps from each batch to the next.
-# How large are the two effects?
+# With seed 0 the rise is sudden in this sense. (Claim 9 in CLAIMS.md has a stricter definition.)
+#
+# Could we have seen it in the loss of the batches, too? This loss falls, but it also jumps from
+# each batch to the next. How large are the two effects?
 
 # %%
 loss = torch.tensor(losses)
@@ -213,11 +214,12 @@ print(f"loss on the same held-out pictures: {held_out_loss[0]:.4f} before traini
 lesson.save_figure(loss_and_gap(losses, held_out_loss, gaps), "_curves")
 
 # %% [markdown]
-# A single jump is nearly as large as the whole fall. So the loss of the batches hardly shows
-# when the copy began to use its outlines. If pictures, noise and times stay the same, the loss
-# (blue) falls smoothly, and it shows the moment as well as the gap does. The gap has an
-# advantage over it: its 0 has a meaning. (Blue lies below grey. One reason is that no prompt of
-# the held-out pictures is empty.)
+# A single jump is nearly as large as the whole fall. 05_edge_control_curves.png shows the jumps
+# in grey. In single batches you can hardly see when the copy began to use its outlines. The
+# black line is a mean of 20 batches, and it shows roughly when. If pictures, noise and times stay
+# the same, the loss (blue) falls smoothly, and it shows the moment just as clearly as the gap.
+# The gap has one advantage: its value 0 means that the outlines are ignored. (The blue line lies
+# below the others. One reason is that no prompt of the held-out pictures is empty.)
 
 # %%
 lesson.save_results({"IoU": iou, "F1": f1, "gap": gaps, "tenth": tenth, "half": half,
@@ -225,10 +227,13 @@ lesson.save_results({"IoU": iou, "F1": f1, "gap": gaps, "tenth": tenth, "half": 
 print("\nEXERCISES  05a to 05d: python lessons/exercises")
 
 # %% [markdown]
-# Why does the gap stay near 0 for so long? It is tempting to blame the zero convolutions: they
-# pass on nothing at first. But ControlNets that start from small random weights wait about as
-# long, and those that start from large ones wait longer (lesson 08). The warm-up of the
-# learning rate and the moving average delay the rise a little. With a higher rate the wait is
-# shorter. If the weights only had to travel a fixed distance, a fourfold rate would cut the
-# wait to a quarter, but it only halves it. We can describe the wait, but we do not know its
-# cause. Claim 9 in [CLAIMS.md](CLAIMS.md) has what we measured.
+# ## Why does it wait?
+#
+# Why does the gap stay near 0 for so long? One may suspect the zero convolutions, because their
+# outputs are 0 at first. But ControlNets that start from small random weights wait about as
+# long, and those that start from large random weights wait longer (lesson 08).
+#
+# Perhaps the weights simply have to travel a fixed distance. Then four times the learning rate
+# would need a quarter of the steps. We measured half of the steps. So this is not the whole
+# reason, either. Claim 9 in [CLAIMS.md](CLAIMS.md) lists what we tried. We can describe the wait,
+# but we do not know its cause.

@@ -170,7 +170,7 @@ shown = load_pictures("claims_13_14_16_17_figure_8", 256)
 lesson.save_figure(figure_8(shown, figure_8_record["rows of pictures"]), "_figure_8")
 
 # %% [markdown]
-# 08_ablations_figure_8.png shows a star and a square, the first ones among the test pictures.
+# 08_ablations_figure_8.png shows a star and a square. They are the first ones of the test.
 #
 # Wherever the prompt does not name the right shape, lite generates it less often than the zero
 # convs do, and so does the large Gaussian. But lite does not *fail*. Without a prompt, more than

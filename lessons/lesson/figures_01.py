@@ -46,5 +46,5 @@ def outputs(pictures: Tensor, arms: dict[str, dict]) -> Figure:
     for name in arms:
         right = torch.tensor(arms[name]["colour accuracy"]).mean()
         left.append(f"{losses[name]}:\n{right:.0%} in the\nright colours")
-    return grid(pictures, 6, "Of these four, only x0 with the weighted loss\ngives clean colours after 500 steps",
+    return grid(pictures, 6, "Of these four, only x0 with the weighted loss\ngives the right colours after 500 steps",
                 captions(held_out(128)[0].prompt[:6]), left)

@@ -9,6 +9,7 @@ from torch import Tensor
 from minicontrolnet.draw.figures import grid, styled
 
 PROMPTS = ["no prompt", "insufficient:\nbackground alone", "conflicting:\nwrong shape", "perfect prompt"]
+SHORT = ["no prompt", "insufficient", "conflicting", "perfect"]
 VARIANTS = {"zero convs": "zero\nconvs", "N(0, 0.02^2)": "small\nGaussian", "N(0, 1/fan_in)": "large\nGaussian",
             "lite": "lite"}
 
@@ -21,8 +22,8 @@ def figure_8(pictures: Tensor, arms: list[str]) -> Figure:
     """Eight pictures of each variant, a star and a square for each kind of prompt, with their outlines."""
     each = dict(zip(arms, pictures.unflatten(0, (len(arms), -1))))
     rows = [each[arm] for arm in VARIANTS]
-    return grid(torch.cat(rows), 8, "TITLE\n"
-                "(magenta: the outline; one training of each variant)", 2 * PROMPTS, list(VARIANTS.values()))
+    return grid(torch.cat(rows), 8, "All four variants follow these outlines, unless the prompt names another shape\n"
+                "(magenta: the outline; one training of each variant)", 2 * SHORT, list(VARIANTS.values()))
 
 
 @styled

@@ -182,6 +182,7 @@ def show_control(base: UNet, kind: str, control: Control, classifier: ShapeClass
     show(f"{kind}: real pictures (ceiling)", follows(truth.image, truth))
     show(f"{kind}: ControlNet, right prompt", follows(right, truth) | prompt_scores(right, truth.prompt, classifier))
     show(f"{kind}: ControlNet, empty prompt", follows(empty, truth))
-    show(f"{kind}: ControlNet, conflicting prompt", follows(other, truth))
+    colours = {"colour accuracy": colours_right(other, truth.prompt).float().mean().item()}
+    show(f"{kind}: ControlNet, conflicting prompt", follows(other, truth) | colours)
     show(f"{kind}: no control, right prompt", follows(free, truth))
     show(f"{kind}: shuffled conditions (floor)", follows(right, neighbour))

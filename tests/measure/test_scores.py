@@ -211,7 +211,8 @@ def test_each_row_of_the_table_compares_what_it_says(tiny, shipped, monkeypatch,
             f"{kind}: real pictures (ceiling)": condition_scores(kind, truth.image, truth),
             f"{kind}: ControlNet, right prompt": condition_scores(kind, own["right"], truth) | obeyed(own["right"]),
             f"{kind}: ControlNet, empty prompt": condition_scores(kind, own["empty"], truth),
-            f"{kind}: ControlNet, conflicting prompt": condition_scores(kind, own["conflicting"], truth),
+            f"{kind}: ControlNet, conflicting prompt": condition_scores(kind, own["conflicting"], truth) | {
+                "colour accuracy": colours_right(own["conflicting"], truth.prompt).double().mean().item()},
             f"{kind}: no control, right prompt": condition_scores(kind, free, truth),
             f"{kind}: shuffled conditions (floor)": condition_scores(kind, own["right"], neighbour),
             f"{kind}: condition-shuffle gap": {"loss": gap(tiny, net, kind)}}
