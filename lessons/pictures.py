@@ -41,7 +41,7 @@ def strip() -> Figure:
     nets = {"edge": load_control("edge", base)}
     columns = [column(strokes, base, nets) for strokes in STAGES.values()]
     rows = torch.stack(columns, dim=1).flatten(0, 1)  # row by row
-    return figures.grid(rows, len(columns), "The pictures follow while a house is drawn",
+    return figures.grid(rows, len(columns), 'The pictures follow while a house is drawn (prompt: "orange on blue")',
                         list(STAGES), ROWS)
 
 

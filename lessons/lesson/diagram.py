@@ -19,7 +19,7 @@ from minicontrolnet.unet import Downsample, Middle, ResBlock
 COLOURS = {"locked base": "lightgrey", "copy": "lightblue",
            "condition encoder": "palegreen", "zero conv at the input": "moccasin",
            "zero convs at the outputs": "moccasin"}
-TITLE = "The copy's {} outputs are added to the locked base's {} skips and its middle"
+TITLE = "The copy's {} outputs are added to the locked base's {} skips and its middle block"
 NAMES = {nn.Conv2d: "conv", ResBlock: "res", Downsample: "half", Middle: "mid"}
 Map = tuple[str, Tensor]  # the name of a block, and its output
 # Heights, and how far the copy is moved so that its lines pass the decoder's boxes.
@@ -83,12 +83,12 @@ def measure(base: UNet, control: ControlNet) -> tuple[list[Map], Controls, list[
 def draw_decoder(ax: Axes, x: list[float], decoded: list[Map], colour: str) -> None:
     """From the middle at the right to eps at the left; each block takes one skip."""
     for place, (name, h) in zip(x, decoded):
-        box(ax, place, DECODER, f"{name}\n{h.shape[1]}", colour, 0.46)
+        box(ax, place, DECODER, f"{name}\n{h.shape[1]}", colour, 0.42)
         arrow(ax, (place, ADD - 0.12), (place, DECODER + 0.3))
     for left, right in zip(x, x[1:]):
-        arrow(ax, (right - 0.23, DECODER), (left + 0.23, DECODER))
+        arrow(ax, (right - 0.21, DECODER), (left + 0.21, DECODER))
     ax.plot([x[-1], x[-1], x[-1] - 0.25], [ADD - 0.12, DECODER, DECODER], "k", lw=1.5)
-    arrow(ax, (x[0] - 0.23, DECODER), (2.0, DECODER))
+    arrow(ax, (x[0] - 0.21, DECODER), (2.0, DECODER))
 
 
 def draw_copy(ax: Axes, x: list[float], maps: list[Map], controls: Controls,
@@ -103,7 +103,9 @@ def draw_copy(ax: Axes, x: list[float], maps: list[Map], controls: Controls,
         box(ax, places[i], COPY, f"{name}\n{h.shape[1]}", colours["copy"])
         arrow(ax, (x[i], COPY + (0.3 if i else 0)), (x[i], ZERO - 0.2))
         box(ax, x[i], ZERO, f"{c.shape[1]}", out, height=0.4)
-        ax.plot([x[i], x[i]], [ZERO + 0.2, ADD], "k", lw=1.5, zorder=0)
+        # The decoder's arrow has a gap here, so that this line does not seem to lead into it.
+        ax.plot([x[i], x[i]], [DECODER - 0.15, DECODER + 0.15], "white", lw=5, zorder=4)
+        ax.plot([x[i], x[i]], [ZERO + 0.2, ADD], "k", lw=1.5, zorder=5)
     plus(ax, x[0], COPY)
     convs = control.condition_encoder.layers[::2]  # two, and a zero conv
     for i, (conv, name) in enumerate(zip(convs, ("conv", "conv", "zero"))):

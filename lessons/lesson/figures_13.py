@@ -1,7 +1,7 @@
 """The figures of lesson 13."""
 
 import torch
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
 from torch import Tensor
 
 from minicontrolnet.draw.figures import captions, enlarge, grid, outlined, styled
@@ -10,9 +10,13 @@ COLOURS = {"A": "C0", "B": "C2", "C": "C1", "D": "C4", "E": "C3"}
 
 
 @styled
-def charts(losses: dict[str, list[float]], gaps: dict[str, dict[int, float]]) -> Figure:
-    """The loss of each patient's batches on the left, and its shuffle gap on a log scale on the right."""
-    figure = Figure()
+def charts(losses: dict[str, list[float]], gaps: dict[str, dict[int, float]],
+           figure: FigureBase | None = None) -> FigureBase:
+    """The loss of each patient's batches on the left, and its shuffle gap on a log scale on the right.
+
+    figure: an empty figure, or a part of one; a new one by default.
+    """
+    figure = figure or Figure()
     left, right = figure.subplots(1, 2)
     for width, (letter, values) in zip((9, 7, 5, 3, 1.5), losses.items()):  # the curves lie on each other
         style = "--" if letter == "D" else "-"  # D lies on A

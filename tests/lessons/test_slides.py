@@ -87,6 +87,21 @@ def test_a_title_follows_its_record(shift, word, maker, monkeypatch):
     assert title.count(word) == 2
 
 
+def test_a_slide_has_the_numbers_of_the_map(maker):
+    """The two steps of claim 9."""
+    title = styled(maker.convergence)(None).subfigs[0].texts[0].get_text()
+    tenth, more = (int(number) for number in re.findall(r"\d+", title))
+    page = (LESSONS / "CLAIMS.md").read_text(encoding="utf-8")
+    assert f"a tenth of its rise at step {tenth}, and half of it at {tenth + more}." in page
+
+
+def test_every_contradicted_part_has_its_sentence(maker):
+    """And no other part has one."""
+    _, parts = maker.parts_of_claims()
+    contradicted = {(number, what) for number, status, what in parts if status == "contradicted in the toy"}
+    assert set(maker.CONTRADICTED) == contradicted
+
+
 def test_a_place_that_cannot_be_written_is_a_problem(maker, tmp_path, capsys):
     """Another kind of file; a folder in the file's place."""
     with pytest.raises(SystemExit):
