@@ -1,12 +1,12 @@
 # %% [markdown]
 # # Lesson 13: Why does my ControlNet ignore its condition?
 #
-# Users of ControlNet ask this question more often than any other, and no error message
-# answers it. A ControlNet with a bug still trains. Its loss still falls, and the locked base
-# still generates good pictures.
+# Users of ControlNet often ask this question, and no error message answers it. A ControlNet
+# with a bug still trains. Its loss still falls, and the locked base still generates good
+# pictures.
 #
 # In this lesson eight patients come to a clinic. One of them is healthy. Each of the other
-# seven has one bug, and every one of these bugs really happened to somebody. You will
+# seven has one bug, and all of these bugs are easy to make. You will
 #
 # 1. look at the symptoms: the loss, the pictures and the shuffle gap,
 # 2. write down your own diagnosis,
@@ -28,9 +28,9 @@ from lesson.figures_13 import charts, ward
 from lesson.patients import BUGS, IN_TRAINING, Patient, as_it_is, used_wrongly
 from tqdm import tqdm
 
-from minicontrolnet import (Control, Training, control_loss, detect_edges, fingerprint, gap, held_out,
-                            load_base, load_control, loss_of_condition, mask_iou, mask_of, sample,
-                            seeded)
+from minicontrolnet import (Control, ControlNet, Training, control_loss, detect_edges, fingerprint,
+                            gap, held_out, load_base, load_control, loss_of_condition, mask_iou,
+                            mask_of, sample, seeded)
 from minicontrolnet.measure.diagnosis import (NoisyBatch, cause_of, diagnose, noisy_batch,
                                               show_findings, verdict_of)
 
@@ -38,19 +38,19 @@ lesson = Lesson("13_clinic", steps=80, quick_steps=2)
 n = 6 if lesson.quick else 16  # pictures for the gap and for the doctor
 ddim_steps = 2 if lesson.quick else 8
 
-guess = lesson.predict("Five ControlNets train on the same batches. Four of them have a bug. Can we see "
-                       "from their loss curves which one is healthy?",
-                       a="yes, because only the healthy one's loss falls",
-                       b="hardly: they differ by less than one batch differs from the next",
-                       c="yes, because the loss of the sick ones grows")
+from_losses = lesson.predict("Five ControlNets train on the same batches. Four of them have a bug. Can we"
+                             " find the healthy one by the loss curves?",
+                             a="yes: only the healthy one's loss falls",
+                             b="no: its curve hardly differs from those of some sick ones",
+                             c="yes: the losses of all sick ones grow")
 
 # %% [markdown]
 # ## The first symptom: the loss
 #
 # Patients A to E are in training. They start from the same base, and they see the same 80
 # batches. Every 20 steps we also measure the shuffle gap of lesson 05. It is the loss with
-# another picture's outline, minus the loss with the own outline. A ControlNet that ignores
-# its outline has a gap of 0.
+# another picture's outline, minus the loss with the picture's own outline. A ControlNet that
+# ignores its outline has a gap of 0.
 #
 # Each patient gets a base of its own, because one of the bugs changes the base.
 
@@ -61,7 +61,8 @@ patients = {}
 for letter, build in IN_TRAINING.items():
     base = load_base(device=lesson.device)
     control = seeded(lesson.seed, build, base)
-    # The learning rate follows the schedule of a training three times as long; we stop early.
+    # The learning rate falls to 0 over `steps`. We plan three times as many steps as we take, so
+    # that the rate stays high in those that we see.
     training = Training(control, control_loss(base, "edge"), steps=3 * lesson.steps, lr=2e-3,
                         seed=lesson.seed)
     for step, loss in tqdm(islice(training, lesson.steps), letter, lesson.steps):
@@ -71,29 +72,31 @@ for letter, build in IN_TRAINING.items():
     patients[letter] = Patient(base, control, as_it_is)
 
 # %% [markdown]
-# All five have finished. The figure shows their losses on the left and their gaps on the
-# right.
+# All five have finished. 13_clinic_charts.png shows their losses on the left. Below the losses
+# you see by how much each of them differs from A's loss on the same batch. The grey band shows
+# how much A's loss usually changes from one batch to the next. The shuffle gaps are on the right.
 
 # %%
 lesson.save_figure(charts(losses, gaps), "_charts")
-lesson.reveal(guess, "b",
-              because="a batch's loss is mostly noise that no network can predict, and the locked base "
-                      "is good from the first step on. The gap compares the same pictures, noise and "
-                      "times, so it shows the difference.",
-              a="the first losses are the same for all of them: what moves the curves is the batches.",
-              c="a locked base with weak control is never much worse than the base alone.")
+lesson.reveal(from_losses, "b",
+              because="from A, B, C and D we cannot pick the healthy one. The loss goes up and down with the"
+                      " batch, and this hides the small differences between these four. The gap always"
+                      " uses the same pictures, noise and times, so it shows more.",
+              a="the losses of all five fall a little, and all of them go up and down with the batches.",
+              c="only E's loss lies above the others for a while, and later it falls again. The other sick"
+                " ones stay with the healthy one.")
 
 # %% [markdown]
-# The loss curves hardly differ. The one of E lies above the others for a while. From about step
-# 60 on B is a little lower, by less than one batch differs from the next. The gaps differ by
-# far: two of them are exactly 0, and the other three grow at different speeds.
+# One patient stands out: from step 20 to 60 the loss of E is higher than all the others. So E is
+# suspicious. Of the other four, B has a slightly lower loss in the last 20 steps, but the
+# difference stays inside the grey band. The gaps differ much more: two of them are exactly 0, and
+# the other three grow at different speeds.
 #
 # ## The second symptom: the pictures
 #
-# Patients F, G and H are the ControlNet that ships with this package. It has learned well,
-# and each of its three owners makes one mistake in using it. We now let all eight patients
-# generate pictures. `prepare` is what an owner does to an outline before the ControlNet sees
-# it.
+# Patients F, G and H are the ControlNet that ships with this package. It has learned well, and
+# each of its three owners makes one mistake in using it. We now let all eight patients generate
+# pictures. `prepare` is what an owner does to an outline before the ControlNet sees it.
 
 # %%
 shipped_base = load_base(device=lesson.device)
@@ -103,40 +106,53 @@ truth, noise = held_out(8, lesson.device)
 edges = detect_edges(truth.image)
 with_control = {}
 control_off = {}
-for letter, (base, control, prepare) in patients.items():
-    steered = [Control(control, prepare(edges))]
+for letter, patient in patients.items():
+    controls = [Control(patient.control, patient.prepare(edges))]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a warning about the condition would give a patient away
-        with_control[letter] = sample(base, truth.prompt, noise, steered, steps=ddim_steps)
-    control_off[letter] = sample(base, truth.prompt[4:6], noise[4:6], steps=ddim_steps)
-shown = {letter: images[4:6] for letter, images in with_control.items()}
-lesson.save_figure(ward(edges[4:6], shown, control_off, truth.prompt[4:6]))
+        with_control[letter] = sample(patient.base, truth.prompt, noise, controls, steps=ddim_steps)
+    control_off[letter] = sample(patient.base, truth.prompt, noise, steps=ddim_steps)
+
+SHOWN = [2, 0]  # a star and a circle
+upper = {letter: images[SHOWN] for letter, images in with_control.items()}
+lower = {letter: images[SHOWN] for letter, images in control_off.items()}
+lesson.save_figure(ward(edges[SHOWN], upper, lower, truth.prompt[SHOWN]))
 
 # %% [markdown]
-# In the two upper rows, look for patients that ignore the outline. In the two lower rows
-# control is switched off, so the base alone generates the pictures. There all columns should be
-# the same. If one of them differs from the others, this is a symptom, too.
+# 13_clinic.png has a column for each patient. In the two upper rows, look for patients that
+# ignore the outline. In the two lower rows control is switched off, so the patient's base alone
+# generates the pictures. If one column differs from the others there, something has changed the
+# base of this patient.
 #
 # ## The third symptom: the numbers
 #
 # On held-out pictures we measure the loss, the gap, and the mask IoU of the generated pictures.
-# An IoU of about 0.4 means nothing: two shapes that have nothing to do with each other have it.
+# For comparison the last row has the base without any ControlNet. Its IoU is not 0, because two
+# shapes that have nothing to do with each other still overlap.
 
 # %%
 symptoms = {}
 rows = [["patient", "held-out loss", "shuffle gap", "mask IoU"]]
-for letter, (base, control, prepare) in patients.items():
-    loss_with, outlines = loss_of_condition(base, control, "edge", n)
-    own = loss_with(prepare(outlines)).item()
-    other = loss_with(prepare(outlines.roll(1, 0))).item()
+for letter, patient in patients.items():
+    loss_with, outlines = loss_of_condition(patient.base, patient.control, "edge", n)
+    own = loss_with(patient.prepare(outlines)).item()
+    other = loss_with(patient.prepare(outlines.roll(1, 0))).item()
     iou = mask_iou(mask_of(with_control[letter]), truth.mask).mean().item()
     symptoms[letter] = {"loss": own, "gap": other - own, "IoU": iou}
-    rows.append([letter, f"{own:.4f}", f"{other - own:.1e}", f"{iou:.2f}"])
+    rows.append([letter, f"{own:.4f}", f"{other - own:.4f}", f"{iou:.2f}"])
+
+untrained = seeded(lesson.seed, ControlNet, shipped_base)  # its zero convs are 0, so it changes nothing
+loss_with, outlines = loss_of_condition(shipped_base, untrained, "edge", n)
+iou = mask_iou(mask_of(control_off["H"]), truth.mask).mean()  # the base of H is the shipped one
+rows.append(["no ControlNet", f"{loss_with(outlines):.4f}", "", f"{iou:.2f}"])
 table(rows)
 
 # %% [markdown]
-# The numbers alone name no bug. A small gap may mean that a patient is ill, or only that its
-# training is short. And a patient with a high IoU may still be ill.
+# The gap of F is negative: with F, the wrong outline does even a little less harm than the right
+# one.
+#
+# The numbers alone name no bug. If the gap is small, the patient may have a bug, or it may only
+# have trained for a short time. And a patient with a high IoU may still have a bug.
 #
 # ## Your diagnosis
 #
@@ -147,62 +163,77 @@ table(rows)
 # - A `detach()` cuts the copy off from the loss.
 # - There are two zero convs in a row.
 # - The condition is inverted.
-# - The controls come in reversed order.
-# - The ControlNet is used with another base than in its training.
+# - The controls of the same size come in reversed order.
+# - The ControlNet is used with another base than in its training. (This base may still generate
+#   the same pictures. It is enough that its channels are in another order.)
 # - None of these: the patient is healthy.
 #
 # Some patients have the same symptoms. You need one more measurement to distinguish them.
 
 # %%
-guess = lesson.predict("The gap of A and of D is exactly 0 at every step. Which measurement tells these two apart?",
-                       a="train them longer: one of them will begin to follow",
-                       b="list which weights get a gradient: the weight and bias of a zero conv, or only its bias",
-                       c="the loss: one of them has a lower loss than the base alone")
+a_or_d = lesson.predict("The gap of A and of D is exactly 0 at every step. Which measurement tells these"
+                        " two apart?",
+                        a="train them longer: one of them will begin to follow",
+                        b="see which weights get a gradient: the two bugs stop it at different places",
+                        c="the loss: one of them has a lower loss than the base alone")
 
 # %% [markdown]
 # ## The doctor's diagnosis
 #
 # The doctor does not look at curves. It takes one noisy batch, as a training step makes it,
 # and examines the network. Does the copy share memory with the base? Has the copy moved from
-# its start? In which order do gradients arrive? Which zero convs are still 0? At last it
-# tries treatments. It inverts the condition or reverses the order of the controls, and checks
+# its start? In which order do gradients arrive? Which zero convs are still 0? Finally it tries
+# treatments. It inverts the condition or reverses the order of the controls, and checks
 # whether the loss falls.
 #
 # The doctor is the function `diagnose`. It returns a list of findings, and the causes come
 # before the symptoms that they explain.
 
 # %%
-mark = fingerprint(shipped_base.state_dict())
+right_base = fingerprint(shipped_base.state_dict())  # all eight were made for this base
 findings = {}
 rows = [["patient", "verdict", "cause"]]
-for letter, (base, control, prepare) in patients.items():
-    outlines, batch = noisy_batch(base, "edge", n)
-    findings[letter] = diagnose(base, control, prepare(outlines), batch, trained_on=mark)
+for letter, patient in patients.items():
+    outlines, batch = noisy_batch(patient.base, "edge", n)
+    findings[letter] = diagnose(patient.base, patient.control, patient.prepare(outlines), batch,
+                                trained_on=right_base)
     rows.append([letter, verdict_of(findings[letter]), cause_of(findings[letter])])
 table(rows)
 if not lesson.quick:
     assert {letter: cause_of(found) for letter, found in findings.items()} == BUGS
-lesson.reveal(guess, "b",
-              because="a detach() lets all of the zero convs learn and nothing else. Two zero convs in a "
-                      "row let only the outer bias learn.",
-              a="with two zero convs in a row, nothing but the outer bias ever gets a gradient.",
-              c="both are as good as the base alone.")
+lesson.reveal(a_or_d, "b",
+              because="behind the detach() of A, the 13 zero convs at the outputs learn, weight and bias, and"
+                      " nothing else does. In D, only the biases of the outer zero convs learn.",
+              a="neither can. In both of them no gradient ever reaches the condition encoder, through which"
+                " the outline enters.",
+              c="see the table of symptoms: both have nearly the same loss as the base alone.")
 
 # %% [markdown]
-# B is the healthy one. How many did you get right? C and H are the hardest. C follows its
-# outline, only later and less well than B. Without B for comparison we would not notice. H
-# follows its outline about as well as B. But H was trained to the end, and B was not.
+# How many did you get right? This is what you could have seen:
 #
-# A full report shows how the findings of one patient fit together. This is the one of D.
+# | patient | symptom |
+# |---|---|
+# | A, D | The gap is exactly 0, and the pictures are nearly those of the base alone. |
+# | B | It is the healthy one. Of A to E it has the largest gap and the highest IoU. |
+# | C | It begins to follow, but later than B. Without B it would look like a young ControlNet. |
+# | E | With control off, its pictures are different from the others. Its base has changed. |
+# | F | Its loss is higher than that of the base alone, and its IoU is lower. |
+# | G | Its loss is the highest of all. So its control does harm, even with the right base. |
+# | H | Its pictures follow. But its loss is hardly lower than that of the base alone. |
+#
+# C and H are the hardest ones. H was trained to the end and B was not, so H should have a much
+# lower loss than B. It has a higher one.
+#
+# A full report shows how the findings of one patient fit together. This is the report of D.
 
 # %%
 print("\nPatient D\n")
 show_findings(findings["D"])
 
 # %% [markdown]
-# The gradients are the cause, and the findings below them are its symptoms. The controls are
-# constant, and the condition changes nothing. The copy has learned nothing, either. It has only
-# shrunk, because weight decay makes all weights smaller even without a gradient.
+# The finding about the gradients names the cause, and the findings below it are symptoms. The
+# controls are constant, and the condition changes nothing. The copy has learned nothing, either.
+# It has only shrunk, because weight decay makes all weights smaller even if their gradient is 0.
 #
 # ## The wrong line, and the right one
 #
@@ -214,7 +245,7 @@ show_findings(findings["D"])
 # | E | `self.encoder = base.encoder` | `copy.deepcopy(base.encoder)` |
 # | F | any base of this architecture | the base of its training, or a fine-tuned sibling |
 # | G | black lines on white | white lines on black, in [0, 1], as in training |
-# | H | deep to shallow within a level | shallow to deep, the middle last |
+# | H | among maps of the same size: deep to shallow | shallow to deep, the middle last |
 #
 # ## A ControlNet from elsewhere
 #
@@ -223,9 +254,10 @@ show_findings(findings["D"])
 #     base(xt, t, prompt, controls) -> output
 #     control(xt, t, prompt, condition) -> a list of controls
 #
-# In lesson/elsewhere.py somebody has written a UNet of another kind and a ControlNet for it.
-# That ControlNet returns a dictionary. So we write one adapter, and we give the doctor a
-# noisy batch of the author's own training.
+# In lesson/elsewhere.py there is a UNet of another kind and a ControlNet for it. This ControlNet
+# returns a dictionary, so we write a small function that makes a list of it. We also hand over
+# the module itself, so that the doctor can look at its weights. The noisy batch is made as in the
+# training of that ControlNet.
 
 # %%
 unet = elsewhere.train_unet(10 if lesson.quick else 200)
@@ -246,34 +278,41 @@ gap_of_theirs = next(finding for finding in report if "shuffle gap" in finding.q
 print(f"\nThe shuffle gap of the ControlNet from elsewhere is {gap_of_theirs.number:.3f}.")
 
 # %% [markdown]
-# The author says: "The loss falls, and my ControlNet follows outlines a bit. But my friend's
-# is much better." All weights ask for gradients, and the gap is above 0.
+# Imagine that its author says: "The loss falls, and my ControlNet follows outlines a bit. But my
+# friend's is much better." All weights ask for gradients, and the gap is above 0.
 
 # %%
-guess = lesson.predict("The gap is above 0, so the condition is used. What can still be wrong?",
-                       a="nothing: a gap above 0 shows that everything in it learns",
-                       b="the copy may stand still, while the zero convs and the condition encoder learn",
-                       c="the condition may be inverted")
-print("\nThe ControlNet from elsewhere: the findings that are broken or suspicious\n")
-show_findings([finding for finding in report if finding.verdict in ("broken", "suspicious")])
-assert cause_of(report) == "frozen copy"
-lesson.reveal(guess, "b",
-              because="the copy still has the weights that it began with. Zero convs and a condition "
-                      "encoder alone can learn something.",
-              a="a frozen copy reaches a gap above 0 as well. Patient C showed it.",
-              c="this batch is made as in their training. If it inverts conditions, the copy has learned that.")
+still_wrong = lesson.predict("The gap is above 0, so the condition is used. What can still be wrong?",
+                             a="nothing: a gap above 0 shows that everything in it learns",
+                             b="the copy may stand still, while the zero convs and the condition encoder learn",
+                             c="the condition may be inverted")
 
 # %% [markdown]
-# The copy stands still, although it asks for gradients and gets them. So the optimiser must
-# hold other parameters. The bug is in `train_control`: it makes the optimiser first, and then it
-# copies the encoder again. A student project lost weeks to a bug of this kind.
+# We print what the doctor found about gradients and about the copy.
+
+# %%
+print("\nThe ControlNet from elsewhere\n")
+shown = ("Can the copy be trained?", "In which order do gradients arrive?", "Has the copy moved from its start?")
+show_findings([finding for finding in report if finding.question in shown])
+assert cause_of(report) == "frozen copy"
+lesson.reveal(still_wrong, "b",
+              because="the copy still has the weights that it began with. Zero convs and a condition"
+                      " encoder alone can learn something.",
+              a="a frozen copy reaches a gap above 0 as well. Patient C showed it.",
+              c="this batch is made as in their training. If their training inverted the conditions, the"
+                " condition encoder would have learned to read them so.")
+
+# %% [markdown]
+# The copy asks for gradients, and they arrive. But it stands still, so the optimiser probably
+# holds other parameters. The code confirms it: `train_control` makes the optimiser first, and
+# then it copies the encoder again. A student project lost weeks to a frozen copy.
 #
 # For your own weights there is a command: `python -m minicontrolnet doctor`. For your own
 # code, start with the checklist "My ControlNet ignores its condition" in lessons/README.md.
 
 # %%
-lesson.verdict(f"The doctor named the bugs of all {len(BUGS) - 1} patients, each from one batch of {n}"
-               " pictures (one training seed).",
+lesson.verdict(f"The doctor named the bugs of all {len(BUGS) - 1} sick patients, each from one batch of {n}"
+               " pictures (one training seed). It was written with these bugs in mind.",
                f"After {lesson.steps} steps the gap of the healthy one is {symptoms['B']['gap']:.4f}, and that"
                f" of the frozen copy is {symptoms['C']['gap']:.4f}. The gaps of A and D are exactly 0.")
 lesson.save_results({"losses": losses, "symptoms": symptoms, "gaps": gaps,

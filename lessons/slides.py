@@ -488,7 +488,7 @@ def clinic(live: Live) -> Figure:
     gaps = {letter: {int(step): gap for step, gap in each.items()} for letter, each in record["gaps"].items()}
     silent = [letter for letter, each in gaps.items() if not any(each.values())]
     figure, body = page(
-        "The losses hardly show which ControlNet is ill: four of these five have a bug",
+        "The losses do not show which ControlNet is healthy: four of these five have a bug",
         f"{' and '.join(silent)}: the part that reads the condition gets no gradient, and the gap is exactly 0.",
         "B: it is healthy. C: its copy is frozen, and its gap rises less than B's.",
         "E: training changes its base, too. For a while its loss is a little higher.",

@@ -1,6 +1,10 @@
 """The figures of lesson 13."""
 
+from itertools import pairwise
+from statistics import fmean
+
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
 from torch import Tensor
 
@@ -12,32 +16,50 @@ COLOURS = {"A": "C0", "B": "C2", "C": "C1", "D": "C4", "E": "C3"}
 @styled
 def charts(losses: dict[str, list[float]], gaps: dict[str, dict[int, float]],
            figure: FigureBase | None = None) -> FigureBase:
-    """The loss of each patient's batches on the left, and its shuffle gap on a log scale on the right.
+    """The losses at the left, and below them their differences from A's loss; the shuffle gaps at the right.
 
     figure: an empty figure, or a part of one; a new one by default.
     """
     figure = figure or Figure()
-    left, right = figure.subplots(1, 2)
-    for width, (letter, values) in zip((9, 7, 5, 3, 1.5), losses.items()):  # the curves lie on each other
-        style = "--" if letter == "D" else "-"  # D lies on A
-        left.plot(range(1, len(values) + 1), values, style, color=COLOURS[letter], linewidth=width, label=letter)
-    highest = max(max(values) for values in losses.values())
-    left.set(xlabel="training step", ylabel="loss of the batch", ylim=(0, 1.1 * highest),
-             title="The losses hardly differ ...")
-    left.legend(ncols=5, handlelength=1)
-    never = []
+    axes = figure.subplot_mosaic([["losses", "gaps"], ["differences", "gaps"]])
+    losses_of_batches(axes["losses"], losses)
+    differences_from_a(axes["differences"], losses)
+    shuffle_gaps(axes["gaps"], gaps)
+    return figure
+
+
+def losses_of_batches(axes: Axes, losses: dict[str, list[float]]) -> None:
+    for letter, values in losses.items():
+        axes.plot(range(1, len(values) + 1), values, color=COLOURS[letter], linewidth=1.5)
+    axes.set(ylabel="loss of a batch", title="Only E's loss stands out")
+    axes.tick_params(labelbottom=False)
+
+
+def differences_from_a(axes: Axes, losses: dict[str, list[float]]) -> None:
+    """The loss of each patient minus that of A on the same batch, and how much A's loss changes between two batches."""
+    change = fmean(abs(late - early) for early, late in pairwise(losses["A"]))
+    axes.axhspan(-change, change, color="0.9", label="usual change from\none batch to the next")
+    for letter, values in losses.items():
+        differences = [own - of_a for own, of_a in zip(values, losses["A"])]
+        axes.plot(range(1, len(values) + 1), differences, color=COLOURS[letter], linewidth=2)
+    axes.set(xlabel="training step", ylabel="loss minus A's loss")
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high + 0.5 * (high - low))  # room for the legend
+    axes.legend(loc="upper right", fontsize=13)
+
+
+def shuffle_gaps(axes: Axes, gaps: dict[str, dict[int, float]]) -> None:
+    """The shuffle gaps that are above 0, since a log scale has no place for the others."""
     for letter, gap in gaps.items():
         shown = {step: value for step, value in gap.items() if value > 0}
+        label = f"{letter}: exactly 0"
         if shown:
-            right.plot(list(shown), list(shown.values()), "o-", color=COLOURS[letter], label=letter)
-        else:
-            never.append(letter)
-    right.set(yscale="log", xlabel="training step", ylabel="shuffle gap (where above 0)",
-              title="... but the shuffle gaps do")
-    if never:
-        right.plot([], [], " ", label=f"{' and '.join(never)}: exactly 0")
-    right.legend()
-    return figure
+            missing = [str(step) for step in gap if step not in shown]
+            label = f"{letter} (below 0 at step {', '.join(missing)})" if missing else letter
+        axes.plot(list(shown), list(shown.values()), "o-", color=COLOURS[letter], label=label)
+    axes.set(yscale="log", xlabel="training step", ylabel="shuffle gap (log scale)",
+             title="The shuffle gaps differ much more")
+    axes.legend()
 
 
 @styled
@@ -48,5 +70,6 @@ def ward(edges: Tensor, with_control: dict[str, Tensor], control_off: dict[str, 
     off = [nothing, *(enlarge(images, 3) for images in control_off.values())]
     rows = torch.cat([torch.stack(columns, dim=1), torch.stack(off, dim=1)])
     names = captions(prompt)
-    return grid(rows.flatten(0, 1), len(columns), "Which patients ignore the outline (magenta)?",
-                ["outline", *with_control], [*names, *(f"{name},\ncontrol off" for name in names)])
+    title = "Some patients ignore the outline (magenta), and one base has changed"
+    left = [*names, *(f"{name},\ncontrol off" for name in names)]
+    return grid(rows.flatten(0, 1), len(columns), title, ["outline", *with_control], left)

@@ -1,4 +1,4 @@
-"""The seven ill patients of lesson 13. Each of these ControlNets has one bug that really happened.
+"""The seven ill patients of lesson 13. Each of these ControlNets has one bug that is easy to make.
 
 Four of them learn wrongly. Each is a class that differs from ControlNet in one place, and you train it
 to see its symptoms. Three have learned well and are used wrongly. There a condition, the order of the

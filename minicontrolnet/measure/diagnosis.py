@@ -322,11 +322,20 @@ def do_gradients_arrive(case: Case) -> Finding:
 
 
 def _parts(case: Case) -> dict[str, str]:
-    """The name of each tensor's part: the zero convs at the outputs, or the name of a child module."""
+    """The name of each tensor's part: the zero convs at the outputs, or the name of a child module.
+
+    A child that also holds zero convs at the outputs is called "the rest of" its name.
+    """
     layers = [layer for layer in output_layers(case) if layer is not None]
     at_outputs = {id(p) for layer in layers for p in layer.parameters()}
-    return {name: OUTPUTS if id(p) in at_outputs else name.split(".")[0]
-            for name, p in case.control_module.named_parameters()}
+    named = dict(case.control_module.named_parameters())
+    split = {name.split(".")[0] for name, p in named.items() if id(p) in at_outputs}
+    parts = {}
+    for name, p in named.items():
+        child = name.split(".")[0]
+        rest = f"the rest of {child}" if child in split else child
+        parts[name] = OUTPUTS if id(p) in at_outputs else rest
+    return parts
 
 
 def _order(woken: dict[str, int | None], parts: dict[str, str]) -> str:
@@ -440,9 +449,10 @@ def which_zero_convs_are_zero(case: Case, controls: Sequence[Tensor]) -> Finding
                        "Find out whether the optimiser holds them, and whether the base uses them.")
     flat = [i for i, control in enumerate(controls) if not (control - control[:1, :, :1, :1]).any()]
     if flat:
-        return Finding(question, "broken", f"None is, but {len(flat)} of {len(controls)} controls are the same number"
-                       " everywhere. So the bias has moved, and the weight has not.", len(flat),
-                       "Put no zero conv behind another one (lesson 03).", "two zero convs in a row")
+        return Finding(question, "broken", f"None is. But {len(flat)} of {len(controls)} controls are constant: each"
+                       " of their channels has the same number at every place. So the bias has moved, and the weight"
+                       " has not.", len(flat), "Put no zero conv behind another one (lesson 03).",
+                       "two zero convs in a row")
     layers = output_layers(case) if case.control_module is not None else [None]
     if None not in layers and have_default_weights(layers):
         return Finding(question, "broken", "None is, and their weights look like PyTorch's own random start.", 0,
@@ -570,9 +580,9 @@ def is_it_used(case: Case, shown: Evidence) -> Finding:
         verdict = "untrained" if case.control_module is not None and _is_one_step_old(case) else "broken"
         return Finding(question, verdict, f"The gap is exactly 0: another picture's condition gives the same loss of"
                        f" {own.mean():.4f}.", 0.0, "If a finding above says broken, training on does not help.")
-    found = (f"The loss is {own.mean():.4f} with the own condition, {other.mean():.4f} with another picture's, and"
-             f" {none.mean():.4f} without control. So the gap is {gap:.2g}. Another picture's condition is worse on"
-             f" {(other > own).sum()} of {len(own)} pictures, and multiplies the loss by {ratio:.3f} on"
+    found = (f"The loss is {own.mean():.4f} with the picture's own condition, {other.mean():.4f} with another"
+             f" picture's, and {none.mean():.4f} without control. So the gap is {gap:.2g}. Another picture's condition"
+             f" is worse on {(other > own).sum()} of {len(own)} pictures, and multiplies the loss by {ratio:.3f} on"
              " average (geometric mean).")
     if len(own) < ENOUGH:
         return Finding(question, "not checked", found, gap, f"{len(own)} pictures cannot tell more. Give the doctor at"
@@ -695,14 +705,15 @@ def words_and_outline(case: Case, shown: Evidence) -> Finding:
     question = "How much do the words and the condition each change the output?"
     unit = shown.none.mean().sqrt().item() or 1.0
     outline = change(case, shown.output, shown.output_others) / unit
-    found = f"Another picture's condition changes the output by {outline:.2g} times the base's own error"
+    found = ("Our unit is the base's own error on this batch. Another picture's condition changes the output by"
+             f" {outline:.2g} units")
     try:
         prompt = swapped(case.batch.prompt)
         words = change(case, shown.output, output_of(case, controls_of(case, prompt=prompt), prompt)) / unit
     except Exception:  # a prompt may be anything that the base takes
-        return Finding(question, "not checked", f"{found}. The prompts cannot be swapped, since they are not one for"
-                       " each picture.", outline)
-    found += f", another picture's prompt by {words:.2g} times."
+        return Finding(question, "not checked", f"{found}. The prompts cannot be swapped, since they are not one"
+                       " for each picture.", outline)
+    found += f", and another picture's prompt by {words:.2g}."
     return Finding(question, "untrained" if is_untrained(shown.controls) else "healthy", found, outline)
 
 
