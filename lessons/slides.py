@@ -23,7 +23,7 @@ from lesson import LESSONS, finding, load_pictures, load_results  # isort: skip
 import matplotlib
 from lesson.diagram import architecture
 from lesson.figures_08 import PROMPTS
-from lesson.figures_13 import charts
+from lesson.figures_13 import differences_from_a, shuffle_gaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure, SubFigure
@@ -494,7 +494,10 @@ def clinic(live: Live) -> Figure:
         "E: training changes its base, too. For a while its loss is a little higher.",
         note="Run lessons/13_clinic.py. python -m minicontrolnet doctor examines the network, and not the curves."
              " Ask: which patient would you have sent home as healthy?")
-    charts(record["losses"], gaps, body)
+    left, right = body.subplots(1, 2)
+    differences_from_a(left, record["losses"])
+    left.set_title("Only E's loss stands out")
+    shuffle_gaps(right, gaps)
     return figure
 
 

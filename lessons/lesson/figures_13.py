@@ -5,7 +5,7 @@ from statistics import fmean
 
 import torch
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure, FigureBase
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from minicontrolnet.draw.figures import captions, enlarge, grid, outlined, styled
@@ -14,13 +14,9 @@ COLOURS = {"A": "C0", "B": "C2", "C": "C1", "D": "C4", "E": "C3"}
 
 
 @styled
-def charts(losses: dict[str, list[float]], gaps: dict[str, dict[int, float]],
-           figure: FigureBase | None = None) -> FigureBase:
-    """The losses at the left, and below them their differences from A's loss; the shuffle gaps at the right.
-
-    figure: an empty figure, or a part of one; a new one by default.
-    """
-    figure = figure or Figure()
+def charts(losses: dict[str, list[float]], gaps: dict[str, dict[int, float]]) -> Figure:
+    """The losses at the left, and below them their differences from A's loss; the shuffle gaps at the right."""
+    figure = Figure()
     axes = figure.subplot_mosaic([["losses", "gaps"], ["differences", "gaps"]])
     losses_of_batches(axes["losses"], losses)
     differences_from_a(axes["differences"], losses)
@@ -59,7 +55,7 @@ def shuffle_gaps(axes: Axes, gaps: dict[str, dict[int, float]]) -> None:
         axes.plot(list(shown), list(shown.values()), "o-", color=COLOURS[letter], label=label)
     axes.set(yscale="log", xlabel="training step", ylabel="shuffle gap (log scale)",
              title="The shuffle gaps differ much more")
-    axes.legend()
+    axes.legend(loc="lower right", fontsize=14, handlelength=1)
 
 
 @styled
