@@ -45,6 +45,9 @@ ALPHA_BAR = shift(_cosine_alpha_bar(), SHIFT)
 def alpha_bar_at(t: Tensor, like: Tensor) -> Tensor:
     """alpha_bar at times t (b,), as (b, 1, 1, 1) with the dtype and device of ``like``."""
     _check_times(t)
+    if like.dtype == torch.float16:
+        raise Problem("the pictures are in float16, which cannot hold alpha_bar at t = 999 (1.2e-9); use float32 or"
+                      " bfloat16")
     if t.dim() != 1 or len(t) not in {1, len(like)}:
         raise Problem(f"the times have the shape {tuple(t.shape)} for {len(like)} pictures; give one time for each")
     return ALPHA_BAR.to(like.dtype).to(like.device)[t].view(-1, 1, 1, 1)
@@ -162,12 +165,18 @@ def _finite(eps: Tensor, t: int) -> Tensor:
 # %% Guidance and samplers
 
 
+def lerp(uncond: Tensor, cond: Tensor, scale: float) -> Tensor:
+    """torch.lerp of two predictions. Raises Problem unless both have the same shape: one would be used for all."""
+    check_same_shape("the unconditional prediction", uncond, "the conditional one", cond)
+    return torch.lerp(uncond, cond, scale)
+
+
 def cfg(uncond: Model, cond: Model, guidance_scale: float) -> Model:
     """Classifier-free guidance: eps_uncond + guidance_scale (eps_cond - eps_uncond).
 
     torch.lerp computes this exactly at scale 0, at scale 1, and where both branches agree.
     """
-    return lambda xt, t: torch.lerp(uncond(xt, t), cond(xt, t), guidance_scale)
+    return lambda xt, t: lerp(uncond(xt, t), cond(xt, t), guidance_scale)
 
 
 def ddim_step(eps: Tensor, xt: Tensor, t: Tensor, t_next: Tensor, clip: bool = True) -> tuple[Tensor, Tensor]:

@@ -104,6 +104,11 @@ def compose(*several: Controls) -> Controls:
     """Combine several ControlNets: add their outputs, without extra weighting (Sec. 3.4, Fig. 6)."""
     if not several:
         raise Problem("there are no controls to compose; give those of at least one ControlNet")
+    several = [tuple(controls) for controls in several]
+    counts = sorted({len(controls) for controls in several})
+    if len(counts) > 1:
+        raise Problem(f"there are {counts[0]} controls of one ControlNet and {counts[-1]} of another; give the controls"
+                      " of ControlNets for the same base")
     return tuple(sum(maps) for maps in zip(*several, strict=True))
 
 

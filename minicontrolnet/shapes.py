@@ -228,7 +228,7 @@ def tokenize(prompts: str | Sequence[str]) -> Tensor:
     wrong place.
     """
     prompts = [prompts] if isinstance(prompts, str) else prompts
-    if not isinstance(prompts, Sequence):
+    if not isinstance(prompts, Sequence) or isinstance(prompts, (bytes, bytearray)):
         raise Problem(f"the prompt is {_shorten(repr(prompts))}, but it must be a text or a list of texts;"
                       f" {HOW_TO_PROMPT}")
     return torch.tensor([_tokens(prompt) for prompt in prompts], dtype=torch.long).reshape(-1, 3)

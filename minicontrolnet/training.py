@@ -110,7 +110,7 @@ def control_loss(base: UNet, kind: Kind, drop: float = 0.5, next_batch: NextBatc
     def loss(control: ControlNet, generator: torch.Generator) -> Tensor:
 
         def model(xt: Tensor, t: Tensor, prompt: Tensor, condition: Tensor) -> Tensor:
-            _check_channels(control, condition)
+            _check_fits(control, condition)
             return base(xt, t, prompt, control(xt, t, prompt, condition))
 
         return condition_loss(model, base, kind, generator, drop, next_batch, part)
@@ -118,8 +118,12 @@ def control_loss(base: UNet, kind: Kind, drop: float = 0.5, next_batch: NextBatc
     return loss
 
 
-def _check_channels(control: nn.Module, condition: Tensor) -> None:
-    """Raise Problem unless the ControlNet takes conditions of so many channels."""
+def _check_fits(control: nn.Module, condition: Tensor) -> None:
+    """Raise Problem unless the ControlNet has the dtype of the base, and takes conditions of so many channels."""
+    own = next(control.parameters(), condition).dtype if hasattr(control, "parameters") else condition.dtype
+    if own != condition.dtype:
+        raise Problem(f"the ControlNet is in {str(own)[6:]} and the base in {str(condition.dtype)[6:]}; bring both"
+                      " together by .to(torch.float32)")
     channels = condition.shape[1]
     wanted = getattr(control, "c_condition", channels)  # your own network need not have this attribute
     if wanted != channels:
@@ -130,11 +134,19 @@ def _check_channels(control: nn.Module, condition: Tensor) -> None:
 def moved(network: nn.Module, part: slice, *tensors: Tensor) -> list[Tensor]:
     """A part of each tensor on the device of the network. Floating point values get the network's dtype."""
     weight = next(network.parameters())
+    check_part(part, len(tensors[0]))
     found = []
     for tensor in tensors:
         dtype = weight.dtype if tensor.is_floating_point() else tensor.dtype
         found.append(tensor[part].to(weight.device, dtype))
     return found
+
+
+def check_part(part: slice, n: int) -> None:
+    """Raise Problem unless ``part`` is a slice that leaves some of n pictures."""
+    if not isinstance(part, slice) or not range(n)[part]:
+        raise Problem(f"the part of a batch of {n} pictures is {part!r}; give a slice that leaves at least one of them,"
+                      f" such as slice(0, {n})")
 
 
 # %% The loop
@@ -235,6 +247,10 @@ def _check_training(network: nn.Module, steps: int, lr: float) -> None:
     check_number("the learning rate", lr)
     if lr <= 0:
         raise Problem(f"the learning rate is {lr!r}; give a positive number, such as 1e-3")
+    half = [p.dtype for p in network.parameters() if p.requires_grad and p.dtype in (torch.float16, torch.bfloat16)]
+    if half:
+        raise Problem(f"the weights are in {str(half[0])[6:]}, in which small updates are rounded away and clean"
+                      " pictures give nan; train in float32 by network.float(), and inside torch.autocast to save time")
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise Problem("every parameter of the network is locked, so there is nothing to train; unlock it first"
                       " by network.requires_grad_(True)")

@@ -9,7 +9,7 @@ Stable Diffusion uses a trained autoencoder for this step; patches need no train
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -229,6 +229,24 @@ class Decoder(nn.Module):
         return F.pixel_shuffle(patches, PATCH)  # (b, 3, 64, 64)
 
 
+def fitting(controls: Iterable[Tensor], maps: list[Tensor]) -> list[Tensor]:
+    """A list of the controls. Raises Problem unless each map has one of its own shape, for each picture or for all."""
+    if not isinstance(controls, Iterable):
+        raise Problem(f"the controls are a {type(controls).__name__}; give a list or a tuple of {len(maps)} tensors, as"
+                      " a ControlNet returns them")
+    controls = list(controls)
+    if len(controls) != len(maps):
+        raise Problem(f"there are {len(controls)} controls for {len(maps)} maps; give all {len(maps)}, as a ControlNet"
+                      " returns them")
+    for i, (control, h) in enumerate(zip(controls, maps), 1):
+        shape = getattr(control, "shape", None)
+        if shape is None or shape[1:] != h.shape[1:] or shape[0] not in {1, len(h)}:
+            found = type(control).__name__ if shape is None else f"of the shape {tuple(shape)}"
+            raise Problem(f"control {i} is {found}, but its map has the shape {tuple(h.shape)}; give the controls from"
+                          " shallow to deep, of a ControlNet for this base and these pictures")
+    return controls
+
+
 class UNet(nn.Module):
     """The base: forward(xt, t, prompt, controls) -> eps, where xt and eps are (b, 3, 64, 64).
 
@@ -256,6 +274,7 @@ class UNet(nn.Module):
         emb = self.embedding(t, prompt)            # (b, 128)
         maps = self.encoder(xt, emb)               # 12 skips and the middle
         if controls is not None:
+            controls = fitting(controls, maps)
             maps = [h + control for h, control in zip(maps, controls, strict=True)]
         *skips, middle = maps
         output = self.decoder(middle, skips, emb)  # (b, 3, 64, 64)

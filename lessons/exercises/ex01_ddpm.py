@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from minicontrolnet.diffusion import Model, alpha_bar_at
+from minicontrolnet.diffusion import Model, alpha_bar_at, lerp
 from minicontrolnet.errors import check_same_shape
 
 from exercises.probing import Observed, call, exercise, normal
@@ -70,9 +70,9 @@ def denoising(x0_from_eps, generator: torch.Generator) -> Observed:
                                     " See torch.lerp."},
     mistakes={
         "The two models are swapped. Scale 0 must give uncond.": ("uncond: Model, cond", "cond: Model, uncond"),
-        "Multiply the difference by the scale, not cond alone.": ("lerp", "add", "t), guid", "t), alpha=guid"),
+        "Multiply the difference by the scale, not cond alone.": ("lerp", "torch.add", "t), guid", "t), alpha=guid"),
         "This is the w of Ho and Salimans. Our scale is w + 1.": ("scale)", "scale + 1)"),
-        "You do not use the unconditional branch.": ("lerp(uncond(xt, t), ", "mul("),
+        "You do not use the unconditional branch.": ("lerp(uncond(xt, t), ", "torch.mul("),
         "Models are functions, not numbers. Return a function that calls both.": "cond - uncond",
         "xt is not known yet. Return a function of xt and t.": ("lambda xt, t: ", ""),
     })

@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from minicontrolnet.controlnet import ConditionEncoder, Controls, zero_conv
+from minicontrolnet.controlnet import ConditionEncoder, Controls, tell_odd_range, zero_conv
 from minicontrolnet.errors import check_count
 from minicontrolnet.unet import UNet
 

@@ -5,10 +5,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from minicontrolnet.controlnet import Controls
+from minicontrolnet.controlnet import Controls, tell_odd_range
 from minicontrolnet.diffusion import to_eps
 from minicontrolnet.errors import check_generator, check_number
 from minicontrolnet.shapes import EMPTY
+from minicontrolnet.unet import fitting
 
 from exercises.probing import Observed, call, exercise, normal, reached_from, tiny
 
@@ -23,7 +24,7 @@ from exercises.probing import Observed, call, exercise, normal, reached_from, ti
     mistakes={
         "The controls are detached, so nothing can be trained.": ("zero(h)", "zero(h).detach()"),
         "The maps are detached. The zero convs learn, but the copy never does.": ("zero(h)", "zero(h.detach())"),
-        "The features are detached, so the condition encoder never learns.": ("(condition)", "(condition).detach()"),
+        "The features are detached, so the condition encoder never learns.": ("(condition) ", "(condition).detach() "),
         "The controls go from deep to shallow, but the base adds the shallow ones first.": "RIGHT[::-1]",
         "The zero convs and the maps are paired in reversed order.": ("_convs, ", "_convs[::-1], "),
         "The prompt does not reach the copy.": ("(t, prompt)", "(t, prompt * 0)"),

@@ -6,7 +6,7 @@ import statistics
 import torch
 from torch import Tensor
 
-from minicontrolnet.measure.intervals import Paired, student_t
+from minicontrolnet.measure.intervals import Paired, numbers, student_t
 
 from exercises.probing import Observed, call, exercise, normal
 

@@ -11,6 +11,7 @@ from minicontrolnet.conditions import _largest_of_four
 from minicontrolnet.controlnet import zero_conv
 from minicontrolnet.diffusion import to_eps
 from minicontrolnet.errors import check_count, check_generator, check_images
+from minicontrolnet.unet import fitting
 
 from exercises import ex05_edge_control
 from exercises.probing import Observed, call, exercise, normal

@@ -139,7 +139,7 @@ def tiny(generator: torch.Generator) -> tuple[UNet, ControlNet, tuple[Tensor, ..
     for parameter in [*base.parameters(), *control.parameters()]:  # a weight of 0 would hide mistakes
         parameter.data = 0.2 * normal(generator, *parameter.shape)
     inputs = normal(generator, 2, 3, 32, 32), torch.tensor([250, 600]), torch.tensor([[1, 2, 3], [8, 4, 0]])
-    return lock(base), control, inputs, normal(generator, 2, 1, 32, 32)
+    return lock(base), control, inputs, normal(generator, 2, 1, 32, 32).sigmoid()
 
 
 def reached_from(output: Tensor, parts: dict[str, nn.Module]) -> list[str]:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from ..errors import Problem
 from ..shapes import SHAPES, SIZE, random_batch
-from ..training import WHOLE
+from ..training import WHOLE, check_part
 from .pictures import check_prompts, check_words, mask_of, mean_over
 
 
@@ -88,6 +88,7 @@ def classifier_loss(classifier: nn.Module, generator: torch.Generator, part: sli
     batch = random_batch(64, generator)
     images = wobble(batch.image, 1.5 * torch.rand(64, generator=generator), generator)
     device = next(classifier.parameters()).device
+    check_part(part, len(images))
     mask = mask_of(images)[part].to(device)
     return F.cross_entropy(classifier(mask), batch.scenes.shape[part].to(device))
 

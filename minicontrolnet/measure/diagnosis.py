@@ -18,12 +18,14 @@ Read the file from its end: ``diagnose`` asks one question after another, and ea
 
 import math
 import textwrap
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from ..controlnet import OddRange
 from .fingerprint import fingerprint
 from .probes import (ENOUGH, PASSES, Case, Evidence, Network, NoisyBatch, all_tensors, best_pairing, borrowed, change,
                      controls_of, copies, count, difference, evidence_of, first_gradients, have_default_weights,
@@ -744,7 +746,8 @@ def diagnose(base: Network, control: Network, condition: Tensor, batch: NoisyBat
     if control_module is None and isinstance(control, nn.Module):
         control_module = control
     case = Case(base, control, condition, batch, base_module, control_module)
-    with borrowed(case.modules):
+    with borrowed(case.modules), warnings.catch_warnings():
+        warnings.simplefilter("ignore", OddRange)  # the doctor also tries other ranges, and has a finding of its own
         findings = [does_it_run(case)]
         findings += [does_it_share_storage(case), is_the_base_locked(case), is_it_the_right_base(case, trained_on),
                      is_it_trainable(case), is_the_precision_enough(case), is_the_condition_in_range(case, seen)]

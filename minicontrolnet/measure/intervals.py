@@ -33,7 +33,7 @@ def paired(differences: Tensor | list[float]) -> Paired:
 
     If one difference is not finite, the interval is infinite and the claim is undecided.
     """
-    values = torch.as_tensor(differences, dtype=torch.float64).flatten().tolist()
+    values = numbers(differences, "the differences are").flatten().tolist()
     if len(values) < 2:
         raise Problem(f"the number of differences is {len(values)}; an interval needs at least 2")
     if not all(map(math.isfinite, values)):
@@ -41,6 +41,27 @@ def paired(differences: Tensor | list[float]) -> Paired:
     mean = statistics.fmean(values)
     half = student_t(len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
     return Paired(mean - half, mean, mean + half)
+
+
+def numbers(given: Tensor | list, what_is: str) -> Tensor:
+    """Numbers, or equally long lists of numbers, as a tensor (n, ...) of float64.
+
+    Raises Problem for anything else. ``what_is`` begins its sentence.
+    """
+    try:
+        found = torch.as_tensor(given)
+        is_real = not found.is_complex() and found.dim() > 0
+    except (TypeError, ValueError, RuntimeError):
+        is_real = False
+    if not is_real:
+        raise Problem(f"{what_is} {_shorten(repr(given))}; give a list of numbers, or lists of numbers that are equally"
+                      " long")
+    return torch.as_tensor(given, dtype=torch.float64)
+
+
+def _shorten(text: str, length: int = 60) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= length else text[: length - 3] + "..."
 
 
 def student_t(freedom: int, share: float = 0.95) -> float:
@@ -62,14 +83,18 @@ def difference(one: list, other: list) -> Paired:
 
     A list of one number stands for every seed. Lists may be nested, such as pictures within seeds.
     """
-    one = torch.as_tensor(one, dtype=torch.float64)
-    other = torch.as_tensor(other, dtype=torch.float64)
-    if len(one) != len(other) and 1 not in {len(one), len(other)}:
-        raise Problem(f"there are {len(one)} and {len(other)} numbers; give as many on both sides, or 1 for all")
+    one = numbers(one, "one side is")
+    other = numbers(other, "the other side is")
+    same_inside = one.shape[1:] == other.shape[1:] or 1 in {one.numel(), other.numel()}
+    if not same_inside or len(one) != len(other) and 1 not in {len(one), len(other)}:
+        raise Problem(f"one side has the shape {tuple(one.shape)} and the other one {tuple(other.shape)}; give as many"
+                      " on both sides, or 1 for all")
     return paired(one - other)
 
 
 def no_worse(difference: Paired, margin: float) -> str:
     """The verdict on the claim that a difference is not below -margin."""
     check_number("the margin", margin, 0)
+    if not isinstance(difference, Paired):
+        raise Problem(f"the difference is {difference!r}; give an interval, such as paired or difference returns")
     return Paired(*(end + margin for end in difference)).verdict

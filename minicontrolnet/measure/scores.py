@@ -28,6 +28,8 @@ def held_out(n: int, device: str | torch.device = "cpu", seed: int = HELD_OUT) -
     """n held-out pictures, which no training has seen, and noise (n, 3, 64, 64) from which to sample."""
     check_seed(seed)
     check_device(device)
+    if torch.device(device).type == "meta":
+        raise Problem('tensors on the device "meta" have no values; give "cpu", or another device that holds values')
     generator = torch.Generator().manual_seed(int(seed))
     batch = random_batch(n, generator)
     noise = torch.randn(batch.x0.shape, generator=generator)

@@ -1,18 +1,21 @@
 """Public functions refuse in one sentence what would otherwise be silently wrong."""
 
 import copy
+import warnings
 
 import numpy as np
 import pytest
 import torch
 
-from minicontrolnet import (ConditionEncoder, Control, ControlNet, Training, UNet, compose, condition_of,
+from minicontrolnet import (ConditionEncoder, Control, ControlNet, ShapeClassifier, Training, UNet, base_loss, cfg, compose, condition_of,
                             control_loss, control_window, ddim, ddim_step, ddim_steps, ddpm_step, describe,
                             detect_edges, drop_words, eps_from_v, eps_from_x0, gap, guided, held_out, load_base,
-                            mask_controls, noise_loss, palette, predictor, q_sample, random_batch, render, sample,
+                            mask_controls, mask_iou, mask_of, noise_loss, palette, predictor, q_sample, random_batch, render, sample,
                             sample_steps, save_weights, seeded, seeded_noise, stick_figure, to_image, tokenize, weigh,
                             zero_conv, zero_conv_gradients)
 from minicontrolnet.conditions import roughen
+from minicontrolnet.controlnet import OddRange
+from minicontrolnet.measure.classifier import classifier_loss
 from minicontrolnet.training import random_times_and_noise
 from minicontrolnet.errors import Problem
 
@@ -553,3 +556,129 @@ def test_a_controlnet_for_other_channels_is_refused_in_training():
 def test_a_loss_is_made_from_a_base_and_not_from_a_controlnet(control):
     with pytest.raises(Problem, match="the base is a ControlNet; give a UNet"):
         control_loss(control, "edge")
+
+
+@pytest.mark.parametrize("change, says", [
+    (lambda controls: controls[:12], "12 controls for 13 maps"),
+    (lambda controls: [*controls, controls[0]], "14 controls for 13 maps"),
+    (lambda controls: controls[::-1], "control 1 is of the shape .* from shallow to deep"),
+    (lambda controls: [*controls[:12], None], "control 13 is NoneType"),
+    (lambda controls: [torch.cat([control] * 2) for control in controls], "control 1 is of the shape"),
+    (lambda controls: 3, "the controls are a int")])
+def test_the_base_takes_13_controls_of_its_own_shapes(base, trained, inputs, condition, change, says):
+    controls = trained(*inputs, condition)
+    assert torch.equal(base(*inputs, (control for control in controls)), base(*inputs, controls))
+    with pytest.raises(Problem, match=says):
+        base(*inputs, change(controls))
+
+
+def test_only_controls_of_the_same_base_are_composed(trained, inputs, condition):
+    controls = trained(*inputs, condition)
+    with pytest.raises(Problem, match="12 controls of one ControlNet and 13 of another"):
+        compose(controls, controls[:12])
+
+
+def test_guidance_compares_predictions_of_the_same_pictures(noise):
+    """One prediction beside two pictures would be used for both, in either branch."""
+    t = torch.tensor([500, 500])
+
+    def whole(xt, t):
+        return 0.5 * xt
+
+    def first_alone(xt, t):
+        return 0.25 * xt[:1]
+
+    for branches in ((whole, first_alone), (first_alone, whole)):
+        with pytest.raises(Problem, match="prediction has the shape"):
+            cfg(*branches, 2.5)(noise, t)
+    assert torch.equal(cfg(whole, lambda xt, t: 0.25 * xt, 2.0)(noise, t), 0.0 * noise)
+
+
+@pytest.mark.parametrize("change, told", [
+    (lambda edges: edges * 255, "from 0 to 255"), (lambda edges: edges * 2 - 1, "from -1 to 1"),
+    (lambda edges: edges + NAN, "nan"), (lambda edges: edges.clone(), ""), (lambda edges: 1.001 * edges, "")])
+def test_a_condition_in_another_range_is_told_wherever_it_enters(shipped, batch, noise, change, told):
+    """``control`` is called directly here. It still works: some experiments give it other ranges."""
+    edges = change(detect_edges(batch.image))
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        controls = shipped.controls["edge"](noise, torch.tensor([500, 500]), batch.prompt, edges)
+        assert len(controls) == 13
+    messages = [str(warning.message) for warning in seen if warning.category is OddRange]
+    assert len(messages) == bool(told) and all(told in message for message in messages)
+    assert all(warning.filename == __file__ for warning in seen), "it names the line that called the network"
+
+
+def test_no_condition_of_the_package_is_in_another_range(shipped, noise):
+    """Edges are 0 or 1, palettes are colours, and poses are shares of pixels, in every precision that works."""
+    batch, t = random_batch(2, torch.Generator().manual_seed(5)), torch.tensor([500, 500])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", OddRange)
+        for kind, control in shipped.controls.items():
+            control(noise, t, batch.prompt, condition_of(kind, batch))
+        half = copy.deepcopy(shipped.controls["palette"]).bfloat16()
+        half(noise.bfloat16(), t, batch.prompt, condition_of("palette", batch).bfloat16())
+
+
+def test_bytes_are_no_prompt():
+    for wrong in (b"red star", bytearray(b"red star")):
+        with pytest.raises(Problem, match="the prompt is (bytearray\\()?b'red star'"):
+            tokenize(wrong)
+
+
+def test_held_out_pictures_have_values():
+    with pytest.raises(Problem, match='on the device "meta" have no values'):
+        held_out(2, "meta")
+
+
+@pytest.mark.parametrize("part", [slice(5, 5), slice(70, 80), 3, None])
+def test_a_part_of_a_batch_holds_pictures(part):
+    """An empty part would end in a mean of nothing, which is nan."""
+    unet = UNet((8, 8, 8, 32), c_emb=8)
+    losses = [lambda: base_loss(unet, torch.Generator(), part=part),
+              lambda: control_loss(unet, "edge", part=part)(ControlNet(unet), torch.Generator()),
+              lambda: classifier_loss(ShapeClassifier(), torch.Generator(), part=part)]
+    for loss in losses:
+        with pytest.raises(Problem, match="the part of a batch of (16|64) pictures is"):
+            loss()
+
+
+# %% Precision
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_weights_in_half_precision_are_not_trained(dtype):
+    """In bfloat16 the first losses are nan, and in float16 they grow."""
+    base = UNet((8, 8, 8, 32), c_emb=8)
+    for network in (UNet((8, 8, 8, 32), c_emb=8).to(dtype), ControlNet(base).to(dtype)):
+        with pytest.raises(Problem, match=f"the weights are in {str(dtype)[6:]}.* train in float32"):
+            Training(network, base_loss, 1, lr=1e-3)
+    with pytest.raises(Problem, match="the ControlNet is in float32 and the base in bfloat16"):
+        control_loss(base.bfloat16(), "edge")(ControlNet(UNet((8, 8, 8, 32), c_emb=8)), torch.Generator())
+
+
+def test_training_works_under_autocast(batch):
+    """This is what the refusal of half precision advises. The first loss is that of float32, within 1 %."""
+    losses = []
+    for enabled in (False, True):
+        unet = seeded(0, UNet, (8, 8, 8, 32), c_emb=8)
+        training = Training(unet, lambda unet, generator: base_loss(unet, generator, lambda _: batch), 2, lr=1e-3)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            losses.append([loss for _, loss in training])
+        assert all(weight.dtype == torch.float32 and weight.isfinite().all() for weight in unet.parameters())
+    assert losses[1][0] == pytest.approx(losses[0][0], rel=0.01) and losses[1][1] == pytest.approx(losses[0][1], rel=0.3)
+
+
+def test_float16_is_refused_by_every_equation_and_bfloat16_samples(shipped, batch, noise):
+    t = torch.tensor([999, 5])
+    for call in (q_sample, eps_from_v, eps_from_x0):
+        args = (noise, t, noise) if call is q_sample else (noise, noise, t)
+        with pytest.raises(Problem, match="float16, which cannot hold alpha_bar"):
+            call(*(x.half() if x.is_floating_point() else x for x in args))
+    with pytest.raises(Problem, match="float16"):
+        copy.deepcopy(shipped.base).half()(noise.half(), t, batch.prompt)
+    with pytest.raises(Problem, match="float16"):
+        sample(copy.deepcopy(shipped.base).half(), batch.prompt, noise, steps=2)
+    base, edge = (copy.deepcopy(network).bfloat16() for network in (shipped.base, shipped.controls["edge"]))
+    half = sample(base, batch.prompt, noise, [(edge, detect_edges(batch.image))], steps=4)
+    assert mask_iou(mask_of(half.float()), batch.mask).mean() > 0.8

@@ -197,3 +197,28 @@ def test_float64_as_the_default_trains_and_measures(shipped):
     finally:
         torch.set_default_dtype(torch.float32)
     assert in_float32 == pytest.approx(in_float64, rel=1e-4, abs=1e-6) and in_float64[2] > 0.01
+
+
+@pytest.mark.parametrize("wrong", [[[1, 2], [3]], [[1.0], 2.0], "ab", None, {1: 2}, 3.0, torch.ones(3, dtype=torch.complex64)])
+def test_differences_are_lists_of_numbers(wrong):
+    """Lists in lists are equally long, such as pictures within seeds."""
+    for call in (lambda: paired(wrong), lambda: difference(wrong, [1.0, 2.0]), lambda: difference([1.0, 2.0], wrong)):
+        with pytest.raises(Problem, match="give a list of numbers, or lists of numbers that are equally long") as caught:
+            call()
+        assert "\n" not in str(caught.value)
+
+
+def test_pictures_within_seeds_are_not_paired_with_seeds():
+    """Two seeds of two pictures minus two seeds would subtract seeds from pictures, in silence."""
+    seeds = [[1.0, 2.0], [3.0, 4.0]]
+    for one, other in ((seeds, [1.0, 2.0]), ([1.0, 2.0], seeds), (seeds, [[1.0, 2.0, 3.0]]), ([[1.0], [2.0]], [1.0, 2.0])):
+        with pytest.raises(Problem, match="as many on both sides"):
+            difference(one, other)
+    assert difference(seeds, [[0.0, 1.0], [2.0, 3.0]]).mean == 1.0
+    assert difference(seeds, [1.0]).mean == difference(seeds, [[1.0, 1.0]]).mean == 1.5
+
+
+@pytest.mark.parametrize("wrong", [0.5, [0.0, 0.1, 0.2], None])
+def test_a_verdict_needs_an_interval(wrong):
+    with pytest.raises(Problem, match="the difference is .* give an interval"):
+        no_worse(wrong, 0.1)
