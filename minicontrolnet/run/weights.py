@@ -81,7 +81,7 @@ def load_base(path: str | Path | None = None, device: str | torch.device = "cpu"
 def load_control(kind: str, base: UNet, path: str | Path | None = None) -> ControlNet:
     """The locked "edge", "palette" or "pose" ControlNet on the base's device: the shipped one, or one from a file.
 
-    Warns with OtherBase if it was trained on another base than ``base``.
+    Warns with OtherBase if it was trained on another base than ``base``, or if its file does not record on which.
     """
     if not isinstance(kind, str) or kind not in CHANNELS:
         found = repr(kind) if isinstance(kind, str) else f"of the kind {type(kind).__name__}"
@@ -92,6 +92,10 @@ def load_control(kind: str, base: UNet, path: str | Path | None = None) -> Contr
     if _is_of_another_base(trained_on, base):
         warnings.warn(f"the {kind} ControlNet {path or 'that ships'} was trained on another base than this one, so"
                       " it may follow its condition less well; train it on this base, or give its own base",
+                      OtherBase, stacklevel=2)
+    if not trained_on:
+        warnings.warn(f"the {kind} ControlNet {path} does not record on which base it was trained, so it may belong to"
+                      " another one than this; save it by save_weights(control, kind, path, base)",
                       OtherBase, stacklevel=2)
     return lock(control)
 
@@ -116,6 +120,7 @@ def start_from(control: ControlNet, source: str | Path, base: UNet) -> str:
     """
     path = WEIGHTS / f"{source}.pt" if str(source) in CHANNELS else Path(source)
     found = load_file(path)
+    _refuse_raw_weights(found, path)
     kind = found.get("kind") if isinstance(found, dict) else None
     if kind not in CHANNELS:
         raise Problem(f"{path} does not hold the weights of a ControlNet; give edge, palette, pose or another file")
@@ -128,6 +133,10 @@ def start_from(control: ControlNet, source: str | Path, base: UNet) -> str:
         control.load_state_dict(weights)
     except (RuntimeError, AttributeError, TypeError) as error:
         raise Problem(f"the weights in {path} belong to a ControlNet of another size; give another file") from error
+    if not found.get("base"):
+        warnings.warn(f"the {kind} ControlNet {path}, from which this training starts, does not record on which base it"
+                      " was trained, so it may belong to another one than this; save it by save_weights(control, kind,"
+                      " path, base)", OtherBase, stacklevel=2)
     if _is_of_another_base(found.get("base"), base):
         warnings.warn(f"the {kind} ControlNet {path}, from which this training starts, was trained on another base than"
                       " this one, so it may be a poor start; give the base that it was trained on, or train longer",
@@ -163,11 +172,26 @@ def _load_into(network: nn.Module, kind: str, path: str | Path | None) -> str | 
 
 def _weights_of_kind(found: Any, kind: str, path: Path) -> dict[str, Tensor]:
     """The weights in a file's content. Raises Problem if they are of another kind."""
+    _refuse_raw_weights(found, path)
     if not (isinstance(found, dict) and isinstance(found.get("weights"), dict)):
-        raise Problem(f"{path} does not hold the weights of a {kind}, but something else; give another file")
+        raise Problem(f"{path} does not hold the weights of a {kind}, but something else; give a file that train or"
+                      " save_weights wrote")
     if found.get("kind") != kind:
         raise Problem(f"{path} holds the weights of {found.get('kind')!r}, not of {kind!r}; give another file")
     return _without_prefixes(found["weights"])
+
+
+def _refuse_raw_weights(found: Any, path: Path) -> None:
+    """Raise Problem if a file holds a state_dict that torch.save wrote, alone or inside a dictionary, or a training."""
+    if not isinstance(found, dict) or "kind" in found:
+        return
+    if "training" in found:
+        raise Problem(f"{path} holds the state of a training, which --resume goes on from; give the file of its"
+                      " weights, which is written at its end")
+    for content in (found, *found.values()):
+        if isinstance(content, dict) and content and all(isinstance(value, Tensor) for value in content.values()):
+            raise Problem(f"{path} holds a bare state_dict, which does not say of what kind its weights are; load it"
+                          " into its network by load_state_dict, and write that by save_weights(network, kind, path)")
 
 
 def _without_prefixes(weights: dict[str, Tensor]) -> dict[str, Tensor]:

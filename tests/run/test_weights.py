@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from minicontrolnet import (CHANNELS, Problem, ShapeClassifier, fingerprint, load_base,
+from minicontrolnet import (CHANNELS, ControlNet, OtherBase, Problem, ShapeClassifier, fingerprint, load_base,
                             load_classifier, load_control, save_weights, seeded)
 from minicontrolnet.run import weights as pretrained
 from minicontrolnet.run.files import load_file, save_file
@@ -82,7 +82,7 @@ def test_saved_weights_are_loaded_in_half_precision(tmp_path, make_base, monkeyp
 
 
 @pytest.fixture
-def shipped(tmp_path, monkeypatch):
+def classifier_file(tmp_path, monkeypatch):
     """What the file of the only weights that ship, a shape classifier, holds."""
     monkeypatch.setattr(pretrained, "WEIGHTS", tmp_path)
     mark = save_weights(seeded(0, ShapeClassifier), "shapes", tmp_path / "shapes.pt")
@@ -91,16 +91,16 @@ def shipped(tmp_path, monkeypatch):
     return load_file(tmp_path / "shapes.pt")
 
 
-def test_a_changed_weight_is_noticed(shipped, tmp_path):
+def test_a_changed_weight_is_noticed(classifier_file, tmp_path):
     """One weight of a shipped file differs from the recorded fingerprint."""
-    shipped["weights"]["0.bias"][0] += 1
-    save_file(shipped, tmp_path / "shapes.pt")
+    classifier_file["weights"]["0.bias"][0] += 1
+    save_file(classifier_file, tmp_path / "shapes.pt")
     with pytest.raises(Problem, match="not the file that was shipped"):
         load_classifier()
 
 
 @pytest.mark.parametrize("record", [None, b"", b"fingerprint: 0123", b"\xff\xfe\x00"])
-def test_a_record_that_is_missing_or_damaged_is_a_problem(record, shipped, tmp_path):
+def test_a_record_that_is_missing_or_damaged_is_a_problem(record, classifier_file, tmp_path):
     """Weights that cannot be checked are not used."""
     (tmp_path / "shapes.txt").unlink()
     if record is not None:
@@ -123,10 +123,10 @@ def test_a_record_that_is_missing_or_damaged_is_a_problem(record, shipped, tmp_p
     (lambda content: content["weights"]["0.bias"].fill_(torch.nan), "not finite"),
     (lambda content: content["weights"]["0.bias"].fill_(torch.inf), "not finite"),
 ])
-def test_weights_that_do_not_fit_are_a_problem(damage, said, shipped, tmp_path):
+def test_weights_that_do_not_fit_are_a_problem(damage, said, classifier_file, tmp_path):
     """Of another kind, of another size, or no weights at all: one sentence."""
-    damage(shipped)
-    save_file(shipped, tmp_path / "mine.pt")
+    damage(classifier_file)
+    save_file(classifier_file, tmp_path / "mine.pt")
     with pytest.raises(Problem, match=said) as caught:
         pretrained._load_into(ShapeClassifier(), "shapes", tmp_path / "mine.pt")
     assert "mine.pt" in str(caught.value) and "\n" not in str(caught.value)
@@ -167,3 +167,55 @@ def test_the_base_is_its_own_base_in_float64(recwarn):
     finally:
         torch.set_default_dtype(torch.float32)
     assert not recwarn.list
+
+
+# %% Where weights come from
+
+
+def test_a_controlnet_that_does_not_record_its_base_is_told(tmp_path, shipped, recwarn):
+    """It could belong to any base. Its file is used all the same."""
+    base, control = shipped.base, shipped.controls["edge"]
+    save_weights(control, "edge", tmp_path / "with.pt", base)
+    load_control("edge", base, tmp_path / "with.pt")
+    pretrained.start_from(seeded(0, ControlNet, base), tmp_path / "with.pt", base)
+    assert not recwarn.list
+    save_weights(control, "edge", tmp_path / "without.pt")
+    with pytest.warns(OtherBase, match="without.pt does not record on which base it was trained"):
+        loaded = load_control("edge", base, tmp_path / "without.pt")
+    assert fingerprint(loaded.state_dict()) == fingerprint(control.state_dict())
+    with pytest.warns(OtherBase, match="does not record on which base"):
+        pretrained.start_from(seeded(0, ControlNet, base), tmp_path / "without.pt", base)
+
+
+@pytest.mark.parametrize("wrap", [dict, lambda state: {"model": state, "epoch": 3},
+                                  lambda state: {f"_orig_mod.{name}": weight for name, weight in state.items()},
+                                  lambda state: {f"module.{name}": weight for name, weight in state.items()}])
+def test_a_bare_state_dict_is_told_by_its_name(wrap, tmp_path, shipped):
+    base = shipped.base
+    save_file(wrap(shipped.controls["edge"].state_dict()), tmp_path / "edge.pt")
+    save_file(wrap(base.state_dict()), tmp_path / "base.pt")
+    for load in (lambda: load_control("edge", base, tmp_path / "edge.pt"), lambda: load_base(tmp_path / "base.pt"),
+                 lambda: pretrained.start_from(seeded(0, ControlNet, base), tmp_path / "edge.pt", base)):
+        with pytest.raises(Problem, match="bare state_dict.* save_weights"):
+            load()
+
+
+def test_a_whole_network_and_a_training_are_told_by_their_names(tmp_path, shipped):
+    torch.save(nn.Linear(1, 1), tmp_path / "network.pt")
+    with pytest.raises(Problem, match="such as a whole network.* save_weights"):
+        load_base(tmp_path / "network.pt")
+    save_file({"training": {}, "run": {}, "seconds": 1.0, "command": ""}, tmp_path / "edge.train.pt")
+    with pytest.raises(Problem, match="the state of a training, which --resume goes on from"):
+        load_control("edge", shipped.base, tmp_path / "edge.train.pt")
+
+
+@pytest.mark.parametrize("wrap", [torch.compile, nn.DataParallel])
+def test_a_wrapped_network_is_saved_and_loaded_with_the_same_weights(wrap, tmp_path, shipped):
+    """torch.compile and DataParallel put a prefix before each name. No code is compiled here."""
+    for kind, network in {"base": shipped.base, "edge": shipped.controls["edge"]}.items():
+        wrapped = wrap(network)
+        assert all(name.startswith(("_orig_mod.", "module.")) for name in wrapped.state_dict())
+        save_weights(wrapped, kind, tmp_path / "x.pt", shipped.base if kind == "edge" else None)
+        path = tmp_path / "x.pt"
+        loaded = load_base(path) if kind == "base" else load_control(kind, shipped.base, path)
+        assert fingerprint(loaded.state_dict()) == fingerprint(network.state_dict())
