@@ -18,7 +18,7 @@ from torch import Tensor
 from torchvision.transforms.functional import center_crop, pil_to_tensor, resize, resized_crop
 
 from ..conditions import detect_edges, palette, spread
-from ..errors import Problem, check_images
+from ..errors import Problem, advice_on_missing, check_images
 from ..measure.pictures import border
 from ..shapes import SIZE
 
@@ -36,7 +36,7 @@ def read_image(path: str | Path, at_most: int = 512) -> tuple[Tensor, Tensor]:
     if os.path.isdir(path):
         raise Problem(f'"{path}" is a folder; give the name of a PNG or JPEG file')
     if not os.path.exists(path):
-        raise Problem(f'"{path}" does not exist; check the name of the picture')
+        raise Problem(f'the picture "{path}" does not exist; {advice_on_missing(path)}')
     if not os.path.isfile(path):  # to open a pipe would wait for somebody who writes to it
         raise Problem(f'"{path}" is a pipe or a device; save the picture to a file first')
     try:
@@ -116,6 +116,8 @@ def _white_of(file: Image.Image) -> float:
 
 # %% The conditions of a file
 
+SMALLEST = 16  # pixels on each side of a picture: fewer do not show a shape
+
 
 class Drawing(NamedTuple):
     """A line drawing as an edge map, and by how much the drawing was scaled."""
@@ -134,7 +136,9 @@ def edges_from_picture(path: str | Path) -> Tensor:
 
     Raises Problem if there are none.
     """
-    edges = _centre(detect_edges(_resize(_on_paper(*read_image(path)), SIZE)))
+    colours, opacity = read_image(path)
+    _check_size(colours, str(path))
+    edges = _centre(detect_edges(_resize(_on_paper(colours, opacity), SIZE)))
     if edges.sum() < 4:
         raise Problem(f'"{path}" has no edges, it is of one colour; give a picture that shows something')
     return edges
@@ -145,6 +149,18 @@ def palette_from_picture(path: str | Path) -> Tensor:
     image = _resize(_on_paper(*read_image(path)), SIZE)
     background = border(image).median(-1).values[..., None, None]
     return palette(_centre(image - background) + background)
+
+
+def _check_size(colours: Tensor, name: str) -> None:
+    """Raise Problem unless a picture (1, 3, h, w) is large enough in both directions to show a shape."""
+    h, w = colours.shape[2:]
+    if min(h, w) >= SMALLEST:
+        return
+    if max(h, w) >= 8 * min(h, w):
+        long, short = ("wide", "high") if w > h else ("high", "wide")
+        raise Problem(f'"{name}" is a strip, {max(h, w) / min(h, w):.0f} times as {long} as {short}; give a picture of'
+                      " about a square, with the shape in it")
+    raise Problem(f'"{name}" has only {w} x {h} pixels; give a picture with at least {SMALLEST} on each side')
 
 
 def _on_paper(colours: Tensor, opacity: Tensor) -> Tensor:
@@ -185,6 +201,7 @@ def trace(colours: Tensor, opacity: Tensor, name: str = "the drawing") -> Drawin
     """
     check_images("the colours", colours, channels=[3])
     check_images("the opacity", opacity, channels=[1])
+    _check_size(colours, name)
     tone = _tone(_resize(_on_paper(colours, opacity), SHEET))
     strokes = _without_specks(_centre(_strokes(tone)))
     if _is_filled(_centre(tone), strokes):
@@ -318,8 +335,8 @@ def _label(mask: Tensor) -> Tensor:
 
 # %% Hints
 
+MOST_PIECES = 6  # of an outline: the gaps of a pen leave about three, and dashes leave more
 STRAY = 0.15  # so much of a line may lie away from the enclosed area: the tips of a star do, and wide strokes
-
 
 
 def hint_about(edges: Tensor) -> str:
@@ -344,7 +361,25 @@ def hint_about(edges: Tensor) -> str:
     if areas > 1:
         return (f"the lines enclose {areas} areas, but the networks know one outline; draw the outline alone, and give"
                 " the drawing of a thick pen to --edge and not to --edge-from")
+    pieces = len(_label(line).unique()) - 1  # 0 is the background
+    if pieces > MOST_PIECES:
+        return (f"the outline is broken into {pieces} pieces, and the pictures follow such dashes less closely; draw it"
+                " in one unbroken line")
     stray = line & ~_grow(enclosed, 11)
     if stray.sum() > STRAY * line.sum():
         return ("some lines are not part of the closed outline; is there a frame, a shadow or a table in the picture?")
     return ""
+
+
+def is_line_drawing(path: str | Path, edges: Tensor) -> bool:
+    """Whether a picture, whose detected edges are (1, 1, 64, 64), shows lines and no filled shape.
+
+    A line has an edge on each of its two sides. So there are about twice as many edges as lines, and they are close
+    to the lines.
+    """
+    try:
+        lines = trace(*read_image(path)).edges
+    except Problem:  # a filled shape, or most photographs
+        return False
+    near = (edges * _grow(lines, 5)).sum() / edges.sum()
+    return bool(near > 0.75 and edges.sum() > 1.3 * lines.sum())

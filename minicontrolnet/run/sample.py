@@ -88,18 +88,25 @@ def check_output(args: argparse.Namespace) -> None:
 
 def conditions_asked_for(args: argparse.Namespace) -> dict[str, Tensor]:
     """The conditions, each (1, c, 64, 64), that the options of a command name."""
-    from ..draw.drawings import edges_from_picture, hint_about, palette_from_picture, read_image, trace
+    from ..draw.drawings import (edges_from_picture, hint_about, is_line_drawing, palette_from_picture, read_image,
+                                 trace)
 
     conditions = {}
+    hint = ""
     if args.edge:
         conditions["edge"], zoom = trace(*read_image(args.edge), name=str(args.edge))
         if zoom != 1:
             print(f"hint: scaled the drawing by {zoom:.2f}, to the size of the shapes that the networks know")
+        hint = hint_about(conditions["edge"])
     elif args.edge_from:
         conditions["edge"] = edges_from_picture(args.edge_from)
+        hint = hint_about(conditions["edge"])
+        if is_line_drawing(args.edge_from, conditions["edge"]):
+            hint = ("the picture looks like a line drawing, and the detector finds both sides of each line; give it to"
+                    " --edge and not to --edge-from")
     elif args.edge_map:
         conditions["edge"] = map_from_file(args.edge_map, 1)
-    if "edge" in conditions and not args.edge_map and (hint := hint_about(conditions["edge"])):
+    if hint:
         print(f"hint: {hint}")
     if args.palette:
         conditions["palette"] = palette_from_picture(args.palette)

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 
 from minicontrolnet import edges_from_drawing, edges_from_picture, palette_from_picture
 from minicontrolnet.conditions import detect_edges, palette
-from minicontrolnet.draw.drawings import hint_about, read_image, trace
+from minicontrolnet.draw.drawings import hint_about, is_line_drawing, read_image, trace
 from minicontrolnet.errors import Problem
 from minicontrolnet.measure.pictures import mask_iou, mask_of
 from minicontrolnet.sampling import sample, seeded_noise
@@ -484,8 +484,9 @@ def test_the_package_is_imported_without_pillow_and_torchvision():
     ("RGB", (1, 1), (255, 0, 0)), ("L", (1, 500), 90), ("L", (500, 1), 90), ("I;16", (40, 40), 30000)])
 def test_a_blank_picture_has_a_palette_but_no_edges(mode, size, colour, tmp_path):
     path = saved(Image.new(mode, size, colour), tmp_path)
-    assert "no line drawing" in problem(edges_from_drawing, path)
-    assert "no edges" in problem(edges_from_picture, path)
+    shows_nothing = {(1, 1): "has only 1 x 1 pixels", (1, 500): "is a strip", (500, 1): "is a strip"}
+    assert shows_nothing.get(size, "no line drawing") in problem(edges_from_drawing, path)
+    assert shows_nothing.get(size, "no edges") in problem(edges_from_picture, path)
     assert (palette_from_picture(path).amax((2, 3)) - palette_from_picture(path).amin((2, 3))).max() < 1e-5
 
 
@@ -616,3 +617,48 @@ def test_edge_maps_of_the_toy_world_get_no_hint():
 def test_a_hint_is_about_an_edge_map():
     with pytest.raises(Problem):
         hint_about(torch.zeros(1, 3, 64, 64))
+
+
+# %% Dashes, lines for a detector, and pictures that are too small
+
+
+def dashes(dash: float, gap: float, width: int = 3) -> Image.Image:
+    """A dashed circle. Dash and gap are in pixels of 256."""
+    picture = Image.new("L", (256, 256), 255)
+    draw = ImageDraw.Draw(picture)
+    whole = 2 * math.pi * 75
+    for start in np.arange(0, whole - gap, dash + gap):
+        ends = [math.degrees(where / 75) for where in (start, start + dash)]
+        draw.arc([53, 53, 203, 203], *ends, fill=0, width=width)
+    return picture
+
+
+@pytest.mark.parametrize("dash, gap, says", [(4, 3, "broken into"), (6, 3, "broken into"), (20, 10, "enclose nothing"),
+                                             (8, 8, "enclose nothing"), (471, 0, "")])
+def test_a_dashed_drawing_gets_a_hint(dash, gap, says, tmp_path):
+    """Gaps of up to 2 pixels count as closed, but many of them make a worse outline than one line."""
+    hint = hint_about(edges_from_drawing(saved(dashes(dash, gap), tmp_path)))
+    assert says in hint and bool(hint) == bool(says)
+
+
+@pytest.mark.parametrize("picture", [dashes(471, 0), dashes(471, 0, 10), dashes(6, 4), dashes(20, 10), dashes(30, 15)])
+def test_a_line_drawing_for_the_detector_is_noticed(picture, tmp_path):
+    """It finds both sides of each line and closes gaps, so no other hint would say that --edge was meant."""
+    path = saved(picture, tmp_path)
+    assert is_line_drawing(path, edges_from_picture(path))
+
+
+def test_filled_shapes_are_no_line_drawings(tmp_path):
+    for image in random_batch(8, torch.Generator().manual_seed(3)).image:
+        path = picture_file(tmp_path, image[None])
+        assert not is_line_drawing(path, edges_from_picture(path))
+
+
+@pytest.mark.parametrize("size, says", [((256, 8), "a strip, 32 times as wide as high"),
+                                        ((8, 256), "a strip, 32 times as high as wide"),
+                                        ((8, 8), "has only 8 x 8 pixels"), ((40, 12), "has only 40 x 12 pixels")])
+def test_a_picture_that_is_too_small_or_narrow_says_so(size, says, tmp_path):
+    path = saved(dashes(471, 0, 12).resize(size), tmp_path)
+    for reader in (edges_from_drawing, edges_from_picture):
+        assert says in problem(reader, path)
+    assert hint_about(edges_from_drawing(saved(dashes(471, 0, 12).resize((16, 16)), tmp_path))) == ""

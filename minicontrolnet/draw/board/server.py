@@ -26,7 +26,7 @@ from ...controlnet import ControlNet
 from ...errors import Problem
 from ...shapes import COLOURS, DARK, SHAPES
 from ...unet import UNet
-from ..drawings import edges_from_picture, read_image, trace
+from ..drawings import edges_from_picture, is_line_drawing, read_image, trace
 from .asked import FINAL, Asked, read_asked
 from .pictures import messages
 from .saved import save
@@ -303,7 +303,9 @@ def edges_of_file(data: bytes, name: str, way: str) -> tuple[str, str]:
         path.write_bytes(data)
         try:
             if way == "picture":
-                return _base64(paper_bits(edges_from_picture(path))), f"These are the edges detected in {name}."
+                edges = edges_from_picture(path)
+                lines = " It looks like a line drawing, so open it as one." if is_line_drawing(path, edges) else ""
+                return _base64(paper_bits(edges)), f"These are the edges detected in {name}.{lines}"
             edges, zoom = trace(*read_image(path), name=name)
         except Problem as problem:
             raise Problem(str(problem).replace(str(path), name)) from problem
