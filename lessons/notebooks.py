@@ -16,7 +16,7 @@ from lesson import LESSONS
 
 from minicontrolnet.errors import Problem
 from minicontrolnet.run.files import write_file
-from minicontrolnet.run.options import report_problems
+from minicontrolnet.run.options import any_path, read_words, report_problems
 
 SCRIPTS = {path.stem[:2]: path for path in sorted(LESSONS.glob("[0-9][0-9]_*.py"))}
 Cell = tuple[str, str]  # "markdown" or "code", and its text
@@ -91,10 +91,10 @@ def notebook(path: Path) -> dict:
 def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python lessons/notebooks.py",
                                      description="Make a notebook of every lesson.")
-    parser.add_argument("--out", type=Path, metavar="DIR",
+    parser.add_argument("--out", type=any_path, metavar="DIR",
                         default=LESSONS.parent / "outputs" / "notebooks")
     parser.add_argument("lessons", nargs="*", metavar="NN", help="such as 03; else all")
-    args = parser.parse_args(words)
+    args = read_words(parser, words)
     for number in args.lessons:
         if number not in SCRIPTS:
             there = ", ".join(SCRIPTS)

@@ -36,7 +36,7 @@ from minicontrolnet import (Control, ControlNet, Paired, UNet, ddim_times, detec
                             paper_weights, q_sample, sample, sample_steps, to_image, tokenize)
 from minicontrolnet.draw import figures
 from minicontrolnet.run.files import check_place, write_file
-from minicontrolnet.run.options import file_to_write, report_problems
+from minicontrolnet.run.options import file_to_write, read_words, report_problems
 
 TITLE, TEXT, NOTE = 24, 20, 12  # points
 STYLE = {"xtick.labelsize": 18, "ytick.labelsize": 18, "legend.fontsize": 18}
@@ -593,7 +593,7 @@ def main(words: list[str] | None = None) -> None:
                         default=Path("outputs") / "slides.pdf")
     parser.add_argument("--quick", action="store_true",
                         help="generate pictures in few sampling steps, to see the layout")
-    args = parser.parse_args(words)
+    args = read_words(parser, words)
     check_place(args.out)  # now, and not after minutes of work
     write_file(args.out, as_pdf(args.quick))
     print(args.out)

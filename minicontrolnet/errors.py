@@ -1,5 +1,7 @@
 """The one exception that a person is meant to read, and the checks of what public functions are given."""
 
+import os
+import re
 from collections.abc import Sequence
 from numbers import Integral, Real
 
@@ -12,6 +14,16 @@ LARGEST = 3.4e38  # about the largest number in float32
 
 class Problem(ValueError):
     """Something that the user can mend. Its text is one sentence: what was given, what is expected, what to do next."""
+
+
+def advice_on_missing(path: str | os.PathLike) -> str:
+    """What to do about a file that does not exist."""
+    text = os.fspath(path)
+    if re.match(r"[A-Za-z]{2,}:/", text):  # Path makes "http:/" of "http://"
+        return "it is an address, so download the file first, and give its name on this machine"
+    if text.startswith("~"):
+        return "only a shell replaces ~ by your home folder, so write that folder's name"
+    return "check the name"
 
 
 def check_count(name: str, value: int, low: int = 1) -> None:

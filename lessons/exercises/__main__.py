@@ -25,7 +25,7 @@ from exercises.checking import check as check_one  # noqa: E402
 from exercises.grading import grade_class, verdicts  # noqa: E402
 from minicontrolnet.errors import Problem  # noqa: E402
 from minicontrolnet.run.files import check_place, write_file  # noqa: E402
-from minicontrolnet.run.options import file_to_write, in_range, report_problems  # noqa: E402
+from minicontrolnet.run.options import any_path, file_to_write, in_range, read_words, report_problems  # noqa: E402
 
 
 def show(args: argparse.Namespace) -> None:
@@ -128,17 +128,17 @@ def read_options(words: list[str] | None) -> argparse.Namespace:
     text = "\n".join(f"{name}: {run.__doc__}" for name, run in commands.items())
     parser.add_argument("command", choices=commands, nargs="?", default="show", help=text)
     parser.add_argument("what", nargs="?", help="an exercise; for grade a folder")
-    parser.add_argument("--answers", type=Path, default=ANSWERS, metavar="DIR")
+    parser.add_argument("--answers", type=any_path, default=ANSWERS, metavar="DIR")
     parser.add_argument("--seed", type=in_range(int, 0, 2**31), default=0)
     parser.add_argument("--show", action="store_true", help="solution: show it although you have not passed")
     parser.add_argument("--yes", action="store_true", help="reset: the whole file")
     parser.add_argument("--only", nargs="+", metavar="ID", help="grade: only these exercises, such as 03a 05a")
     parser.add_argument("--json", type=file_to_write(".json"), help="grade: write the marks and messages here")
-    parser.add_argument("--class", type=Path, metavar="DIR", dest="students",
+    parser.add_argument("--class", type=any_path, metavar="DIR", dest="students",
                         help="grade: the folder that contains a folder for each student")
     parser.add_argument("--csv", type=file_to_write(".csv"), help="grade --class: write the marks here")
-    parser.add_argument("--feedback", type=Path, metavar="DIR", help="grade --class: write a page for each student")
-    args = parser.parse_args(words)
+    parser.add_argument("--feedback", type=any_path, metavar="DIR", help="grade --class: write a page for each student")
+    args = read_words(parser, words)
     args.run = commands[args.command]
     args.answers = args.answers.resolve()
     given = args.only or []

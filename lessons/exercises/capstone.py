@@ -29,7 +29,7 @@ from minicontrolnet import (Batch, Control, ControlNet, Paired, Problem, Trainin
                             palette_error, pose_errors, random_batch, sample, seeded)
 from minicontrolnet.measure.scores import HELD_OUT  # noqa: E402
 from minicontrolnet.run.files import check_place, write_file  # noqa: E402
-from minicontrolnet.run.options import device, in_range, report_problems  # noqa: E402
+from minicontrolnet.run.options import any_path, device, in_range, read_words, report_problems  # noqa: E402
 from minicontrolnet.shapes import SHAPES, SIZE  # noqa: E402
 from minicontrolnet.training import BATCH_SIZE  # noqa: E402
 
@@ -282,14 +282,14 @@ def save_figure(condition: Tensor, truth: Batch, images: dict[str, Tensor], meas
 def read_options(words: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python lessons/exercises/capstone.py",
                                      description="Train and grade your own condition.")
-    parser.add_argument("file", type=Path, nargs="?", default=ANSWERS / "capstone.py")
+    parser.add_argument("file", type=any_path, nargs="?", default=ANSWERS / "capstone.py")
     parser.add_argument("--steps", type=in_range(int, 1, 10**6), default=1500, help="training steps")
     parser.add_argument("--count", type=in_range(int, 4, 1024), default=32,
                         help="the number of held-out pictures to grade on")
     parser.add_argument("--seed", type=in_range(int, 0, 2**31), default=0)
     parser.add_argument("--device", type=device, default="auto", help="auto, cpu, cuda or mps")
-    parser.add_argument("--out", type=Path, default=Path("outputs"), metavar="DIR")
-    return parser.parse_args(words)
+    parser.add_argument("--out", type=any_path, default=Path("outputs"), metavar="DIR")
+    return read_words(parser, words)
 
 
 def main(words: list[str] | None = None) -> None:

@@ -17,6 +17,7 @@ from torchvision.utils import save_image
 
 from minicontrolnet import (GUIDANCE, Training, UNet, colours_right, detect_edges, edge_f1, held_out, load_classifier,
                             mask_iou, mask_of, off_palette, paired, sample, shapes_right)
+from minicontrolnet.run.options import any_path
 
 Scores = dict[str, "float | list | Scores"]
 Findings = dict[str, list[float]]  # the name of a difference or a score -> a number for each seed or picture
@@ -182,7 +183,7 @@ def run(name: str, parts: dict[str, Callable[[Record], None]], findings: Callabl
     parser = argparse.ArgumentParser(prog=f"python lessons/experiments/{name}.py")
     parser.add_argument("--part", choices=[*parts, "findings"], help="run this part only")
     parser.add_argument("--quick", action="store_true", help="a smoke test of seconds; its numbers mean nothing")
-    parser.add_argument("--out", type=Path, default=Path("outputs"), metavar="DIR",
+    parser.add_argument("--out", type=any_path, default=Path("outputs"), metavar="DIR",
                         help="where NAME.json is; a record that is already there is continued")
     args = parser.parse_args()
     torch.set_num_threads(1)

@@ -18,7 +18,7 @@ from torch import Tensor
 from minicontrolnet import Paired
 from minicontrolnet.draw.figures import Figure, as_png
 from minicontrolnet.run.files import check_place, write_file
-from minicontrolnet.run.options import device, in_range, report_problems
+from minicontrolnet.run.options import any_path, device, in_range, read_words, report_problems
 
 ANSWERS = Path(__file__).resolve().parents[2] / "answers"
 
@@ -159,12 +159,12 @@ def read_options(name: str, meaning: str, least_steps: int) -> argparse.Namespac
     add("--seed", type=in_range(int, 0, 2**31), default=0, help="the seed of all random numbers")
     add("--steps", type=in_range(int, least_steps, 10**6), help=f"the number of {meaning}")
     add("--device", type=device, default="auto", help="auto, cpu, cuda or mps")
-    add("--out", type=Path, default=Path("outputs"), metavar="DIR", help="where to save figures and numbers")
-    add("--mine", type=Path, nargs="?", const=ANSWERS, metavar="DIR",
+    add("--out", type=any_path, default=Path("outputs"), metavar="DIR", help="where to save figures and numbers")
+    add("--mine", type=any_path, nargs="?", const=ANSWERS, metavar="DIR",
         help="run with your own solutions of the exercises")
     add("--answer", choices=list("abcd"), help="your prediction")
     words_are_the_kernels = in_notebook() and Path(sys.argv[0]).stem != name
-    return parser.parse_args([] if words_are_the_kernels else None)
+    return read_words(parser, [] if words_are_the_kernels else None)
 
 
 def in_notebook() -> bool:

@@ -10,7 +10,7 @@ from ..sampling import GUIDANCE
 from ..shapes import SIZE
 from .board import PROMPT, board_command
 from .doctor import doctor_command
-from .options import device, file_to_write, in_range, report_problems
+from .options import any_path, device, file_to_write, in_range, read_words, report_problems
 from .sample import sample_command
 from .train import RECIPES, train_command
 from .weights import load_base, load_classifier, load_control
@@ -48,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
 
 def add_board(command: argparse.ArgumentParser) -> None:
     command.add_argument("--prompt", default=PROMPT, help="what stands in the page at first; default: %(default)s")
-    command.add_argument("--edge", type=Path, metavar="FILE", help="a line drawing to begin with")
+    command.add_argument("--edge", type=any_path, metavar="FILE", help="a line drawing to begin with")
     command.add_argument("--seed", type=in_range(int, 0, 2**31), default=0)
     command.add_argument("--port", type=in_range(int, 0, 65535), default=8765,
                          help="default: 8765, or the next free one; 0 is any free port")
@@ -64,8 +64,8 @@ def add_train(command: argparse.ArgumentParser) -> None:
     command.add_argument("--seed", type=in_range(int, 0, 2**31), default=0)
     command.add_argument("--device", type=device, default="auto")
     command.add_argument("--out", type=file_to_write(".pt"), help="default: checkpoints/base.pt and so on")
-    command.add_argument("--base-weights", type=Path, metavar="FILE", help="default: the shipped base")
-    command.add_argument("--start-from", metavar="NAME|FILE",
+    command.add_argument("--base-weights", type=any_path, metavar="FILE", help="default: the shipped base")
+    command.add_argument("--start-from", type=any_path, metavar="NAME|FILE",
                          help="a trained ControlNet to start from: edge, palette, pose (shipped), or a file")
     command.add_argument("--resume", action="store_true", help="continue an interrupted run")
     command.set_defaults(run=train_command)
@@ -75,12 +75,12 @@ def add_sample(command: argparse.ArgumentParser) -> None:
     edges, colours = command.add_mutually_exclusive_group(), command.add_mutually_exclusive_group()
     command.add_argument("--prompt", action="append", help='such as "red star on blue"; any word may be missing;'
                                                            " each further --prompt adds a row")
-    edges.add_argument("--edge", type=Path, metavar="FILE", help="a line drawing: one closed outline")
-    edges.add_argument("--edge-from", type=Path, metavar="FILE", help="a picture whose edges are detected")
-    edges.add_argument("--edge-map", type=Path, metavar="FILE",
+    edges.add_argument("--edge", type=any_path, metavar="FILE", help="a line drawing: one closed outline")
+    edges.add_argument("--edge-from", type=any_path, metavar="FILE", help="a picture whose edges are detected")
+    edges.add_argument("--edge-map", type=any_path, metavar="FILE",
                        help="a 64x64 edge map, taken as it is (the board saves one)")
-    colours.add_argument("--palette", type=Path, metavar="FILE", help="a picture whose colours are taken")
-    colours.add_argument("--palette-map", type=Path, metavar="FILE", help="a 64x64 palette, taken as it is")
+    colours.add_argument("--palette", type=any_path, metavar="FILE", help="a picture whose colours are taken")
+    colours.add_argument("--palette-map", type=any_path, metavar="FILE", help="a 64x64 palette, taken as it is")
     command.add_argument("--pose", type=in_range(float, 0, SIZE), nargs=4, metavar=("X", "Y", "TIP_X", "TIP_Y"),
                          help="the centre and the tip in pixels from the upper left, such as 32 36 36 16")
     command.add_argument("--count", type=in_range(int, 1, 256),
@@ -91,7 +91,7 @@ def add_sample(command: argparse.ArgumentParser) -> None:
     command.add_argument("--conditioning-scale", type=in_range(float, -100, 100), default=1.0)
     command.add_argument("--connection-scales", type=in_range(float, -100, 100), nargs=13, metavar="SCALE",
                          help="13 further factors, one for each control from shallow to deep")
-    command.add_argument("--region", type=Path, metavar="FILE", help="a 64x64 mask: control acts where it is white")
+    command.add_argument("--region", type=any_path, metavar="FILE", help="a 64x64 mask: control acts where it is white")
     command.add_argument("--control-start", type=in_range(float, 0, 1), default=0.0, metavar="SHARE",
                          help="the share of the steps after which control begins")
     command.add_argument("--control-end", type=in_range(float, 0, 1), default=1.0, metavar="SHARE")
@@ -107,7 +107,7 @@ def add_sample(command: argparse.ArgumentParser) -> None:
 
 def add_weights(command: argparse.ArgumentParser) -> None:
     for kind in ["base", *CHANNELS]:
-        command.add_argument(f"--{kind}-weights", type=Path, metavar="FILE", help="default: the shipped ones")
+        command.add_argument(f"--{kind}-weights", type=any_path, metavar="FILE", help="default: the shipped ones")
 
 
 def add_evaluate(command: argparse.ArgumentParser) -> None:
@@ -131,7 +131,7 @@ def add_doctor(command: argparse.ArgumentParser) -> None:
 
 def main(words: list[str] | None = None) -> None:
     words = sys.argv[1:] if words is None else words
-    args = parser().parse_args(words)
+    args = read_words(parser(), words)
     args.words = words
     report_problems()
     args.run(args)

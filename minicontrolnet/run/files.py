@@ -4,6 +4,7 @@ import errno
 import glob
 import io
 import os
+import pickle
 import time
 import zipfile
 from contextlib import suppress
@@ -12,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ..errors import Problem
+from ..errors import Problem, advice_on_missing
 
 
 def write_file(path: str | Path, data: bytes) -> None:
@@ -83,8 +84,11 @@ def load_file(path: str | Path) -> Any:
                 raise zipfile.BadZipFile("wrong checksum")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise Problem(f"{path} does not exist; check the name, or train it first") from None
+        raise Problem(f"{path} does not exist; {advice_on_missing(path)}, or train it first") from None
     except Exception as error:  # damaged bytes can raise almost anything
+        if isinstance(error, pickle.UnpicklingError) and "Unsupported global" in str(error):
+            raise Problem(f"{path} holds more than tensors, such as a whole network, and reading it could run code in"
+                          " it; save the network by save_weights(network, kind, path) instead") from error
         raise Problem(f"cannot read weights from {path} ({type(error).__name__}): it is damaged or is another"
                       " kind of file; restore it, or train it again") from error
     if not _is_plain(content):

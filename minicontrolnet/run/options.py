@@ -3,6 +3,7 @@
 import argparse
 import errno
 import os
+import re
 import signal
 import sys
 import warnings
@@ -33,15 +34,37 @@ def in_range(kind: type, low: float, high: float) -> Callable[[str], float]:
     return parse
 
 
+def any_path(text: str) -> Path:
+    """An argparse type: the name of a file or a folder.
+
+    A ~ at its beginning is the home folder, also where the shell leaves it, as in --edge=~/drawing.png.
+    """
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} is empty; give the name of a file or a folder")
+    if re.match(r"[A-Za-z]{2,}://", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is an address; download the file first, and give its name on this"
+                                         " machine")
+    return Path(os.path.expanduser(text))
+
+
 def file_to_write(ending: str) -> Callable[[str], Path]:
     """An argparse type: the name of a file with this ending, such as ".png"."""
 
     def parse(text: str) -> Path:
-        if Path(text).suffix.lower() != ending:
+        found = any_path(text)
+        if found.suffix.lower() != ending:
             raise argparse.ArgumentTypeError(f"{text!r} is not the name of a {ending} file")
-        return Path(text)
+        return found
 
     return parse
+
+
+def read_words(parser: argparse.ArgumentParser, words: list[str] | None) -> argparse.Namespace:
+    """Parse a command line; None is the program's own. argparse takes ``--prompt=--`` for an option without a value."""
+    for word in sys.argv[1:] if words is None else words:
+        if word.startswith("--") and word.endswith("=--"):
+            parser.error(f"{word!r} has no value, since -- is none; write the value after the =")
+    return parser.parse_args(words)
 
 
 def device(text: str) -> torch.device:

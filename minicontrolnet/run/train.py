@@ -135,7 +135,7 @@ def what_identifies(args: argparse.Namespace, base: UNet | None) -> dict[str, st
     run = {"steps": args.steps, "seed": args.seed, "learning rate": args.lr, "batch": args.batch,
            "network": args.what}
     if args.start_from:
-        run["start"] = args.start_from
+        run["start"] = str(args.start_from)
     if base is not None:
         run["base"] = fingerprint(base.state_dict())
     return run

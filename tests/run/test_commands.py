@@ -15,7 +15,7 @@ from torch import nn
 from PIL import Image, ImageDraw
 
 from conftest import ROOT
-from minicontrolnet import Problem, UNet, condition_of, held_out, load_base, load_control, save_weights, seeded
+from minicontrolnet import Problem, UNet, condition_of, fingerprint, held_out, load_base, load_control, save_weights, seeded
 from minicontrolnet.run import train, weights
 from minicontrolnet.run.checkpoint import in_use
 from minicontrolnet.run.cli import main
@@ -419,3 +419,76 @@ def test_a_base_is_not_trained_from_another_base(what, tmp_path, capsys):
     words = ["train", what, "--steps", "1", "--base-weights", "some.pt", "--out", tmp_path / "x.pt"]
     assert "--base-weights is for ControlNets" in error_of(capsys, *words)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_shipped_control_on_another_base_is_told(tmp_path, capsys):
+    """The picture is made all the same. With the shipped base there is no hint."""
+    save_weights(seeded(1, UNet), "base", tmp_path / "mine.pt")
+    for words, told in ((["--base-weights", str(tmp_path / "mine.pt")], True), ([], False)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            main(["sample", "--pose", "32", "36", "36", "16", "--count", "1", "--steps", "1", "--plain",
+                  "--out", str(tmp_path / "a.png"), *words])
+        said = capsys.readouterr().err
+        assert ("hint: the pose ControlNet that ships was trained on another base than this one" in said) == told
+        assert (tmp_path / "a.png").exists()
+
+
+# %% Names of files as people type them
+
+
+@pytest.mark.parametrize("option", ["--edge", "--edge-from", "--edge-map", "--palette", "--region", "--base-weights",
+                                    "--edge-weights", "--out"])
+def test_names_that_are_none_are_told(option, capsys):
+    assert f"{option}: '' is empty" in error_of(capsys, "sample", option, "")
+    for address in ("http://example.org/a.png", "file:///tmp/a.png"):
+        assert f"{address!r} is an address; download the file first" in error_of(capsys, "sample", option, address)
+    assert "has no value" in error_of(capsys, "sample", f"{option}=--")
+
+
+def test_two_dashes_are_no_prompt(capsys):
+    assert "'--prompt=--' has no value" in error_of(capsys, "sample", "--prompt=--")
+    assert "'--seed=--' has no value" in error_of(capsys, "train", "edge", "--seed=--")
+
+
+def test_a_tilde_is_the_home_folder(tmp_path, drawing, monkeypatch, capsys):
+    """The shell leaves it in quotes and after =. It must not become a folder named ~."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    main(["sample", "--edge", "~/triangle.png", "--count", "1", "--steps", "1", "--plain", "--out=~/a.png"])
+    assert (tmp_path / "a.png").exists() and not (tmp_path / "~").exists()
+    assert str(tmp_path / "none.png") in error_of(capsys, "sample", "--edge", "~/none.png")
+
+
+@pytest.mark.parametrize("name, says", [("~/a", "only a shell replaces ~"), ("http://x.org/a", "it is an address"),
+                                        ("nowhere", "check the name")])
+def test_names_given_to_functions_are_told_as_well(name, says):
+    from minicontrolnet import edges_from_drawing
+
+    for read in (edges_from_drawing, load_base):
+        with pytest.raises(Problem, match=says):
+            read(name)
+
+
+def test_a_line_drawing_for_the_edge_detector_gets_a_hint(tmp_path, drawing, capsys):
+    words = ["--count", "1", "--steps", "1", "--plain", "--out", str(tmp_path / "a.png")]
+    main(["sample", "--edge-from", str(drawing), *words])
+    assert "hint: the picture looks like a line drawing" in capsys.readouterr().out
+    main(["sample", "--edge", str(drawing), *words])
+    assert "line drawing" not in capsys.readouterr().out
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there, and names are always Unicode")
+@pytest.mark.parametrize("name", [os.fsdecode(b"caf\xe9.pt"), "link.pt"])
+def test_training_writes_through_a_dangling_link_and_under_any_name(name, tmp_path):
+    """A name need not be UTF-8. The link stays, and what it points to is what was trained."""
+    out = tmp_path / name
+    if name == "link.pt":
+        out.symlink_to(tmp_path / "new" / "edge.pt")
+    main(["train", "edge", "--steps", "1", "--batch", "2", "--out", str(out)])
+    assert out.is_symlink() == (name == "link.pt") and (name != "link.pt" or (tmp_path / "new" / "edge.pt").is_file())
+    base = load_base()
+    mark = out.with_suffix(".txt").read_text(encoding="utf-8").split("fingerprint: ")[1].split("\n")[0]
+    assert fingerprint(load_file(out)["weights"]) == mark
+    assert load_control("edge", base, out).kind == "edge"

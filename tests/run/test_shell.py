@@ -1,6 +1,7 @@
 """Commands behave in a shell as a Unix tool does, whatever streams and settings they find."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -15,7 +16,7 @@ SAMPLE = "-m minicontrolnet sample --count 1 --steps 1 --plain --out a.png"
 def shell(line, folder, **variables):
     """Run a line of bash in a folder. PYTHON stands for this interpreter."""
     return subprocess.run(["bash", "-o", "pipefail", "-c", line.replace("PYTHON", sys.executable)], cwd=folder, text=True,
-                          capture_output=True, env=os.environ | {"PYTHONPATH": str(ROOT)} | variables)
+                          errors="replace", capture_output=True, env=os.environ | {"PYTHONPATH": str(ROOT)} | variables)
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a full device")
@@ -41,3 +42,37 @@ def test_a_users_matplotlibrc_changes_no_pixel(tmp_path):
         assert done.returncode == 0, done.stderr
         one, other = Image.open(tmp_path / "a.png"), Image.open(tmp_path.parent / "usual.png")
         assert ImageChops.difference(one.convert("RGB"), other.convert("RGB")).getbbox() is None
+
+
+QUICK = f"{LESSONS / '00_check.py'} --quick"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs bash")
+@pytest.mark.parametrize("line", [
+    f"PYTHON {SAMPLE} | head -0",
+    pytest.param("PYTHON -m minicontrolnet --help | true", marks=pytest.mark.slow),
+    pytest.param("PYTHON -m minicontrolnet evaluate --count 2 --only | head -1", marks=pytest.mark.slow),
+    pytest.param("PYTHON -m minicontrolnet doctor --only edge | head -1", marks=pytest.mark.slow),
+    pytest.param("PYTHON -m minicontrolnet train edge --steps 1 --batch 2 --out a.pt | true", marks=pytest.mark.slow),
+    pytest.param(f"PYTHON {QUICK} | true", marks=pytest.mark.slow),
+    pytest.param(f"PYTHON {QUICK} 2>&1 | head -3", marks=pytest.mark.slow),
+    pytest.param(f"PYTHON {LESSONS / 'exercises'} --answers mine | head -1", marks=pytest.mark.slow)])
+def test_a_reader_that_has_seen_enough_ends_a_program_quietly(line, tmp_path):
+    done = shell(line, tmp_path)
+    assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
+    assert "BrokenPipe" not in done.stderr and "error" not in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("localedef"), reason="makes a locale of its own")
+@pytest.mark.parametrize("locale", ["en_US.ISO-8859-1", "C"])
+def test_names_that_are_not_utf_8_in_other_locales(locale, tmp_path):
+    if locale != "C":
+        subprocess.run(["localedef", "-i", "en_US", "-f", "ISO-8859-1", tmp_path / locale], check=True)
+    settings = {"LC_ALL": locale, "LOCPATH": str(tmp_path), "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    train = "PYTHON -m minicontrolnet train pose --steps 1 --batch 2 --out $'caf\\xe9.pt'"
+    use = f"PYTHON {SAMPLE} --pose-weights $'caf\\xe9.pt' --pose 32 36 36 16".replace("a.png", "$'\\xe9.png'")
+    for line in (train, use):
+        done = shell(line, tmp_path, **settings)
+        assert done.returncode == 0, done.stderr
+    assert {b"caf\xe9.pt", b"caf\xe9.txt", b"\xe9.png"} <= set(os.listdir(os.fsencode(tmp_path)))
