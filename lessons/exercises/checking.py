@@ -264,6 +264,9 @@ def use_mine(answers: Path = ANSWERS) -> list[str]:
     """Put every answer that passes without a remark in place of the package's function. Returns lines to print."""
     if not answers.is_dir():
         raise Problem(f"{answers} is not a folder; give --mine the folder with your answers")
+    if not any((answers / path.name).exists() for path in FILES):
+        raise Problem(f"{answers} contains no answers (no {FILES[0].name} and so on); give --mine the folder with"
+                      f" yours, which {COMMAND} makes")
     messages = {id: check(exercise, answers) for id, exercise in EXERCISES.items()}
     mine = [EXERCISES[id] for id, message in messages.items() if message == "passed"]
     mine.sort(key=lambda exercise: exercise.solution.count("."))  # classes before their methods

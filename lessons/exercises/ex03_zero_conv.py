@@ -26,7 +26,8 @@ from exercises.probing import Observed, call, exercise, normal
     })
 def making(zero_conv, generator: torch.Generator) -> Observed:
     conv = call(zero_conv, 5)
-    return {"type": type(conv).__name__,
+    kind = "Conv2d" if isinstance(conv, nn.Conv2d) else type(conv).__name__  # a class of your own may inherit from it
+    return {"type": kind,
             "parameters": {name: tuple(p.shape) for name, p in conv.named_parameters()},
             "the weight is 0": not conv.weight.any(),
             "the bias is 0": conv.bias is None or not conv.bias.any(),

@@ -141,9 +141,9 @@ def grade_class(folder: Path, marks: Path | None, feedback: Path | None, seed: i
             messages = done.result()
             rows[name] = {id: mark(message) for id, message in messages.items()}
             passed = sum(map(bool, rows[name].values()))
-            print(f"{name}: {passed} of {len(messages)} passed", flush=True)
+            print(f"{as_line(name)}: {passed} of {len(messages)} passed", flush=True)
             if feedback:
-                title = f"{name}: {passed} of {len(messages)} passed (seed {seed})"
+                title = f"{as_line(name)}: {passed} of {len(messages)} passed (seed {seed})"
                 write_feedback(feedback / f"{name}.md", title, messages)
             if marks:
                 write_marks(marks, rows)
@@ -165,6 +165,11 @@ def write_marks(path: Path, rows: dict[str, dict[str, int | None]]) -> None:
         passed = [id for id in own if own[id]]
         table.writerow([as_text(name), len(passed), *own.values(), points(passed)])
     write_file(path, text.getvalue().encode(errors="backslashreplace"))  # a name may be in any encoding
+
+
+def as_line(name: str) -> str:
+    """A name on one line: a folder's name may contain line feeds and other letters that control a terminal."""
+    return "".join(letter if ord(letter) >= 32 and letter != "\x7f" else repr(letter)[1:-1] for letter in name)
 
 
 def as_text(name: str) -> str:

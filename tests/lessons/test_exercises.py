@@ -258,9 +258,9 @@ def test_any_value_is_described_on_one_short_line(value):
 
 
 @pytest.mark.parametrize("id, old, new", [
-    ("01c", "torch.lerp(uncond(xt, t), cond(xt, t), guidance_scale)",
+    ("01c", "lerp(uncond(xt, t), cond(xt, t), guidance_scale)",
      "uncond(xt, t) + guidance_scale * (cond(xt, t) - uncond(xt, t))"),
-    ("01c", "torch.lerp(uncond(xt, t), cond(xt, t), guidance_scale)",
+    ("01c", "lerp(uncond(xt, t), cond(xt, t), guidance_scale)",
      "(1 - guidance_scale) * uncond(xt, t) + guidance_scale * cond(xt, t)"),
     ("04a", "16, ", "24, "),
     ("05b", "self.encoder(xt, emb)", "[h.detach() for h in self.encoder(xt, emb)]")])
@@ -327,6 +327,17 @@ def test_loops_and_exits_harm_no_other_exercise(tmp_path):
 def test_mine_needs_a_folder(tmp_path):
     with pytest.raises(Problem, match="is not a folder"):
         checking.use_mine(tmp_path / "typo")
+    with pytest.raises(Problem, match="contains no answers .no ex01_ddpm.py and so on."):
+        checking.use_mine(tmp_path)
+
+
+def test_a_zero_conv_may_be_of_a_class_that_inherits_from_conv2d(tmp_path):
+    """And one that inherits from something else may not."""
+    body = ("from torch import nn\n\n\nclass Zero(nn.{}):\n    def __init__(self, c):\n        super().__init__({})\n"
+            "        nn.init.zeros_(self.weight)\n        nn.init.zeros_(self.bias)\n\n\n"
+            "def zero_conv(c):\n    return Zero(c)\n")
+    assert answer(tmp_path, "03a", body.format("Conv2d", "c, c, 1")) == "passed"
+    assert answer(tmp_path, "03a", body.format("Linear", "c, c")).startswith("not yet")
 
 
 def test_answers_that_pass_take_the_place_of_the_packages_functions(tmp_path):

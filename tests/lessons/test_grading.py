@@ -118,6 +118,20 @@ def test_a_folder_name_in_any_encoding_gets_its_marks_and_its_page(tmp_path):
     assert "\\ud800" in (tmp_path / f"{name}.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.skipif(os.name == "nt", reason="names there have no such letters")
+def test_a_line_feed_in_a_folder_name_breaks_no_line(tmp_path, capsys, monkeypatch):
+    """One line in the terminal, one heading, and one row of marks that reads as the folder's name."""
+    name = "a\n# b\x1b[2J"
+    copy_stubs(tmp_path / "class" / name)
+    monkeypatch.setattr(grading, "grade_one", lambda *given: {"03a": "passed"})
+    grading.grade_class(tmp_path / "class", tmp_path / "marks.csv", tmp_path / "pages", 0, ["03a"])
+    assert capsys.readouterr().out == "a\\n# b\\x1b[2J: 1 of 1 passed\n"
+    (page,) = (tmp_path / "pages").iterdir()
+    assert page.read_text(encoding="utf-8").splitlines()[0] == "# a\\n# b\\x1b[2J: 1 of 1 passed (seed 0)"
+    with open(tmp_path / "marks.csv", newline="", encoding="utf-8") as file:
+        assert [row["student"] for row in csv.DictReader(file)] == [name]
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="names there are always Unicode")
 def test_a_class_with_a_folder_name_in_latin_1_is_graded_to_its_end(tmp_path, capsys):
