@@ -65,7 +65,7 @@ def quick_runs(request, tmp_path_factory):
 
 @pytest.mark.parametrize("name", SLOW)
 def test_a_lesson_runs_in_quick_mode(name, quick_runs):
-    """It asks, answers, gives no verdict but "none", and leaves a figure that is marked as quick."""
+    """It asks, answers, says that its verdict is left out, and leaves a figure that is marked as quick."""
     output, error, folder = quick_runs[name]
     assert not error
     assert "PREDICT  " in output and output.index("PREDICT  ") < output.index("ANSWER   ")
