@@ -81,7 +81,22 @@ def grid(images: Tensor, columns: int, title: str, below: Sequence[str], left: S
     lines = title.count("\n") + 1 + max((text.count("\n") + 1 for text in below), default=0)
     figure = Figure(figsize=(beside + cell * columns, cell * images.shape[2] / images.shape[3] * rows + 0.34 * lines))
     show(figure.subplots(), images, columns, title, below, left)
+    make_room(figure)
     return figure
+
+
+def make_room(figure: Figure, margin: float = 0.05) -> None:
+    """Make a figure taller if its title or its captions do not fit. The margin is in inches.
+
+    matplotlib leaves room for the texts before it fits pictures into their axes. Where the width
+    limits the pictures, they then cover a part of this room and push the texts out.
+    """
+    figure.draw_without_rendering()
+    inked = figure.get_tightbbox()
+    width, height = figure.get_size_inches()
+    missing = max(margin - inked.y0, inked.y1 + margin - height)
+    if missing > 0:
+        figure.set_size_inches(width, height + 2 * missing)  # half of it goes above and half below
 
 
 def captions(prompt: Tensor, lines: int = 2) -> list[str]:
@@ -139,4 +154,5 @@ def samples(conditions: dict[str, Tensor], pictures: Tensor, columns: int | None
     for ax, (kind, condition) in zip(axes[0], conditions.items()):
         show(ax, condition, title=f"condition: {kind}")
     show(axes[0, -1], pictures, columns, title, below, left)
+    make_room(figure)
     return figure

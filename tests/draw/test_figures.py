@@ -7,6 +7,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
+from torchvision.transforms.functional import pil_to_tensor
 
 from minicontrolnet.conditions import detect_edges
 from minicontrolnet.draw import figures
@@ -54,6 +55,18 @@ def test_a_grid_shows_each_picture_in_its_place():
     assert [label.get_text() for label in axes.get_xticklabels()] == ["a", "b", "c"]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["one", "two"]
     assert axes.get_title() == "a title"
+
+
+@pytest.mark.parametrize("rows, columns, below, left", [
+    (3, 6, "edges\nalone", "other\npicture"),  # the width limits these, so the title needs more room
+    (1, 6, "mean", ""), (5, 4, "", "")])         # narrow and tall ones
+def test_no_text_of_a_grid_is_cut_off(rows, columns, below, left):
+    """The outermost pixels of the file are white on all four sides."""
+    figure = figures.grid(torch.rand(rows * columns, 3, 64, 64), columns, "A title with\ntwo lines",
+                          [below] * columns, [left] * rows)
+    with Image.open(io.BytesIO(figures.as_png(figure))) as picture:
+        dark = pil_to_tensor(picture.convert("L"))[0] < 250
+    assert dark.any() and not (dark[:2].any() or dark[-2:].any() or dark[:, :2].any() or dark[:, -2:].any())
 
 
 def test_a_figure_of_samples_has_conditions_and_pictures():
