@@ -1,12 +1,12 @@
 # %% [markdown]
 # # Lesson 07: How do we use several ControlNets at once?
 #
-# An outline says where a shape is, but not which colours it has. A *palette* is a very coarse
+# An outline shows where a shape is, but not which colours it has. A *palette* is a very coarse
 # map of colours: it divides the picture into a 4x4 grid and shows the mean of each cell. It
-# says which colours are where, but not whether the shape is a star. We have a ControlNet for
+# shows which colours are where, but not whether the shape is a star. We have a ControlNet for
 # each of the two conditions, and each was trained on its own. Can we use both for the same
-# picture? The paper says that we only have to *add their outputs*, without any weights (Sec.
-# 3.4, Fig. 6). In this lesson you
+# picture? The paper says that we only have to *add their outputs*, and that no extra weighting
+# is necessary (Sec. 3.4, Fig. 6). In this lesson you
 #
 # 1. write this down, and check three things that follow from it,
 # 2. try it where two conditions agree, and where they disagree,
@@ -21,7 +21,7 @@ import sys
 
 sys.path.insert(0, os.path.dirname(sys.argv[0]))  # finds the folder of the lessons
 import torch
-from lesson import Lesson, table
+from lesson import Lesson, table, with_interval
 from lesson.figures_07 import three_cases, with_a_pose
 
 from minicontrolnet import (CHANNELS, ControlNet, compose, condition_of, detect_edges, held_out,
@@ -31,7 +31,7 @@ from minicontrolnet import (CHANNELS, ControlNet, compose, condition_of, detect_
 lesson = Lesson("07_multi_control", steps=15, quick_steps=2, meaning="DDIM steps")
 
 # %% [markdown]
-# We load both ControlNets, and take both conditions of the same held-out pictures.
+# We load both ControlNets, and take both conditions from the same held-out pictures.
 
 # %%
 base = load_base(device=lesson.device)
@@ -61,8 +61,8 @@ guess = lesson.predict("Two ControlNets were trained separately. Can both steer 
 #     base(xt, t, prompt, controls = compose(edge_controls, palette_controls))
 #
 # Three things follow. The order does not matter. A condition that is added twice counts
-# twice. And a ControlNet that has not been trained changes nothing, because its zero
-# convolutions return 0.
+# twice. And adding an untrained ControlNet changes nothing, because its zero convolutions
+# return 0.
 
 # %%
 t = torch.full((n,), 700, device=lesson.device)
@@ -82,66 +82,72 @@ assert all(map(torch.equal, compose(a, b, untrained), compose(a, b)))
 #
 # ## Conditions that agree, and conditions that do not
 #
-# We try the sum in three cases, and for comparison also the mean.
+# The outline always comes from the held-out picture itself. The palette comes from one of three
+# pictures.
 #
-# - *same picture*: the outline and the palette come from the same picture, so they agree.
-# - *other colours*: we repaint each picture in the colours and with the shape of another one, at
-#   the same place. (By chance the shape may be the same.) So the palette asks for other colours,
-#   and hints at another shape. The outline should decide the shape, and the palette the colours.
-# - *other picture*: the palette comes from an unrelated picture. The two cannot both be
-#   followed.
+# - *same picture*: the palette comes from the held-out picture, too. So the two conditions agree.
+# - *repainted*: we paint the held-out picture again, in the colours and with the shape of another
+#   picture. Place, size and tilt stay the same. Now the palette has other colours, and often it
+#   hints at another shape. The outline should decide the shape, and the palette the colours.
+# - *other picture*: the palette comes from another held-out picture. No picture can follow both
+#   conditions.
 
 # %%
 scenes = truth.scenes
 other = scenes._replace(shape=scenes.shape.roll(1), colour=scenes.colour.roll(1),
                         background=scenes.background.roll(1))
 repainted, _ = render(other)
-palettes = {"same picture": colours,
-            "other colours": palette(repainted),
-            "other picture": colours.roll(1, 0)}
+sources = {"same picture": truth.image,
+           "repainted": repainted,
+           "other picture": truth.image.roll(1, 0)}
+palettes = {case: palette(images) for case, images in sources.items()}
 
 # %% [markdown]
-# A strength of 0.5 for each ControlNet turns the sum into the mean.
+# In each case we generate pictures with the palette alone, with the sum and with the mean. A
+# strength of 0.5 for each ControlNet turns the sum into the mean.
 
 # %%
 def generate(*controls):
     return sample(base, "", noise, controls, steps=lesson.steps)
 
 
-pictures = {"no control": generate(), "edges alone": generate((edge_net, edges))}
+pictures = {("same picture", "no control"): generate(),
+            ("same picture", "edges alone"): generate((edge_net, edges))}
 for case, wanted in palettes.items():
-    pictures[f"{case}, palette alone"] = generate((palette_net, wanted))
-    pictures[f"{case}, sum"] = generate((edge_net, edges), (palette_net, wanted))
-    pictures[f"{case}, mean"] = generate((edge_net, edges, 0.5), (palette_net, wanted, 0.5))
-lesson.save_figure(three_cases(edges, palettes, pictures))
+    pictures[case, "palette alone"] = generate((palette_net, wanted))
+    pictures[case, "sum"] = generate((edge_net, edges), (palette_net, wanted))
+    pictures[case, "mean"] = generate((edge_net, edges, 0.5), (palette_net, wanted, 0.5))
+lesson.save_figure(three_cases(edges, sources, palettes, pictures))
 
 # %% [markdown]
-# 07_multi_control.png shows one picture of each case.
+# 07_multi_control.png shows one example of each case. Compare the pictures of the sum with the
+# magenta outlines, and with the palettes.
 #
 # ## Are both conditions followed?
 #
-# The IoU measures the outline. The *palette error* measures the colours: it is the mean
-# difference between the palette of a picture and the one it should have, so 0 is perfect.
+# The IoU measures how well the outline is followed. The *palette error* measures the colours. It
+# is the mean absolute difference between the palette of a generated picture and the palette of
+# its case. Colours are numbers from 0 to 1, and an error of 0 is perfect. The first two rows of
+# the table are generated without a palette.
 
 # %%
 iou = {}
 error = {}
-rows = [["generated with", "IoU with the outline", "palette error"]]
-for name, images in pictures.items():
-    case = name.split(",")[0]
-    iou[name] = mask_iou(mask_of(images), truth.mask)
-    error[name] = palette_error(images, palettes.get(case, colours))
-    rows.append([name, f"{iou[name].mean():.2f}", f"{error[name].mean():.3f}"])
+rows = [["case", "generated with", "IoU with the outline", "palette error"]]
+for (case, how), images in pictures.items():
+    iou[case, how] = mask_iou(mask_of(images), truth.mask)
+    error[case, how] = palette_error(images, palettes[case])
+    rows.append([case, how, f"{iou[case, how].mean():.2f}", f"{error[case, how].mean():.3f}"])
 table(rows)
 
 # %% [markdown]
-# Take the case in which both conditions come from the same picture. With the sum, the outline
-# should be followed better than with the palette alone. And the colours should be nearer to the
-# palette than with the outline alone.
+# Look at the rows *same picture*. With the sum, the outline should be followed better than with
+# the palette alone. And the colours should be nearer to the palette than with the edges alone.
 
 # %%
-takes_colours = paired(error["edges alone"] - error["same picture, sum"])
-takes_outline = paired(iou["same picture, sum"] - iou["same picture, palette alone"])
+case = "same picture"
+takes_colours = paired(error[case, "edges alone"] - error[case, "sum"])
+takes_outline = paired(iou[case, "sum"] - iou[case, "palette alone"])
 sum_follows_both = takes_colours.low > 0 and takes_outline.low > 0
 lesson.reveal(guess, "a" if sum_follows_both else "c",
               f"adding the palette lowers the palette error by {takes_colours.mean:.3f}, and adding"
@@ -154,38 +160,46 @@ lesson.reveal(guess, "a" if sum_follows_both else "c",
 # ## The sum or the mean?
 #
 # Where the conditions agree, the mean works about as well as the sum. Does it make any
-# difference where they disagree?
+# difference where they disagree? We compare the two, picture by picture.
 
 # %%
-sentences = []
-for case in palettes:
-    more = paired(iou[f"{case}, sum"] - iou[f"{case}, mean"])
-    sentences.append(f"{case}: {more.mean:+.3f} ({more.low:+.3f} to {more.high:+.3f}), {more.verdict}")
-lesson.verdict(f"IoU of the sum minus IoU of the mean ({n} pictures, 95 % intervals):", *sentences)
+for name, measure in (("IoU with the outline", iou), ("palette error", error)):
+    sentences = []
+    for case in palettes:
+        difference = paired(measure[case, "sum"] - measure[case, "mean"])
+        sentences.append(f"{case}: {with_interval(difference)}")
+    lesson.verdict(f"Sum minus mean, {name} ({n} pictures, 95 % intervals):", *sentences)
 
 # %% [markdown]
-# Where the palette contradicts the outline, the mean gives up more of the outline. (The table
-# shows what it gains: a slightly smaller palette error.) A mean gives each condition half of
-# its strength. With five conditions, each would be left with a fifth.
+# In the case *other picture*, no picture can follow both conditions. There the sum follows the
+# outline better, and the mean follows the palette better. In the case *repainted*, the sum follows
+# the outline a little better, and for the palette we see no difference. (In the second list, a
+# difference above 0 means that the sum has the larger error.)
+#
+# A mean gives each condition half of its strength. With five conditions, each would have only a
+# fifth.
 #
 # ## A third condition: the pose
 #
-# The third condition shows the pose as a line. It starts with a dot at the centre of the shape
-# and points to its top. Its ControlNet was trained on its own, too. We use it alone, and
-# together with the other two.
+# The third condition shows the *pose*: the place, the size and the tilt of the shape. It is a
+# line from the centre of the shape, marked by a dot, towards its top. A longer line means a
+# larger shape. The pose ControlNet was trained on its own, too. We use it alone, and together
+# with the other two.
 
 # %%
 pose_net = load_control("pose", base)
 poses = condition_of("pose", truth)
 all_three = [(edge_net, edges), (palette_net, colours), (pose_net, poses)]
-with_pose = {"no control": pictures["no control"],
+with_pose = {"no control": pictures["same picture", "no control"],
              "pose alone": generate((pose_net, poses)),
+             "edges and palette": pictures["same picture", "sum"],
              "edges, palette and pose": generate(*all_three)}
 lesson.save_figure(with_a_pose(poses, with_pose), "_pose")
 
 # %% [markdown]
-# In 07_multi_control_pose.png the poses are drawn over the pictures. We measure how far the
-# tilt and the place of the shapes are from the right ones, in degrees and in pixels.
+# In 07_multi_control_pose.png the poses are shown in magenta on the pictures. Look at the dots
+# first: are they at the centres of the shapes? Then look at the directions of the lines. The
+# table measures both. It has the errors of the tilt in degrees, and of the place in pixels.
 
 # %%
 rows = [["generated with", "error of the tilt (degrees)", "error of the place (pixels)"]]
@@ -193,12 +207,19 @@ for name, images in with_pose.items():
     degrees, pixels = pose_errors(images, truth.scenes)
     rows.append([name, f"{degrees.nanmean():.1f}", f"{pixels.nanmean():.1f}"])  # nan: a circle has no tilt
 table(rows)
-lesson.save_results({"IoU": iou, "palette error": error})
+lesson.save_results({"IoU": {", ".join(key): values for key, values in iou.items()},
+                     "palette error": {", ".join(key): values for key, values in error.items()}})
 print("\nEXERCISES  07a, 07b: python lessons/exercises")
 
 # %% [markdown]
-# The pose alone settles the place. About half of the error of the tilt is left. One reason is our
-# measure: without words the shape is free, and we measure its tilt as if it were the true shape.
-# All three conditions together leave hardly any error, but the outline shows the tilt, too.
-# So networks that were trained separately can steer one picture. The lock helps to understand
-# this: each of them has learned to steer exactly the same base.
+# With the pose alone, the shapes are in the right places: the error is below one pixel. About half
+# of the error of the tilt is left. One possible reason is our measure. Without a prompt, the pose
+# may give a star where the held-out picture has a square. Then we measure the tilt of the star as
+# if it were a square.
+#
+# Edges and palette leave hardly any error of place or tilt, because the outline shows both. So this
+# table cannot show that the pose adds anything to them. But we see no harm either: with the pose,
+# the errors are still below one degree and one pixel.
+#
+# So networks that were trained separately can steer one picture together, if their conditions
+# agree. One possible reason is the lock: each of them has learned to steer exactly the same base.
