@@ -423,9 +423,9 @@ def show_arms(body: SubFigure, arms: dict[str, dict]) -> None:
 
 def transfer(live: Live) -> Figure:
     sibling, stranger = load_results("claim_21_another_base"), load_results("claim_21_stranger")
-    bases = {"our base": (stranger, "A, no control", "A, as it is"),
-             "a sibling": (sibling, "A', no control", "A', A's ControlNet"),
-             "a stranger": (stranger, "B, no control", "B, as it is")}
+    bases = {"our base": (stranger, "base, no ControlNet", "base, its own ControlNet"),
+             "a sibling": (sibling, "sibling, no ControlNet", "sibling, the base's ControlNet"),
+             "a stranger": (stranger, "stranger, no ControlNet", "stranger, the base's ControlNet")}
     iou = {}
     for base, (record, *arms) in bases.items():
         iou[base] = [fmean(record["numbers"][arm]["IoU"]) for arm in arms]

@@ -69,13 +69,14 @@ def train(record: Record) -> None:
     a, evaluation = load_base(), Evaluation(4 if record.quick else 64)
     sibling_steps, steps = (2, 2) if record.quick else (SIBLING, STEPS)
     for seed in SEEDS:
-        if seed not in record.missing("A', its own", SEEDS):
+        if seed not in record.missing("sibling, its own ControlNet", SEEDS):
             continue
         sibling = make_sibling(a, seed, sibling_steps)
         control, own = control_of(a, seed, steps), control_of(sibling, seed, steps, pale_batch)
-        arms = {"A, no control": (a, None), "A, A's ControlNet": (a, control),
-                "A', no control": (sibling, None), "A', A's ControlNet": (sibling, control),
-                "A', difference added": (sibling, moved(control, a, sibling)), "A', its own": (sibling, own)}
+        arms = {"base, no ControlNet": (a, None), "base, its own ControlNet": (a, control),
+                "sibling, no ControlNet": (sibling, None), "sibling, the base's ControlNet": (sibling, control),
+                "sibling, the moved ControlNet": (sibling, moved(control, a, sibling)),
+                "sibling, its own ControlNet": (sibling, own)}
         for arm, (base, network) in arms.items():
             images = evaluation.sample(base, network)
             if seed == SEEDS[0]:
@@ -88,11 +89,14 @@ def train(record: Record) -> None:
 
 def findings(numbers: dict) -> Findings:
     """Differences on the sibling, paired by the training seed."""
+    arms = {"no control": "sibling, no ControlNet", "A's ControlNet": "sibling, the base's ControlNet",
+            "difference added": "sibling, the moved ControlNet", "its own": "sibling, its own ControlNet"}
     found = {}
     for one, other in (("A's ControlNet", "no control"), ("A's ControlNet", "its own"), ("its own", "no control"),
                        ("difference added", "A's ControlNet"), ("difference added", "its own")):
         for score in ("IoU", "pale colours"):
-            found[f"{one} minus {other}, {score}"] = minus(numbers[f"A', {one}"][score], numbers[f"A', {other}"][score])
+            difference = minus(numbers[arms[one]][score], numbers[arms[other]][score])
+            found[f"{one} minus {other}, {score}"] = difference
     return found
 
 

@@ -34,7 +34,7 @@ def scores_of(images: Tensor, evaluation: Evaluation) -> dict:
 
 
 def train(record: Record) -> None:
-    if "B, its own" in record.numbers:
+    if "stranger, its own ControlNet" in record.numbers:
         return
     a, evaluation = load_base(), Evaluation(4 if record.quick else 48)
     control = load_control("edge", a)
@@ -46,9 +46,10 @@ def train(record: Record) -> None:
                         lr=1e-3, seed=SEED)
     for _ in training:
         pass
-    arms = {"A, no control": (a, None), "A, as it is": (a, control), "B, no control": (b, None),
-            "B, as it is": (b, control), "B, difference added": (b, moved(control, a, b)),
-            "B, its own": (b, training.averaged)}
+    arms = {"base, no ControlNet": (a, None), "base, its own ControlNet": (a, control),
+            "stranger, no ControlNet": (b, None), "stranger, the base's ControlNet": (b, control),
+            "stranger, the moved ControlNet": (b, moved(control, a, b)),
+            "stranger, its own ControlNet": (b, training.averaged)}
     for arm, (base, network) in arms.items():
         images = evaluation.sample(base, network)
         record.add_pictures(arm, figures.outlined(images[:4], evaluation.edges[:4]))
@@ -61,10 +62,13 @@ def train(record: Record) -> None:
 def findings(numbers: dict) -> Findings:
     """Differences over the pictures."""
     each = {arm: scores["IoU of each"][0] for arm, scores in numbers.items()}
-    return {"A: control minus none, IoU": minus(each["A, as it is"], each["A, no control"]),
-            "B: control minus none, IoU": minus(each["B, as it is"], each["B, no control"]),
-            "B: difference added minus as it is, IoU": minus(each["B, difference added"], each["B, as it is"]),
-            "B: its own minus none, IoU": minus(each["B, its own"], each["B, no control"])}
+    on_base, none_on_base = each["base, its own ControlNet"], each["base, no ControlNet"]
+    old, moved_one = each["stranger, the base's ControlNet"], each["stranger, the moved ControlNet"]
+    own, none = each["stranger, its own ControlNet"], each["stranger, no ControlNet"]
+    return {"A: control minus none, IoU": minus(on_base, none_on_base),
+            "B: control minus none, IoU": minus(old, none),
+            "B: difference added minus as it is, IoU": minus(moved_one, old),
+            "B: its own minus none, IoU": minus(own, none)}
 
 
 if __name__ == "__main__":

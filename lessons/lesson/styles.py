@@ -13,11 +13,6 @@ def pale(images: Tensor) -> Tensor:
     return images / 2 + 0.5
 
 
-def pale_share(images: Tensor) -> Tensor:
-    """The share (n,) of pixels that are pale: in the pale style, no channel is below 0.5, and we accept 0.4."""
-    return (images.amin(1) >= 0.4).float().mean((1, 2))
-
-
 def unpale(images: Tensor) -> Tensor:
     """The inverse of pale. Colours that were not pale become darker than any in the toy world."""
     return (2 * images - 1).clamp(0, 1)
