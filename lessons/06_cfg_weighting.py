@@ -135,6 +135,8 @@ for scale in SCALES:
     more = paired(off_palette(one[scale]) - off_palette(both))
     rows.append([scale, f"{more.mean:+.2%}", f"{more.low:+.2%} to {more.high:+.2%}", more.verdict])
 table(rows)
+lesson.verdict(f"At a scale of {scale}, control in one branch puts {more.mean:.1%} more of the pixels off the"
+               f" palette than control in both branches ({n} pictures): {more.verdict}.")
 
 # %% [markdown]
 # Here we have few pictures, so the harm at some scales stays undecided. A record of more
