@@ -12,7 +12,7 @@ from exercises.probing import Observed, call, exercise, normal
 
 
 @exercise(
-    "09a", 10, "not in the paper", "How sure is a difference of three seeds?",
+    "09a", 10, "not in the paper", "How sure is a difference over three seeds?",
     "minicontrolnet.measure.intervals.paired",
     hints=(
         "The interval reaches from the mean by t standard errors to both sides. student_t gives t.",

@@ -112,7 +112,7 @@ def sorting(forward, generator: torch.Generator) -> Observed:
 
 
 @exercise(
-    "13d", 10, "not in the paper", "Bug hunt: trained with these lines, it follows none.",
+    "13d", 10, "not in the paper", "Bug hunt: trained on these strokes, it follows no outline.",
     "minicontrolnet.conditions.roughen",
     bugs=("return strokes * (1", "return 1 - strokes * (1"),
     hints=(
