@@ -16,7 +16,7 @@ def strengths(edges: Tensor, pictures: dict[str, Tensor], words: Tensor) -> Figu
 @styled
 def windows(edges: Tensor, pictures: dict[str, Tensor], words: Tensor) -> Figure:
     """Three outlines, and the pictures with control in different parts of sampling."""
-    return conflict(edges, pictures, words, "Control in the second half alone comes too late for most shapes")
+    return conflict(edges, pictures, words, "Control in the second half alone comes too late for these shapes")
 
 
 def conflict(edges: Tensor, pictures: dict[str, Tensor], words: Tensor, title: str) -> Figure:
@@ -37,6 +37,8 @@ def in_a_region(edges: Tensor, nowhere: Tensor, everywhere: Tensor, in_left_half
     n = min(6, len(edges))
     rows = [enlarge(edges[:n].cpu(), 4)]
     rows += [outlined(images[:n].cpu(), edges[:n].cpu(), 4) for images in (nowhere, everywhere, in_left_half)]
-    return grid(torch.cat(rows), n, "We add control in the left half only, and the right half changes as well\n"
-                "(magenta: the outline)", captions(prompt[:n].cpu()),
-                ["the outline", "no control", "control\neverywhere", "control in\nthe left half"])
+    middle = rows[-1].shape[-1] // 2
+    rows[-1][..., middle - 1:middle + 1] = 1.0  # a white line at the border of the region
+    return grid(torch.cat(rows), n, "Control acts in the left half only, and the right half changes as well\n"
+                "(magenta: the outline; white: the border)", captions(prompt[:n].cpu()),
+                ["the outline", "no control", "control\neverywhere", "control left\nof the line"])
