@@ -1,57 +1,62 @@
-"""What came after ControlNet, on one base: the record of lesson 12.
+"""Lesson 12: what do the successors of ControlNet cost on one base, and how well do they follow an outline?
 
-    python lessons/experiments/12_descendants.py   (one core, about 110 minutes)
+    python lessons/experiments/12_descendants.py
 
-It writes outputs/12_descendants.json and _pictures.png after each look. It keeps every training in
-outputs/12_descendants_states, so a run that was cut off continues where it ended. The copies that
-ship are in lessons/results.
+It takes about 110 minutes on one core. It writes outputs/12_descendants.json and _pictures.png after each look. It
+keeps every training in outputs/12_descendants_states. So a run that was cut off continues where it ended. The copies
+that ship are in lessons/results.
 
-**The question.** What do the successors of ControlNet cost, and how well do they follow an outline,
-on the same base, the same batches and the same number of steps? lesson/descendants.py has the
-methods, and says where each departs from its paper.
+**The question.** What do the successors of ControlNet cost, and how well do they follow an outline? All of them have
+the same base, the same batches and the same number of steps. lesson/descendants.py has the methods. It says where each
+of them departs from its paper.
 
-**The measure.** Every arm trains with batches of 16, AdamW at 1e-3 and one plan of 2,000 steps. The
-training pictures show all four shapes, but only four of the eight colours. We look at the moving
-average of the weights after 150, 300, 600 and 2,000 steps. A look generates 32 held-out pictures
-per prompt in 12 DDIM steps, with guidance 2.5 and control in the conditional branch alone:
-- mask IoU and edge F1 with the right prompt, no prompt and, from 600 steps on, a conflicting prompt
-  (another shape);
-- from 600 steps on the same, and the share of right colours, with the right prompt in the four colours that control
-  training never showed;
-- from 600 steps on the palette error, IoU and F1 with no prompt when the palette ControlNet that ships is added;
-- how far eps moves from the base's when control is off, and the right colours of such pictures.
-Training-free guidance has no training; its pictures take 8, 12 and 25 steps, and no guidance by
-words. Seed s decides the initial weights, the batches, the 32 pictures and their noise alike, so
-differences between two arms are paired by seed, with Student's 95 % interval over three seeds.
-If the time does not suffice, seeds 1 and 2 end after 600 steps, and the record says so. (A first start
-had 64 pictures per look. It was stopped after the rows without training, because it was too slow. A second
-start was stopped after 150 steps of one arm, to leave out two prompts of the early looks.)
+**The measure.** Every arm trains with batches of 16, with AdamW at 1e-3 and with one plan of 2,000 steps. The training
+pictures show all four shapes, but only four of the eight colours. We look at the moving average of the weights after
+150, 300, 600 and 2,000 steps. A look generates 32 held-out pictures for each prompt in 12 DDIM steps. Guidance is 2.5,
+and control is in the conditional branch alone. Each look measures the mask IoU and the edge F1, with the right prompt
+and without a prompt. From 600 steps on, a look also measures
 
-**What we expect, and what would refute it.** Written down before any number was seen, except for short
-pilots of up to 300 steps that checked the code, and an earlier prototype on one seed, whose ordering
-this record tests. "A above B" is shown by an interval above 0, and refuted by one below 0; anything
-else is undecided. Comparisons are of F1 with the right prompt after 600 steps, unless they say more.
-1. The prototype's ordering: fine-tuning is above ControlNet; ControlNeXt is above ControlNet;
-   ControlNet is above ControlNet-XS; every trained method is above T2I-Adapter.
-2. Control-LoRA is close behind ControlNet: their difference is within -.05 .. .05.
-3. The floor: every method is above the frozen copy, after 600 and after 2,000 steps.
-4. The base's knowledge: with control on, ControlNet, Control-LoRA, T2I-Adapter and ControlNet-XS have
-   a larger share of right colours than fine-tuning in colours that training never showed, after
-   600 steps. With control off, they have exactly the base's.
-5. ControlNet++: the reward raises F1, and most with a conflicting prompt.
-6. Training-free guidance with the right prompt and 25 steps reaches an IoU within .05 of ControlNet's
-   after 600 steps; with no prompt, and with 8 steps, it is below ControlNet.
-7. Composition: with the palette ControlNet added, methods that leave the base unchanged have a smaller
+- IoU and F1 with a conflicting prompt, which names another shape,
+- IoU, F1 and the share of right colours, where the right prompt has the four colours that control training never
+  showed,
+- the palette error, IoU and F1 without a prompt, when the palette ControlNet that ships is added.
+
+We also measure how far eps moves from the base's when control is off, and the right colours of such pictures.
+
+Training-free guidance has no training. Its pictures take 8, 12 and 25 steps, and no guidance by words. A seed decides
+the initial weights, the batches, the 32 pictures and their noise. So we pair two arms by seed, and give Student's 95 %
+interval over three seeds. If the time does not suffice, seeds 1 and 2 end after 600 steps, and the record says so.
+
+A first start had 64 pictures per look. It was too slow, and was stopped after the rows without training. A second
+start was stopped after 150 steps of one arm, to leave out two prompts of the early looks.
+
+**What we expect, and what would refute it.** This was written down before any number was seen, with two exceptions.
+Short pilots of up to 300 steps had checked the code. And an earlier prototype had an ordering on one seed, which this
+record tests. "A above B" is shown by an interval above 0, and refuted by an interval below 0. Anything else is
+undecided. We compare F1 with the right prompt after 600 steps, unless an item says something else.
+
+1. The prototype's ordering holds. Fine-tuning is above ControlNet. ControlNeXt is above ControlNet. ControlNet is above
+   ControlNet-XS. Every trained method is above T2I-Adapter.
+2. Control-LoRA is close behind ControlNet. Their difference is within -.05 .. .05.
+3. There is a floor. Every method is above the frozen copy, after 600 and after 2,000 steps.
+4. The base's knowledge is kept. We look at right colours with control on, after 600 steps, in colours that training
+   never showed. ControlNet, Control-LoRA, T2I-Adapter and ControlNet-XS have a larger share of them than fine-tuning.
+   With control off, they have exactly the base's.
+5. The reward of ControlNet++ raises F1. It raises F1 most with a conflicting prompt.
+6. Training-free guidance with the right prompt and 25 steps reaches an IoU within .05 of ControlNet's after 600 steps.
+   Without a prompt, and with 8 steps, it is below ControlNet.
+7. Conditions compose. With the palette ControlNet added, methods that leave the base unchanged have a smaller
    palette error than fine-tuning.
-8. Two papers' own choices, in two further arms of 600 steps: T2I-Adapter's cubic times are above
-   uniform times; cross normalisation is above a zero conv in ControlNeXt after 150 steps.
-9. What decides ControlNeXt's place is how much of the base it trains: with the whole rest of the
-   encoder trained, which is about what the prototype did, it is above ControlNeXt as built here.
-After 300 steps of that arm it was not, so one more arm was added: "early join" puts the join behind
-the first conv, on the grid of 16x16, and trains the two blocks behind it. The time sufficed: there are
-three seeds of every arm, after 2,000 steps, and after 600 for the four ablations of items 8 and 9. Most
-arms ran in two sittings; the second one continued the states that the first had saved after 600 steps.
-lesson/record_12.py computes the verdicts, and 12_descendants_rates.py tries other learning rates.
+8. Two papers' own choices help, in two further arms of 600 steps. T2I-Adapter's cubic times are above uniform
+   times. In ControlNeXt, cross normalisation is above a zero conv after 150 steps.
+9. ControlNeXt's place depends on how much of the base it trains. With the whole rest of the encoder trained it is above
+   ControlNeXt as built here. The prototype trained about that much.
+
+After 300 steps of the arm of item 9 it was not above, so we added one more arm. It is called "early join". It puts
+the join behind the first conv, on the grid of 16x16, and trains the two blocks behind it. The time sufficed. There
+are three seeds of every arm after 2,000 steps, and of the four ablations of items 8 and 9 after 600. Most arms ran in
+two sittings. The second one continued the states that the first had saved after 600 steps. lesson/record_12.py
+computes the verdicts, and 12_descendants_rates.py tries other learning rates.
 """
 
 import sys

@@ -1,34 +1,36 @@
 """Does the ordering of lesson 12's methods depend on the learning rate?
 
-    python lessons/experiments/12_descendants_rates.py   (one core, about 16 minutes)
+    python lessons/experiments/12_descendants_rates.py
 
-It writes outputs/12_descendants_rates.json, and continues it if it exists. One part is one method at
-one rate: --part "Control-LoRA at 0.002".
+It takes about 16 minutes on one core. It writes outputs/12_descendants_rates.json, and continues it if it exists. One
+part is one method at one rate: --part "Control-LoRA at 0.002".
 
-**The question.** 12_descendants.py trains every method at one rate, 1e-3. A rate may suit one method
-and harm another, and LoRA is usually trained at a larger one. So here each method is trained at two
-more rates, and we compare the methods again, each at its own best rate.
+**The question.** 12_descendants.py trains every method at one rate, 1e-3. A rate may suit one method and harm another,
+and LoRA is usually trained at a larger one. So here we train each method at two more rates. Then we compare the methods
+again, each at its own best rate.
 
-**The measure.** Everything is as in 12_descendants.py with seed 0: the initial weights, the batches,
-the plan of 2,000 steps, and the 32 held-out pictures with their noise. The rates are 5e-4 and 2e-3;
-seed 0 of 12_descendants.json is the run at 1e-3. We look after 150 and after 600 steps. A method's best
-rate is the one with the largest F1 with the right prompt after 600 steps. If that is the
-largest of the three rates, we also run 4e-3; if it is the smallest, we also run 2.5e-4.
+**The measure.** Everything is as in 12_descendants.py with seed 0. That includes the initial weights, the batches, the
+plan of 2,000 steps, and the 32 held-out pictures with their noise. The rates are 5e-4 and 2e-3. Seed 0 of
+12_descendants.json is the run at 1e-3. We look after 150 and after 600 steps. A method's best rate is the one with the
+largest F1 with the right prompt after 600 steps. If the best rate is the largest of the three, we also run 4e-3. If it
+is the smallest, we also run 2.5e-4.
 
-**What we expect, and what would refute it.** Written down before any of these runs. There is one
-seed, so nothing here is "shown": a prediction holds or fails on this seed, and a difference of F1
-below .01 is a tie, which counts neither way.
-1. The ordering does not depend on the rate. Take all pairs of methods whose difference in F1 with the
-   right prompt is decided at 1e-3, by an interval over three seeds that excludes 0. When both methods
-   are at their best rates, every such pair has the same sign. It fails if one pair changes its sign.
+**What we expect, and what would refute it.** This was written down before any of these runs. There is one seed, so
+nothing here is "shown". A prediction holds or fails on this seed. A difference of F1 below .01 is a tie, and a tie
+counts neither way.
+
+1. The ordering does not depend on the rate. Take all pairs of methods whose difference in F1 with the right prompt is
+   decided at 1e-3, by an interval over three seeds that excludes 0. When both methods are at their best rates, every
+   such pair has the same sign. It fails if one pair changes its sign.
 2. LoRA's best rate is above 1e-3. It fails if its best rate is 1e-3 or smaller.
-3. How much fine-tuning forgets depends on the rate: at 5e-4 it has a larger share of right colours
-   than at 2e-3, in colours that training never showed. It fails otherwise.
-4. Against a conflicting prompt, T2I-Adapter and the fine-tuned base are above ControlNet, each at its
-   best rate. It fails if one of them is below.
+3. How much fine-tuning forgets depends on the rate. At 5e-4 it has a larger share of right colours than at 2e-3, in
+   colours that training never showed. It fails otherwise.
+4. Against a conflicting prompt, T2I-Adapter and the fine-tuned base are above ControlNet, each at its best rate. It
+   fails if one of them is below.
 
-**What we found.** All four hold on this seed. For four methods 4e-3 was the best rate, so a still larger
-one might be better. Three of the six pairs of item 1 are ties at the best rates: those without ControlNeXt.
+**What we found.** All four predictions hold on this seed. For four methods 4e-3 was the best rate, so a still larger
+one might be better. Three of the six pairs of item 1 are ties at the best rates. They are the pairs without
+ControlNeXt.
 """
 
 import importlib

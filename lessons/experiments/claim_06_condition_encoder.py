@@ -8,10 +8,9 @@ The paper (Sec. 3.2, Eq. 4) maps the condition to the feature space by a small c
 with the copy. The paper compares this network with nothing.
 
 We compare the learned encoder with fixed ways of shrinking the condition. The measure is edge F1, paired by the
-training seed.
-- Shown by: learned minus fixed has an interval above 0 over three seeds.
-- Refuted by: a fixed shrinking is followed better.
-- An interval that contains 0 decides nothing. Its width shows how large a difference could still be hidden.
+training seed. The claim is shown if learned minus fixed has an interval above 0 over three seeds. It is refuted if a
+fixed shrinking is followed better. An interval that contains 0 decides nothing. Its width shows how large a difference
+could still be hidden.
 
 All arms share the pictures, the noise and the steps. In each seed they also share all first weights, except those of
 the encoder. The condition-shuffle gap shows when an arm begins to follow.

@@ -7,8 +7,9 @@ It takes about 30 minutes on one core. This was written down before any number w
 The paper (Sec. 3.3) says: if half of the prompts are empty, the copy learns to read the meaning from the condition.
 In the training data here, and nowhere else, each shape has two colours of its own. We train with half of the prompts
 dropped and with none dropped, with three training seeds.
-- Shown by: without a prompt, dropping gives more pictures that have the colours of their shape.
-- Refuted by: dropping gives fewer of them.
+
+The claim is shown if, without a prompt, dropping gives more pictures that have the colours of their shape. It is
+refuted if dropping gives fewer of them.
 
 This was changed after numbers were seen: a first run had 200 steps. After these no copy had learned the pairs of
 colours. So this run has 2,000 steps.

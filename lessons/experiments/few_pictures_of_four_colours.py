@@ -7,9 +7,10 @@ It takes about 9 minutes on one core. This was written down before any number wa
 The paper (Sec. 1 and 4.3) says that the base's knowledge is kept, and used. The training data are 100 circles and
 squares in four colours. We test on circles and squares in the other four, and on triangles and stars in them. The
 prompts are right, and there is no guidance. There are three training seeds, each with its own 100 pictures.
-- Shown by: in colours that its data never showed, ControlNet has the right colours more often than a UNet from
-  scratch and than the fine-tuned base, and it has a higher IoU than a copy with random weights.
-- Refuted by: less often, or a lower IoU.
+
+We test in colours that the data never showed. The claim is shown if two things hold. ControlNet has the right colours
+more often than a UNet from scratch and than the fine-tuned base. And it has a higher IoU than a copy with random
+weights. The claim is refuted by right colours less often, or by a lower IoU.
 
 At a rate of 2e-3 the fine-tuned base follows outlines more closely than the ControlNet does, so this compares them at
 unequal fidelity. The fair comparison is in forgetting_at_equal_fidelity.py.

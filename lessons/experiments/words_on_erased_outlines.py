@@ -4,10 +4,11 @@
 
 It takes about 2 minutes on one core, without any training. This was written down before any number was seen.
 
-A part of the outline is erased, or it has eight corners, between square and circle.
-- Shown by: the outline's shape is generated more often with its word than without words, and the shape of a wrong
-  word is generated more often, the more is erased.
-- Refuted by: the word makes no difference.
+A part of the outline is erased. Or the outline has eight corners, between square and circle.
+
+It is shown if two things hold. The outline's shape is generated more often with its word than without words. And the
+shape of a wrong word is generated more often, the more is erased. It is refuted if the word makes no difference.
+
 These are the shipped weights, so the unit is the picture (48).
 """
 
