@@ -66,9 +66,9 @@ for _ in tqdm(training, "the sibling"):
 sibling = lock(training.averaged)
 
 # %% [markdown]
-# Now we put the old ControlNet on the new base. Do the pictures follow the outlines, and do they
-# keep the new style? To measure the style, we count the pictures in which both pale colours are
-# the right ones.
+# Now we put the old ControlNet on the new base. Do the pictures follow the outlines, and do
+# they keep the new style? To measure the style, we count the pictures in which both pale
+# colours are the right ones.
 
 # %%
 pairs = [(control, edges)]
@@ -96,15 +96,15 @@ lesson.verdict(f"The old ControlNet minus no ControlNet ({n} pictures, one sibli
                f"share of pictures with the right pale colours: {with_interval(kept_colours, 2)}.")
 
 # %% [markdown]
-# 10_transfer_sibling.png shows some of the pictures. With the old ControlNet the sibling follows
-# the outlines much more closely, and its pictures are still pale. A few of them lose a right
-# colour, and so few pictures cannot decide whether this is chance.
+# 10_transfer_sibling.png shows some of the pictures. With the old ControlNet the sibling
+# follows the outlines much more closely, and its pictures are still pale. A few of them lose a
+# right colour, and so few pictures cannot decide whether this is chance.
 #
 # Why does it work so well? One possible reason is that each channel of the sibling still stands
 # for the same thing as in our base, such as a corner at this place. We have not tested this.
 #
-# Would a ControlNet that was trained on the sibling itself be better? Our record has three other
-# siblings, and it compares both kinds of ControlNet after equally many training steps.
+# Would a ControlNet that was trained on the sibling itself be better? Our record has three
+# other siblings, and it compares both kinds of ControlNet after equally many training steps.
 
 # %%
 sibling_record = load_results("claim_21_another_base")
@@ -122,8 +122,8 @@ table(rows)
 # ## A stranger
 #
 # A stranger has the same layers, but it was trained from another random start. This start
-# decides what each channel comes to stand for. So we would expect that channel 17 of one network
-# has little to do with channel 17 of the other. The paper claims nothing for this case.
+# decides what each channel comes to stand for. So we would expect that channel 17 of one
+# network has little to do with channel 17 of the other. The paper claims nothing for this case.
 #
 # Our record has one stranger. It was trained for 1,500 steps, while our base was trained for
 # 10,000 steps. So it is also a weaker model: without control, fewer than half of its shapes are
@@ -135,8 +135,8 @@ table(rows)
 #     moved copy = old copy + (encoder of the new base - encoder of the old base)
 #
 # So the copy keeps what it has learned, and the new base's encoder takes the place of the old
-# one. We compare three ControlNets on the stranger: the old one, the moved one, and its own. The
-# last one was trained on the stranger itself, but only for 300 steps.
+# one. We compare three ControlNets on the stranger: the old one, the moved one, and its own.
+# The last one was trained on the stranger itself, but only for 300 steps.
 
 # %%
 stranger_record = load_results("claim_21_stranger")
@@ -192,10 +192,10 @@ lesson.reveal(guess, answer, f"on the stranger it gains {gain_on_stranger.mean:.
 # outline is incomplete? From the centre of each shape we cut out a sector of 60 % of the full
 # circle, in a random direction. All lines in this sector are erased.
 #
-# Without words, the model has only the remaining lines, as in Fig. 11 of the paper. With words it
-# can use the lines and the words. We try the right word and a wrong one, and a classifier names
-# the shape that comes out. The last column counts the wrong word's shape. We count it in every
-# row, to see how often this shape appears when nobody asks for it.
+# Without words, the model has only the remaining lines, as in Fig. 11 of the paper. With words
+# it can use the lines and the words. We try the right word and a wrong one, and a classifier
+# names the shape that comes out. The last column counts the wrong word's shape. We count it in
+# every row, to see how often this shape appears when nobody asks for it.
 
 # %%
 classifier = load_classifier().to(lesson.device)
@@ -229,9 +229,9 @@ lesson.save_figure(too_little(edges[chosen], rest[chosen], pictures, truth.promp
 # seldom restores the whole outline. It often closes the remaining lines in a short way, and the
 # classifier names the result.
 #
-# Do not trust the table too much, because it counts only a few pictures. A record has 48, and it
-# also has the same test with whole outlines. We ask it two questions. Does the right word help to
-# find the outline's shape? And does a wrong word win more often if a part is missing?
+# Do not trust the table too much, because it counts only a few pictures. A record has 48, and
+# it also has the same test with whole outlines. We ask it two questions. Does the right word
+# help to find the outline's shape? And does a wrong word win more often if a part is missing?
 
 # %%
 erased_record = load_results("words_on_erased_outlines")
@@ -245,5 +245,5 @@ print("\nEXERCISE  10a: python lessons/exercises")
 # %% [markdown]
 # So both answers are yes. With the shipped ControlNet, a wrong word hardly ever wins against a
 # whole outline (lesson 06). If a part of the outline is missing, words begin to matter. An
-# outline and a prompt are two sources of information, and each of them can decide what the other
-# leaves open.
+# outline and a prompt are two sources of information, and each of them can decide what the
+# other leaves open.

@@ -1,10 +1,10 @@
 # %% [markdown]
 # # Lesson 11: What do users of ControlNet ask?
 #
-# Many people use ControlNet through a library that is called diffusers. The public issue trackers
-# of ControlNet and of diffusers are full of good questions. We have collected those that come
-# again and again. This lesson answers five of them by measuring. (CN 185 means issue 185 of the
-# official ControlNet repository.)
+# Many people use ControlNet through a library that is called diffusers. The public issue
+# trackers of ControlNet and of diffusers are full of good questions. We have collected those
+# that come again and again. This lesson answers five of them by measuring. (CN 185 means issue
+# 185 of the official ControlNet repository.)
 #
 # 1. What does the strength mean, and what happens above 1? (CN 185, 199)
 # 2. When should control act, early or late? (diffusers 3770)
@@ -86,9 +86,9 @@ table(rows)
 lesson.save_figure(strengths(edges, by_strength, words), "_strength")
 
 # %% [markdown]
-# 11_users_ask_strength.png shows three of the outlines. At strength 0.25 the word still wins, and
-# at 0.5 the outline wins in most pictures. The ControlNet was trained with strength 1. Is there
-# anything to gain above 1, and does it do harm?
+# 11_users_ask_strength.png shows three of the outlines. At strength 0.25 the word still wins,
+# and at 0.5 the outline wins in most pictures. The ControlNet was trained with strength 1. Is
+# there anything to gain above 1, and does it do harm?
 
 # %%
 one = by_strength["strength 1"]
@@ -102,16 +102,16 @@ lesson.verdict(f"Strength 2 minus strength 1 ({n} pictures):",
 
 # %% [markdown]
 # **Answer.** The strength decides how often the outline wins against the words. Above 1, so few
-# pictures do not show that anything is gained. The harm is shown, but it is tiny: about one pixel
-# in a thousand. In lesson 06 it was a large *guidance* scale that did harm.
+# pictures do not show that anything is gained. The harm is shown, but it is tiny: about one
+# pixel in a thousand. In lesson 06 it was a large *guidance* scale that did harm.
 #
 # ## 2. When should control act?
 #
 # Many programs can switch control on and off during sampling. Our `sample` has the options
 # `control_start` and `control_end`, which are shares of the steps. With 0.2 and 1, for example,
 # the first fifth of the steps has no control. The words and the outlines disagree again, and
-# control acts in different parts of sampling. In the last column we measure how far the centre of
-# each shape is from the centre of its outline.
+# control acts in different parts of sampling. In the last column we measure how far the centre
+# of each shape is from the centre of its outline.
 
 # %%
 parts = {"in the first fifth": (0, 0.2), "in the first half": (0, 0.5), "always": (0, 1),
@@ -140,22 +140,24 @@ lesson.reveal(guess, right, "the edge F1 of the first half minus that of the sec
               c="the two halves do different work.")
 
 # %% [markdown]
-# 11_users_ask.png shows three of the outlines. Look at the column "in the first fifth". The word's
-# shape is at the outline's place. So this control moves the shape, but it seldom changes which
-# shape it is.
+# 11_users_ask.png shows three of the outlines. Look at the column "in the first fifth". The
+# word's shape is at the outline's place. So this control moves the shape, but it seldom changes
+# which shape it is.
 #
-# Now compare the last two rows of the table. In both cases control acts in the second half of the
-# steps. They differ only in the steps from 20 % to 50 %. With control there we get the outline's
-# shape nearly always, and without it hardly ever. So in these steps most shapes are decided.
+# Now compare the last two rows of the table. In both cases control acts in the second half of
+# the steps. They differ only in the steps from 20 % to 50 %. With control there we get the
+# outline's shape nearly always, and without it hardly ever. So in these steps most shapes are
+# decided.
 #
 # **Answer.** Control should act before the middle of sampling. Missing the first fifth costs
-# little, because later control can still move the shape. The second half counts as well: control
-# in the first half alone does not follow the outline as closely as control in all steps.
+# little, because later control can still move the shape. The second half counts as well:
+# control in the first half alone does not follow the outline as closely as control in all
+# steps.
 #
 # ## 3. Can control act in one region only?
 #
-# For this we multiply each control by a mask m_i, which is 1 where control should act and 0
-# elsewhere:
+# We choose a region by a mask m_i, which is 1 where control should act and 0 elsewhere. Then we
+# multiply each control by it:
 #
 #     h_i + m_i * c_i
 #
@@ -173,10 +175,10 @@ in_left_half = sample(base, truth.prompt, noise, [Control(control, edges, region
 lesson.save_figure(in_a_region(edges, nowhere, everywhere, in_left_half, truth.prompt), "_region")
 
 # %% [markdown]
-# In 11_users_ask_region.png, look at the last row. Left of the white line the shapes follow their
-# outlines, and right of it they need not. But compare this row with the row without control. The
-# purple circle and the blue square have moved to the right. So the pictures have also changed
-# where we add nothing. There are several ways in which this can happen:
+# In 11_users_ask_region.png, look at the last row. Left of the white line the shapes follow
+# their outlines, and right of it they need not. But compare this row with the row without
+# control. The purple circle and the blue square have moved to the right. So the pictures have
+# also changed where we add nothing. There are several ways in which this can happen:
 #
 # - In the next step, the base sees what control did in the left half, and continues the shape.
 # - The decoder's convolutions look across the border.
@@ -191,8 +193,8 @@ lesson.save_figure(in_a_region(edges, nowhere, everywhere, in_left_half, truth.p
 # The authors' guide (train.md) recommends larger batches. Its argument is this: the sudden
 # convergence of lesson 05 comes at about the same *step* for every batch size. So each step
 # should use more pictures. Our record compares 300 steps of 16 pictures with 1,200 steps of 4
-# pictures. Both see 4,800 pictures, at the same learning rate. There are three trainings of each
-# kind.
+# pictures. Both see 4,800 pictures, at the same learning rate. There are three trainings of
+# each kind.
 
 # %%
 record = load_results("users_variants")
@@ -213,17 +215,17 @@ lesson.verdict("Claim: large batches are better. Edge F1, large minus small:"
 
 # %% [markdown]
 # **Answer.** At this learning rate, many small steps do a little better in our toy. The
-# convergence does not come at the same step: with small batches it takes more steps, although it
-# needs fewer pictures. Larger batches may allow a larger learning rate, but we have not tried
-# that.
+# convergence does not come at the same step: with small batches it takes more steps, although
+# it needs fewer pictures. Larger batches may allow a larger learning rate, but we have not
+# tried that.
 #
 # ## 5. May I train the decoder, or leave out a part of the copy?
 #
 # Some users unlock the base's decoder and train it as well, and they report better results. The
-# authors call this dangerous. Other users want to save computation, and there are two ideas. The
-# first is to keep only the control of the middle block. The second is a copy that sees the prompt
-# and the outline alone, without the noisy picture xt and the time t. Such a copy would have to run
-# only once for each picture, and not in every step of sampling.
+# authors call this dangerous. Other users want to save computation, and there are two ideas.
+# The first is to keep only the control of the middle block. The second is a copy that sees the
+# prompt and the outline alone, without the noisy picture xt and the time t. Such a copy would
+# have to run only once for each picture, and not in every step of sampling.
 
 # %%
 arms = {"no control": "no control", "13 controls, locked": "as in the paper",
@@ -248,17 +250,17 @@ lesson.verdict("Edge F1 (three trainings of each kind):",
 print("\nEXERCISE  11a: python lessons/exercises")
 
 # %% [markdown]
-# **Answer.** Training the decoder helps a little here, the middle block alone is not enough, and
-# a copy without xt and t may be enough.
+# **Answer.** Training the decoder helps a little here, the middle block alone is not enough,
+# and a copy without xt and t may be enough.
 #
 # Is it dangerous to train the decoder? Our test can hardly show this. During this training the
-# decoder saw the same kind of pictures as in the base's own training. So there was little that it
-# could forget. With other pictures it could be different (lesson 02).
+# decoder saw the same kind of pictures as in the base's own training. So there was little that
+# it could forget. With other pictures it could be different (lesson 02).
 #
 # The middle block's control alone does nothing that we can see: its F1 is the F1 of no control.
 # Perhaps its grid of only 2x2 places is too small, or 300 steps are too few. We have not tested
 # which reason is right.
 #
-# Three trainings cannot distinguish the copy without xt and t from the full copy. A network that
-# reads the condition only once for each picture is also the idea of T2I-Adapter. You will meet it
-# in lesson 12.
+# Three trainings cannot distinguish the copy without xt and t from the full copy. A network
+# that reads the condition only once for each picture is also the idea of T2I-Adapter. You will
+# meet it in lesson 12.
