@@ -97,14 +97,15 @@ lesson.verdict(f"The old ControlNet minus no ControlNet ({n} pictures, one sibli
 
 # %% [markdown]
 # 10_transfer_sibling.png shows some of the pictures. With the old ControlNet the sibling
-# follows the outlines much more closely, and its pictures are still pale. A few of them lose a
-# right colour, and so few pictures cannot decide whether this is chance.
+# follows the outlines much more closely, and its pictures are still pale. In this run a few of
+# them lose a right colour. With so few pictures we cannot decide whether this is chance.
 #
 # Why does it work so well? One possible reason is that each channel of the sibling still stands
 # for the same thing as in our base, such as a corner at this place. We have not tested this.
 #
 # Would a ControlNet that was trained on the sibling itself be better? Our record has three
-# other siblings, and it compares both kinds of ControlNet after equally many training steps.
+# other siblings. On each of them it compares both kinds of ControlNet, after 400 training steps
+# each.
 
 # %%
 sibling_record = load_results("claim_21_another_base")
