@@ -498,6 +498,10 @@ def clinic(live: Live) -> Figure:
     differences_from_a(left, record["losses"])
     left.set_title("Only E's loss stands out")
     shuffle_gaps(right, gaps)
+    right.set_ylim(bottom=1e-7)  # room for the legend
+    for axes in (left, right):
+        for text in axes.get_legend().get_texts():
+            text.set_size(16)  # the smallest size that can be read in a lecture hall
     return figure
 
 

@@ -97,7 +97,8 @@ class Lesson:
     def verdict(self, *sentences: str) -> None:
         """Print what the numbers show, unless they come from a smoke test."""
         if self.quick:
-            sentences = ("left out, because a run with --quick is a smoke test; run the lesson without --quick to see it",)
+            sentences = ("left out, because a run with --quick is a smoke test; run the lesson without --quick"
+                         " to see it",)
         print()
         label = "VERDICT  "
         for sentence in sentences:
