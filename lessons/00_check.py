@@ -33,9 +33,9 @@ lesson = Lesson("00_check", steps=10, quick_steps=2, meaning="timed training ste
 # %% [markdown]
 # ## The toy world
 #
-# Every picture is 64 pixels wide and shows one bright shape on a dark background. Its
-# *prompt* names two colours and a shape, such as "red star on blue". The background is
-# painted in a dark version of its colour, so a white background looks dark grey.
+# Every picture is 64 pixels wide and shows one bright shape on a dark background. Its *prompt*
+# names two colours and a shape, such as "red star on blue". The background is painted in a dark
+# version of its colour, so a white background looks dark grey.
 #
 # The program paints these pictures itself, so we know everything about them: the prompt, the
 # outline, and the *mask*, which says for each pixel whether it belongs to the shape.
@@ -54,8 +54,8 @@ lesson.save_figure(toy_world(truth, edges), "_world")
 #
 # ## The networks
 #
-# The *base* is a small diffusion model. It generates pictures from prompts. The *ControlNet*
-# is a second network, which makes the base follow an edge map. Both are trained already.
+# The *base* is a small diffusion model. It generates pictures from prompts. The *ControlNet* is
+# a second network, which makes the base follow an edge map. Both are trained already.
 #
 # A *fingerprint* is a short code that is computed from all weights of a network. If another
 # machine prints the same fingerprints, it has exactly the same networks.
@@ -73,13 +73,13 @@ table([["what", "on this machine"],
        ["fingerprint of the ControlNet", fingerprint(control.state_dict())[:8]]])
 
 # %% [markdown]
-# All weights were read without an error, and the two fingerprints name the networks that you
-# have. Mention this table when you report a problem.
+# All weights were read without an error. A fingerprint identifies the weights of a network.
+# Mention this table when you report a problem.
 #
 # ## How long will the lessons take?
 #
-# Most lessons spend their time on training. So we time a few training steps of the base and
-# of a new ControlNet, each on 16 pictures. `seeded(0, UNet)` builds a UNet whose random weights
+# Most lessons spend their time on training. So we time a few training steps of the base and of
+# a new ControlNet, each on 16 pictures. `seeded(0, UNet)` builds a UNet whose random weights
 # come from the seed 0.
 
 # %%
@@ -91,8 +91,8 @@ print(f"\na training step takes {median(base_times):.2f} s for the base"
       f" and {here:.2f} s for a ControlNet")
 
 # %% [markdown]
-# On another machine we measured how long such a step takes, and how long each lesson takes. Your
-# lessons take longer in the same proportion as your steps.
+# On another machine we measured how long such a step takes, and how long each lesson takes. If
+# your step takes twice as long as ours, your lessons take about twice as long, too.
 
 # %%
 STEP_THERE = 0.08  # seconds for a training step of a ControlNet
@@ -108,10 +108,10 @@ table(rows)
 #
 # ## Generating pictures, with an outline and without
 #
-# A diffusion model starts from random noise and turns it into a picture, step by step. This
-# is called *sampling*, and lesson 01 explains it. We sample twice from the same prompts and
-# the same noise: first with the base alone, then with the ControlNet and the outline of a
-# real picture. What will be different?
+# A diffusion model starts from random noise and turns it into a picture, step by step. This is
+# called *sampling*, and lesson 01 explains it. We sample twice from the same prompts and the
+# same noise: first with the base alone, then with the ControlNet and the outline of a real
+# picture. What will be different?
 
 # %%
 guess = lesson.predict("What does the outline change in the generated pictures?",
@@ -150,8 +150,8 @@ lesson.reveal(guess, "b", "the prompt says nothing about the place, but an outli
 
 # %% [markdown]
 # A few pictures could show this by luck. So we compare picture by picture and compute a *95 %
-# interval* for the mean difference. With infinitely many pictures we would know the true mean. We
-# have only a few, and the interval shows where the true mean probably lies. If the whole
+# interval* for the mean difference. With infinitely many pictures we would know the true mean.
+# We have only a few, and the interval shows where the true mean probably lies. If the whole
 # interval lies above 0, we say that the difference is *shown*.
 
 # %%
@@ -160,5 +160,6 @@ lesson.verdict(f"The outline raises the IoU by {gain.mean:.2f} (95 % interval {g
                f" {gain.high:.2f}, {n} pictures): {gain.verdict}. Your machine is ready.")
 
 # %% [markdown]
-# An outline says what the prompt leaves open. This course shows how a trained model can learn to
-# follow outlines, although none of its weights changes. Lesson 01 begins with the model itself.
+# An outline says what the prompt leaves open. This course shows how a trained model can learn
+# to follow outlines, although none of its weights changes. Lesson 01 begins with the model
+# itself.

@@ -67,8 +67,8 @@ print(f"at t = 500, {ALPHA_BAR[500]:.0%} of the picture's variance is left")
 #
 # ## What the network learns
 #
-# The network sees xt, t and the prompt, and predicts the noise. The loss of the paper is the mean
-# squared error (Eq. 5):
+# The network sees xt, t and the prompt, and predicts the noise. The loss of the paper is the
+# mean squared error (Eq. 5):
 #
 #     loss = mean of (eps - network(xt, t, prompt))^2
 #
@@ -115,7 +115,7 @@ for now, later in zip(times, times[1:]):
     with torch.no_grad():
         eps = base(xt, t, prompt)                     # 1. predict the noise
     predicted = x0_from_eps(eps, xt, t).clamp(-1, 1)  # 2. the picture that this implies
-    eps = eps_from_x0(predicted, xt, t)               #    and the noise that belongs to it now
+    eps = eps_from_x0(predicted, xt, t)               #    the noise that fits the clamped picture
     if later >= 0:
         xt = q_sample(predicted, torch.full_like(t, later), eps)  # 3. mix in less noise
         states.append(xt)
@@ -210,9 +210,11 @@ lesson.save_figure(one_prompt_many_poses(stars))
 # more weight to noisy times (`loss_weight`). The base's `forward` turns the output into eps, so
 # nothing else in this course has to know.
 #
-# Is the weight needed? Training four networks takes too long for a lesson, so we read the
-# *record* of an experiment from lessons/results. It trained each network for 500 steps, three
-# times, each time from another random seed.
+# Is the weight needed? An experiment trained four networks. The first outputs eps, the second v
+# (a mixture of noise and picture, see `eps_from_v`). The other two output x0, one by Eq. 5 and
+# one with the weight. This takes too long for a lesson, so we read the *record* of the
+# experiment from lessons/results. It trained each network for 500 steps, three times, each time
+# from another random seed.
 
 # %%
 record = load_results("claim_07_objective")
@@ -226,11 +228,10 @@ table(rows)
 lesson.save_figure(outputs(load_pictures("claim_07_objective"), networks), "_targets")
 
 # %% [markdown]
-# Here v is a mixture of noise and picture (see `eps_from_v`). 01_ddpm_targets.png shows pictures
-# of all four networks. After so few steps, only the network that outputs x0 with the weighted
-# loss generates pictures in the right colours. The network that outputs v often shows the right
-# hue, but under so much noise that the colour is not right by our measure. To output x0 is not
-# enough by itself: with Eq. 5 its colours are wrong, too.
+# 01_ddpm_targets.png shows pictures of all four networks. After so few steps, only the network
+# that outputs x0 with the weighted loss generates pictures in the right colours. The network
+# that outputs v often shows the right hue, but under so much noise that the colour is not right
+# by our measure. To output x0 is not enough by itself: with Eq. 5 its colours are wrong, too.
 #
 # Does this mean that the paper's recipe, eps with Eq. 5, does not work? No. DDPM and Stable
 # Diffusion are trained in this way, with larger networks and many more steps. After 500 steps
@@ -247,9 +248,10 @@ lesson.verdict(f"For a network that outputs x0, weighting the loss raises the sh
 print("\nEXERCISES  01a, 01b, 01c: python lessons/exercises")
 
 # %% [markdown]
-# But be careful. We chose this measure after the trainings. Before them we had named two others,
-# clean pixels and right shapes. For both of these, the interval of the weight's effect contains
-# 0, so the effect is *undecided* (claim 7 in [CLAIMS.md](CLAIMS.md)).
+# But be careful. We chose this measure after the trainings. Before them we had named two
+# others: the share of pixels near a colour of the toy world, and the share of right shapes. For
+# both of these, the interval of the weight's effect contains 0, so the effect is *undecided*
+# (claim 7 in [CLAIMS.md](CLAIMS.md)).
 #
-# So in the formula it does not matter in which form a network predicts the noise. In a short
-# training it does.
+# In the formula it does not matter in which form a network predicts the noise. In these short
+# trainings, both the form and the weight changed the colours.

@@ -4,7 +4,7 @@
 # We have a model that generates pictures from prompts, and we want it to follow outlines as
 # well. The obvious way is *fine-tuning*: give the model the outline as an additional input, and
 # train all of its weights a little further. The paper warns against it (Sec. 1). For many
-# conditions there are few data, so the model sees the same pictures again and again, and may
+# conditions there is little data, so the model sees the same pictures again and again, and may
 # forget what it knew. ControlNet *locks* the model instead: its weights are never changed
 # again. Only a copy of its encoder and a few small new layers are trained (Sec. 3.1 and 3.2).
 # In this lesson you
@@ -30,7 +30,7 @@ from lesson.networks import ConditionedUNet
 from tqdm import tqdm
 
 from minicontrolnet import (ControlNet, Training, base_loss, colours_right, condition_loss,
-                            control_loss, ddim, detect_edges, fingerprint, load_base, mask_iou,
+                            control_loss, ddim, detect_edges, difference, fingerprint, load_base, mask_iou,
                             mask_of, paired, predictor, random_batch, seeded, to_image)
 from minicontrolnet.measure.cost import relative_costs
 
@@ -97,8 +97,8 @@ slowly = seeded(lesson.seed, ConditionedUNet, base).to(lesson.device)
 
 
 def fine_tuning_loss(network, generator):
-    # The first argument predicts the noise. The second is the UNet inside it, which says what is
-    # predicted (for a ControlNet it is the base). Here one network is both.
+    # The first argument predicts the noise. The second is the UNet inside it: the loss depends on
+    # what this UNet outputs (lesson 01). A fine-tuned network is itself this UNet.
     return condition_loss(network, network, "edge", generator, next_batch=next_batch)
 
 
@@ -128,7 +128,9 @@ lesson.save_figure(architecture(base, control), "_architecture")
 # ## Train them, and test them on the way
 #
 # The test asks for the new shapes and colours, with their outlines. It measures how well the
-# outline is followed (IoU, 1 is perfect), and in how many pictures both colours are right.
+# outline is followed (IoU, 1 is perfect), and in how many pictures both colours are right. A
+# colour is right if it is nearer to the colour of the prompt than to the other seven. So it may
+# have shifted a little and still count.
 
 # %%
 def test(model):
@@ -169,7 +171,7 @@ def train_and_test(name, network, loss, rate, test_network):
 
 # %% [markdown]
 # All three get the same pictures and the same number of steps. The rate of 1e-3 is that of the
-# base's own training.
+# base's own training. During a training it falls to 0.
 
 # %%
 train_and_test("fine-tuned", fine_tuned, fine_tuning_loss, 1e-3, test_fine_tuned)
@@ -195,11 +197,11 @@ lesson.save_figure(forgetting(edges, results, new.prompt, lesson.steps))
 #
 # ## A fair comparison
 #
-# It would not be fair to compare the last rows alone. A network that has hardly learned to
-# follow outlines has of course not forgotten much. So we compare the networks *at equal
-# fidelity*: at the moments when they follow the outline equally well. 02_locking_paths.png
-# shows each training as a path. Further right means better fidelity, and further down means
-# more forgetting. So compare points of the paths that lie above each other.
+# It would not be fair to compare the last rows alone. A network that has learned less has often
+# forgotten less, too. So we compare the networks *at equal fidelity*: at the moments when they
+# follow the outline equally well. 02_locking_paths.png shows each training as a path. Further
+# right means better fidelity, and further down means more forgetting. So compare points of the
+# paths that lie above each other.
 
 # %%
 lesson.save_figure(paths(results), "_paths")
@@ -231,9 +233,9 @@ lesson.verdict(f"After {lesson.steps} steps the IoU is {copied['IoU'].mean():.2f
 # ## Does fine-tuning always forget?
 #
 # No. A record in lessons/results repeats this experiment with three seeds. There the learning
-# rate stays constant, and we also try another choice of the four colours: the pictures show
-# blue instead of cyan. The table gives the share of pictures with the right colours at the
-# moment when the IoU first reaches 0.6.
+# rate stays constant during training. And we also try another choice of the four colours: the
+# pictures show blue instead of cyan. The table gives the share of pictures with the right
+# colours at the moment when the IoU first reaches 0.6.
 
 # %%
 record = load_results("forgetting_at_equal_fidelity")
@@ -249,11 +251,13 @@ for trained, rate, shown, name in [
 table(rows)
 
 # %% [markdown]
-# A higher rate makes fine-tuning forget more, and a single other colour changes everything. Do
-# these three seeds suffice to show the effect of the colour?
+# A higher rate makes fine-tuning forget more. And here one other colour matters even more than
+# the rate. Do three seeds suffice to show the effect of this colour?
 
 # %%
-kept = finding(record, "the record's colours minus the lesson's, right colours at IoU 0.6")
+with_blue = record["findings"]["the record's colours, constant rate, right colours at IoU 0.6"]
+with_cyan = record["findings"]["the lesson's colours, constant rate, right colours at IoU 0.6"]
+kept = difference(with_blue, with_cyan)
 lesson.verdict(f"Share of right colours, with blue minus with cyan: {kept.mean:+.2f}",
                f"(95 % interval {kept.low:+.2f} to {min(kept.high, 1):+.2f}, three seeds): {kept.verdict}.")
 
@@ -280,8 +284,9 @@ assert torch.equal(now["images"], before["images"])
 #
 # ## Locked does not mean detached
 #
-# The copy's gradient has to pass *through* the locked decoder. If we cut the graph at the
-# controls (`detach`), no gradient reaches the copy, and nothing is learned.
+# The copy's gradient has to pass *through* the locked decoder. We call the 13 outputs of the
+# zero convolutions the *controls*. If we cut the graph there (`detach`), no gradient reaches
+# the copy, and nothing is learned.
 
 # %%
 def detached(xt, t, prompt, condition):

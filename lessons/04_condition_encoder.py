@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from lesson import Lesson, finding, load_pictures, load_results, table, two_digits, with_interval
 from lesson.figures_04 import followed, recovered
 from lesson.networks import encoder
-from torch import Tensor, nn
+from torch import nn
 
 from minicontrolnet import detect_edges, held_out, random_batch, seeded
 

@@ -2,11 +2,11 @@
 # # Lesson 05: Does the copy learn to follow outlines suddenly or gradually?
 #
 # In this lesson we train an edge ControlNet, from the first step to the point where it follows
-# outlines (Sec. 3.3). The paper reports something strange about such a training. For a long time
-# the model ignores the condition, and then, "suddenly", it follows it (Fig. 4). You will
+# outlines (Sec. 3.3). The paper reports something strange about such a training. For a long
+# time the model ignores the condition, and then, "suddenly", it follows it (Fig. 4). You will
 #
 # 1. lock the base and make a copy that changes nothing at first,
-# 2. find a measure that shows what the loss hides,
+# 2. find a measure that shows what the loss of a batch hides,
 # 3. train the copy, and watch the loss and this measure.
 #
 # It takes about a minute. Then do exercises 05a to 05d, and read `control_loss` and `Training`
@@ -117,6 +117,7 @@ losses = []
 training = Training(copy.deepcopy(control), control_loss(base, "edge"), steps=lesson.steps,
                     lr=2e-3, seed=lesson.seed)
 trained = training.averaged  # the moving average of the weights; it changes in every step below
+# This is the same measure as above, now for the trained network.
 loss_with, outlines = loss_of_condition(base, trained, "edge", n=16)
 for step, loss in tqdm(training, "training"):
     losses.append(loss)
@@ -132,8 +133,8 @@ assert fingerprint(base.state_dict()) == mark  # the base has not changed
 #
 # We generate pictures for all held-out outlines and measure them in two ways. The *IoU*
 # compares the shape with the inside of the outline, and the *F1 score* compares its edges with
-# the outline (lesson 04). For comparison we also score the pictures from before the training. To
-# see which score chance alone gives, we compare the new pictures with the outlines of other
+# the outline (lesson 04). For comparison we also score the pictures from before the training.
+# To see which score chance alone gives, we compare the new pictures with the outlines of other
 # pictures, too.
 
 # %%
@@ -171,8 +172,8 @@ lesson.save_figure(while_training(edges[4:5], strip, prompt[4:5]))
 #
 # The gap puts numbers on this. Suppose that the gap rose along a straight line. Then it would
 # reach a tenth of its final value after a tenth of the steps, and half of it after half of the
-# steps. `reached` finds the steps where our curve does so. (We measured the gap every ten steps,
-# and it takes the curve for straight in between.)
+# steps. `reached` finds the steps where our curve does so. (We measured the gap every ten
+# steps. Between two measurements, `reached` draws a straight line.)
 
 # %%
 tenth = reached(gaps, 0.1)
@@ -190,14 +191,15 @@ print(f"it makes half of its rise by step {half:.0f}; a straight line: {lesson.s
 late_start = tenth > lesson.steps / 10
 quick_rise = half - tenth < (lesson.steps / 2 - lesson.steps / 10) / 2
 lesson.reveal(guess, "b" if late_start and quick_rise else "a",
-              f"the gap needs {tenth:.0f} steps for a tenth of its rise, and then only {half - tenth:.0f}"
-              " more for half of it.",
+              f"the gap reaches a tenth of its rise after {tenth:.0f} steps, and half of it only"
+              f" {half - tenth:.0f} steps later.",
               a="at first there is nearly nothing to see.",
               b="the rise is not much faster than a straight line.",
               c="the weights are zero, but their gradients are not (lesson 03).")
 
 # %% [markdown]
-# With seed 0 the rise is sudden in this sense. (Claim 9 in CLAIMS.md has a stricter definition.)
+# With seed 0 the rise is sudden in this sense. (Claim 9 in CLAIMS.md has a stricter definition.
+# By that one the rise is sudden, too.)
 #
 # Could we have seen it in the loss of the batches, too? This loss falls, but it also jumps from
 # each batch to the next. How large are the two effects?
@@ -216,10 +218,11 @@ lesson.save_figure(loss_and_gap(losses, held_out_loss, gaps), "_curves")
 # %% [markdown]
 # A single jump is nearly as large as the whole fall. 05_edge_control_curves.png shows the jumps
 # in grey. In single batches you can hardly see when the copy began to use its outlines. The
-# black line is a mean of 20 batches, and it shows roughly when. If pictures, noise and times stay
-# the same, the loss (blue) falls smoothly, and it shows the moment just as clearly as the gap.
-# The gap has one advantage: its value 0 means that the outlines are ignored. (The blue line lies
-# below the others. One reason is that no prompt of the held-out pictures is empty.)
+# black line is a mean of 20 batches, and it shows roughly when. If pictures, noise and times
+# stay the same, the loss (blue) falls smoothly, and it shows the moment just as clearly as the
+# gap. The gap has one advantage: its value 0 means that the outlines are ignored. (The blue
+# line lies below the others. One reason is that no prompt of the held-out pictures is empty.
+# The gap also grows when the blue line is flat, because wrong outlines then do more harm.)
 
 # %%
 lesson.save_results({"IoU": iou, "F1": f1, "gap": gaps, "tenth": tenth, "half": half,
@@ -234,6 +237,6 @@ print("\nEXERCISES  05a to 05d: python lessons/exercises")
 # long, and those that start from large random weights wait longer (lesson 08).
 #
 # Perhaps the weights simply have to travel a fixed distance. Then four times the learning rate
-# would need a quarter of the steps. We measured half of the steps. So this is not the whole
-# reason, either. Claim 9 in [CLAIMS.md](CLAIMS.md) lists what we tried. We can describe the wait,
-# but we do not know its cause.
+# would need a quarter of the steps. In our measurement they needed about half of them. So this
+# is not the whole reason, either. Claim 9 in [CLAIMS.md](CLAIMS.md) lists what we tried. We can
+# describe the wait, but we do not know its cause.

@@ -8,10 +8,10 @@
 #     eps = eps_uncond + guidance_scale * (eps_cond - eps_uncond)
 #
 # Lesson 01 wrote eps_prompt and eps_empty. The new names are better here, because the branches
-# can now differ in more than the prompt. Suppose that we add a ControlNet. Should it act on both
-# branches, or on the conditional branch alone? And should all of its 13 connections be equally
-# strong? The paper discusses these questions in Sec. 3.4 and Fig. 5. It does so for pictures
-# that have *no prompt*, only an edge map. In this lesson you
+# can now differ in more than the prompt. Suppose that we add a ControlNet. Should it act on
+# both branches, or on the conditional branch alone? And should all of its 13 connections be
+# equally strong? The paper discusses these questions in Sec. 3.4 and Fig. 5. It does so for
+# pictures that have *no prompt*, only an edge map. In this lesson you
 #
 # 1. see what control in both branches does,
 # 2. see what control in one branch does, at four guidance scales,
@@ -62,8 +62,8 @@ guess = lesson.predict("There is no prompt, and control acts on both branches. W
 #
 # Without a prompt, both branches get the same input: the same noisy picture, the empty prompt
 # and the same outline. So they compute the same prediction, and the difference between the two
-# is zero. Guidance has nothing to amplify. The paper says that this "completely removes"
-# guidance.
+# is zero. Guidance has nothing to amplify. The paper says that this removes guidance
+# completely.
 #
 # We can check it exactly. `predictor` builds each branch as a function of xt and t, and `cfg`
 # combines the two branches by the formula above.
@@ -108,8 +108,9 @@ one = {scale: generate(scale) for scale in SCALES}
 lesson.save_figure(one_branch_or_both(edges, both, one), "_branches")
 
 # %% [markdown]
-# 06_cfg_weighting_branches.png shows some of the pictures. The table gives two averages: the
-# share of pixels off the palette, and how closely the outline is followed (edge F1, where 1 is
+# 06_cfg_weighting_branches.png shows some of the pictures. (Their colours differ from column to
+# column, because there is no prompt. This is no harm.) The table gives two averages: the share
+# of pixels off the palette, and how closely the outline is followed (edge F1, where 1 is
 # perfect).
 
 # %%
@@ -124,10 +125,10 @@ for scale, images in one.items():
 table(rows)
 
 # %% [markdown]
-# Even good pictures have a few such pixels. The pixels along an outline mix two colours, so we
-# count them as well. With control in one branch, a scale of 30 spoils the pictures. But hardly
-# anybody uses so large a scale. Does control in one branch do harm at smaller scales, too? We
-# compare each picture with the same picture under control in both branches.
+# Even good pictures have a few such pixels: a pixel on an outline mixes two colours, so it is
+# far from both and is counted. With control in one branch, a scale of 30 spoils the pictures.
+# But hardly anybody uses so large a scale. Does control in one branch do harm at smaller
+# scales, too? We compare each picture with the same picture under control in both branches.
 
 # %%
 rows = [["guidance scale", "more pixels off the palette", "95 % interval", "harm"]]
@@ -154,11 +155,11 @@ lesson.verdict(f"At a scale of {scale}, control in one branch puts {more.mean:.1
 # So the largest grid gets the weight 1, and the smallest gets 8. Our grids have 16 to 2 places
 # on a side, so we use 16 / h, which gives the same weights.
 #
-# None of these weights is below 1. So they make control *stronger*, which seems odd as a remedy.
-# The paper combines them with a smaller guidance scale. We look at the weights alone, at every
-# scale. We also try two lists that make control weaker. The first is the paper's list divided
-# by 8, which is our idea and not the paper's. The second comes from the authors' released code,
-# where it is called *guess mode*.
+# None of these weights is below 1. So they make control *stronger*, which seems odd as a
+# remedy. The paper combines them with a smaller guidance scale. We look at the weights alone,
+# at every scale. We also try two lists that make control weaker. The first is the paper's list
+# divided by 8, which is our idea and not the paper's. The second comes from the authors'
+# released code, where it is called *guess mode*.
 
 # %%
 weights = {"one branch, unweighted": [1.0] * 13,
@@ -209,15 +210,16 @@ table(rows)
 # control. At a scale of 30 it is the other way round: there unweighted control spoils the
 # pictures, and small weights save them.
 #
-# This raises two questions. The first is whether the *order* of the weights helps, or only their
-# small size. We tried both on more pictures, at a scale of 30 (claim 11 in
-# [CLAIMS.md](CLAIMS.md)). Thirteen equal weights with the same mean remove most of the pixels
-# off the palette. Weights in the paper's order remove a few more.
+# This raises two questions. The first is whether the *order* of the weights helps, or only
+# their small size. We tried both on more pictures, at a scale of 30 (claim 11 in
+# [CLAIMS.md](CLAIMS.md)). One list was the paper's divided by 8, the other had 13 equal weights
+# with the same mean. The equal weights already remove most of the pixels off the palette. The
+# paper's order removes a few more.
 #
 # The second question is whether we need any weights, or whether a smaller guidance scale is
 # enough. On the same pictures we compared settings that follow the outline equally well. Then
-# unweighted control at a smaller scale has nearly as few pixels off the palette. So in this toy
-# world the simplest remedy is a smaller guidance scale.
+# unweighted control at a smaller scale has nearly as few pixels off the palette as weighted
+# control at a larger one. So in this toy world the simplest remedy is a smaller guidance scale.
 #
 # ## Which wins, the words or the outline?
 #
@@ -288,8 +290,11 @@ print("\nEXERCISES  06a, 06b, 06c: python lessons/exercises")
 # With control on the larger grids, the outline wins. With control on the smaller grids alone,
 # the words win, and the pictures look much like those without control. The 8 x 8 grid alone is
 # the most interesting case. Look at its row in the figure: many pictures have the shape of the
-# *words* at the place of the *outline*. So control on this grid blends the two.
+# *words* at the place of the *outline*. So control on this grid blends the two. We cannot
+# confirm that the smallest grids carry the meaning: by themselves they carry hardly anything
+# here.
 #
-# A record of 64 pictures agrees. Where the words win, the shape still covers the outline's shape
-# better than without control. All this holds for one ControlNet, which was trained with all of
-# its 13 connections.
+# A record of 64 pictures agrees (words_against_grids). With the 8 x 8 grid alone, pictures that
+# show the shape of the words still cover the outline's shape better than without control. With
+# the smaller grids, we find no trace of the outline. All this holds for one ControlNet, which
+# was trained with all of its 13 connections.

@@ -10,8 +10,8 @@
 # 2. see what a copy learns from empty training prompts (Sec. 3.3),
 # 3. find out which networks keep the colours that the training pictures do not show.
 #
-# Two trainings that differ only in their random seed give different results. So we need
-# several seeds for each variant, and that takes too long for a lesson. We trained all variants
+# Two trainings that differ only in their random seed give different results. So we need several
+# seeds for each variant, and that takes too long for a lesson. We trained all variants
 # beforehand. Their numbers are *records* in lessons/results. Each record comes from a file in
 # lessons/experiments, which explains the experiment. This page takes a few seconds. Then do
 # exercise 08a, and read `gaussian` and `Lite` in lessons/lesson/networks.py.
@@ -57,15 +57,16 @@ guess = lesson.predict("Several networks learn to follow outlines from 100 pictu
 # The large start has a standard deviation of 0.10 to 0.18, because our convolutions have 96 to
 # 32 channels. With it, the outputs of a convolution are about as large as its inputs.
 #
-# The fourth variant is called *lite* (in the paper: ControlNet-lite). Its convolutions start at
-# zero, but it has no copy. A single convolution takes the place of each copied block. It starts
-# from random weights, and it sees neither the time nor the prompt.
+# The fourth variant is called *lite* (in the paper: ControlNet-lite). Its 14 zero convolutions
+# start at zero, but it has no copy. A single ordinary convolution takes the place of each
+# copied block. These convolutions start from random weights, and they see neither the time nor
+# the prompt.
 
 # %%
 base = load_base(device=lesson.device)
 variants = {"zero convs": ControlNet(base),
             "small Gaussian": seeded(lesson.seed, gaussian, base, 0.02),
-            "large Gaussian": seeded(lesson.seed, gaussian, base),
+            "large Gaussian": seeded(lesson.seed, gaussian, base),  # by default 1 / channels
             "lite": seeded(lesson.seed, Lite, base)}
 
 # %% [markdown]
@@ -88,8 +89,8 @@ for name, network in variants.items():
 table(rows)
 
 # %% [markdown]
-# The two variants whose convolutions start at zero change nothing at all. The large Gaussian
-# start changes the pictures more than the small one.
+# The two variants whose zero convolutions start at zero change nothing at all. The large
+# Gaussian start changes the pictures more than the small one.
 #
 # ## How well do they follow outlines after training?
 #
@@ -129,8 +130,8 @@ lesson.verdict(f"IoU without a prompt ({len(zero)} seeds):", *sentences)
 
 # %% [markdown]
 # A large random start follows outlines less closely than zeros do. It loses nearly as much as
-# lite, which has no copy. The paper reports the same. But ten seeds cannot distinguish a *small*
-# random start from zeros.
+# lite, which has no copy. The paper reports the same. But ten seeds cannot distinguish a
+# *small* random start from zeros.
 #
 # ## When do they begin to follow?
 #
@@ -149,9 +150,9 @@ lesson.save_figure(gaps(arms), "_gaps")
 # %% [markdown]
 # *Contradicted* means that the whole interval lies on the other side of 0. So the zeros begin
 # *earlier*. 08_ablations_gaps.png shows the mean gaps. All four variants wait, and then their
-# gaps rise steeply. So a wait needs neither zeros nor a copy. The right plot shows the same gaps
-# on a log scale: the large random start is ahead for about 50 steps, and then the zeros overtake
-# it. Claim 9 in [CLAIMS.md](CLAIMS.md) tries more sizes of the start.
+# gaps rise steeply. So a wait needs neither zeros nor a copy. The right plot shows the same
+# gaps on a log scale: the large random start is ahead for about 50 steps, and then the zeros
+# overtake it. Claim 9 in [CLAIMS.md](CLAIMS.md) tries more sizes of the start.
 #
 # ## Does lite fail?
 #
@@ -172,25 +173,25 @@ lesson.save_figure(figure_8(shown, figure_8_record["rows of pictures"]), "_figur
 # %% [markdown]
 # 08_ablations_figure_8.png shows a star and a square. They are the first ones of the test.
 #
-# Wherever the prompt does not name the right shape, lite generates it less often than the zero
-# convs do, and so does the large Gaussian. But lite does not *fail*. Without a prompt, more than
-# nine of ten of its shapes are right, and with an insufficient prompt about eight of ten. So in
-# our toy both variants are behind, as in the paper. The word "fails" is contradicted. One
-# possible reason is that a single outline on an empty background is easier to recognise than the
+# Wherever the prompt does not name the right shape, lite and the large Gaussian generate it
+# less often than the zero convs do. But lite does not *fail*. Without a prompt, more than nine
+# of ten of its shapes are right, and with an insufficient prompt about eight of ten. So in our
+# toy both variants are behind, as in the paper. The word "fails" is contradicted. One possible
+# reason is that a single outline on an empty background is easier to recognise than the
 # drawings of the paper.
 #
 # The conflicting prompt is the hardest case, because it names a shape that is wrong. Even with
-# zero convs, fewer than half of the pictures show the outline's shape. The shipped ControlNet of
-# lesson 06 was trained ten times as long, and there the outline wins.
+# zero convs, fewer than half of the pictures show the outline's shape. The shipped ControlNet
+# of lesson 06 was trained ten times as long, and there the outline wins.
 #
 # ## Why are half of the training prompts empty?
 #
 # If the prompt always names the shape, the copy need not recognise it. If the prompt is empty,
 # only the outline shows which shape it is. To test whether this makes a difference, we change
 # the world: now each shape has two colours of its own. For example, every star is yellow on
-# blue. In this world we trained two kinds of ControlNet, with three seeds each. In one kind half
-# of the training prompts were empty (*half dropped*), and in the other none (*none dropped*).
-# Then we gave them outlines and no prompt. Do they paint the star yellow?
+# blue. In this world we trained two kinds of ControlNet, with three seeds each. In one kind
+# half of the training prompts were empty (*half dropped*), and in the other none (*none
+# dropped*). Then we gave them outlines and no prompt. Do they paint the star yellow?
 
 # %%
 dropped_record = load_results("claim_08_dropped_prompts")
@@ -208,19 +209,21 @@ shown = load_pictures("claim_08_dropped_prompts", 256)
 lesson.save_figure(dropped_prompts(shown, dropped), "_dropped")
 
 # %% [markdown]
-# (A conflicting prompt names a wrong shape here, but the right colours.) 08_ablations_dropped.png
-# shows one outline.
+# (A conflicting prompt names a wrong shape here, but the right colours.)
+# 08_ablations_dropped.png shows one outline.
 #
-# Without a prompt, both kinds of ControlNet follow the outline, and all shapes are right. But in
-# most pictures only those that were trained with empty prompts also paint the colours that
-# belong to the outline. To do this, they must recognise the shape. The others never saw an empty
-# prompt in training. So perhaps they recognise the shape as well, and the unfamiliar input
-# disturbs their colours. We have not tested this.
+# Without a prompt, both kinds of ControlNet follow the outline, and all shapes are right. But
+# the colours differ. ControlNets that were trained with empty prompts paint the colours that
+# belong to the outline in 84 % of the pictures, and the others in 14 %. To paint them, a
+# ControlNet must recognise the shape. The others never saw an empty prompt in training. So
+# perhaps they recognise the shape as well, and the unfamiliar input disturbs their colours. We
+# have not tested this.
 #
 # ## Which part protects the base's knowledge?
 #
 # This is the question of your prediction. We trained five networks on 100 pictures of circles
-# and squares in four of the eight colours, for 200 steps at a rate of 2e-3, with three seeds:
+# and squares, for 200 steps at a rate of 2e-3, with three seeds. The pictures show four of the
+# eight colours: white, orange, green and blue.
 #
 # - *ControlNet*, as above,
 # - *random copy*: a ControlNet whose copy starts from random weights,
@@ -228,10 +231,11 @@ lesson.save_figure(dropped_prompts(shown, dropped), "_dropped")
 # - *fine-tuned base*: the base itself, trained with the outline as an extra input (lesson 02),
 # - *from scratch*: like the fine-tuned base, but all of its weights start at random.
 #
-# We test each network with three kinds of prompts. They name the colours of the training
-# ("seen"), the other four colours ("new colours"), or triangles and stars in the other four
-# colours ("new colours and shapes"). In a good picture, both colours are right. To see whether
-# the network steers at all, we also print its IoU for the last kind of prompt.
+# We test each network with three kinds of prompts. The first two ask for circles and squares:
+# in the colours of the training ("seen"), or in the other four ("new colours"). The third asks
+# for triangles and stars in the other four ("new colours and shapes"). A picture is good if
+# both of its colours are right. To see whether the network steers at all, we also print its IoU
+# for the last kind of prompt.
 
 # %%
 few_record = load_results("few_pictures_of_four_colours")
@@ -248,7 +252,8 @@ for arm, name in names.items():
 table(rows)
 
 # %% [markdown]
-# 08_ablations.png shows one picture of the first two kinds and two of the third.
+# 08_ablations.png shows one picture for each of the first two kinds of prompts, and two for the
+# third.
 
 # %%
 locked = [share["ControlNet"], share["random copy"], share["lite"]]
@@ -278,6 +283,6 @@ print("\nEXERCISE  08a: python lessons/exercises")
 #
 # The *lock* keeps what the base knows. The *copy* follows outlines more closely than lite. The
 # *zero start* leaves the first pictures unchanged, and it beats a large random start. With
-# *empty prompts* in training, a ControlNet paints the colours that belong to an outline, even if
-# no word names them. In one point our toy contradicts the paper: ControlNet-lite is behind, but
-# it does not fail.
+# *empty prompts* in training, a ControlNet paints the colours that belong to an outline, even
+# if no word names them. In one point our toy contradicts the paper: ControlNet-lite is behind,
+# but it does not fail.
