@@ -77,15 +77,15 @@ assert torch.equal(y_c, block(x))  # Eq. 3, bit for bit
 #
 # ## One zero convolution, by hand
 #
-# At each pixel a 1x1 convolution computes y = W x + b. Write g for dL/dy, the gradient that
-# arrives from the layers between it and the loss. The chain rule gives
+# At each pixel a 1x1 convolution computes y = W x + b. Backpropagation goes from the loss L to
+# the input, layer by layer. Write g for dL/dy, the gradient that reaches this convolution from
+# the layers after it. The chain rule gives
 #
 #     dL/dW = g x^T        dL/db = g        dL/dx = W^T g
 #
-# (for dL/dW and dL/db we add up all pixels). The gradient of W contains the *input* x, not W
-# itself. So it is not zero, even though W is. The gradient of x does contain W, so it is
-# zero: for now the layer passes nothing on to the layers before it, nearer to the input. Let us
-# check that autograd agrees.
+# For dL/dW and dL/db we add up all pixels. The gradient of W contains the *input* x, not W
+# itself. So it is not zero, even though W is. The gradient of x does contain W, so it is zero.
+# For now the layers before this one get a gradient of zero. Let us check that autograd agrees.
 
 # %%
 conv = zero_conv(3).double()
@@ -119,13 +119,15 @@ for step in range(41):
     optimiser.step()
 
 # %% [markdown]
-# After one step the weights are no longer zero, and from then on it is an ordinary layer.
+# After one step the weights are no longer zero. From then on, this convolution is an ordinary
+# layer.
 #
 # ## Why ControlNet never puts two in a row
 #
 # Suppose that one zero convolution directly follows another. Then training gets stuck. The
-# second one has an input of zero, so its weight gets no gradient. The first one gets no
-# gradient because the second weight is zero. Only the second bias can move.
+# second one has an input of zero, so its weight has a gradient of zero. The weight of the second
+# one is zero, so everything in the first one has a gradient of zero. Only the second bias can
+# move.
 
 # %%
 pair = nn.Sequential(zero_conv(3), zero_conv(3)).double()
@@ -149,8 +151,12 @@ assert moved == ["1.bias"]
 # A ControlNet has zero convolutions at its 13 outputs. It has one more at the end of its
 # *condition encoder*, the small network that reads the outline (lesson 04). The copy of the
 # base's encoder lies between them, and its outputs are not zero. So this is not the bad case
-# above. In the first backward pass only the output convolutions get a gradient. Once they
-# have moved, the copy gets one, and so on towards the input.
+# above.
+#
+# In the first backward pass only the output convolutions have gradients that are not zero. Once
+# their weights have moved, the copy has such gradients, and so does the zero convolution at its
+# input. The weight of that one is still zero. So the layers of the condition encoder before it
+# must wait one step more.
 
 # %%
 base = load_base(device=lesson.device)  # locked: its weights ask for no gradient
@@ -177,18 +183,17 @@ def gradient_norm(part: nn.Module) -> float | None:
     gradients = [p.grad for p in part.parameters() if p.grad is not None]
     if not gradients:
         return None
-    return float(f"{norm_of(gradients):.0e}")  # one digit is enough
+    return norm_of(gradients)
 
 
 # %% [markdown]
-# We take four training steps and write down the norms in each of them. (With `drop` one can
-# empty a share of the prompts. Here we empty none; lesson 05 will do it.)
+# We take four training steps and write down the norms in each of them.
 
 # %%
 control = seeded(lesson.seed, ControlNet, base)
-loss_of = control_loss(base, "edge", drop=0.0)
+loss_of = control_loss(base, "edge", drop=0.0)  # keep all prompts
 optimiser = torch.optim.AdamW(control.parameters())
-for_batches = generator.clone_state()  # a copy, so that you can run this cell again
+for_batches = generator.clone_state()  # a copy: running this cell again gives the same batches
 norms = {name: [] for name in parts_of(control)}
 for step in range(4):
     optimiser.zero_grad()
@@ -198,18 +203,22 @@ for step in range(4):
     optimiser.step()
 
 # %% [markdown]
-# Read the table from the bottom up.
+# In the table, 3e-07 means 0.0000003. Read it from the bottom up.
 
 # %%
+def written(norm: float | None) -> str:
+    return f"{norm:.0e}" if norm else str(norm)  # None and 0.0 as they are
+
+
 rows = [["norm of the gradient at step", 0, 1, 2, 3]]
 for name, row in norms.items():
-    rows.append([name, *row])
+    rows.append([name, *(written(norm) for norm in row)])
 table(rows)
 
 # %% [markdown]
-# The gradients arrive at one part after another. Note that `None` and 0 are different. The
-# locked base has `None`: its weights ask for no gradient, so none was computed. The copy's
-# first gradient was computed, and it is exactly zero.
+# The gradients arrive at step 0, 1 and 2. Note that `None` and 0 are different. The locked base
+# has `None`: its weights ask for no gradient, so none was computed. The copy's first gradient
+# was computed, and it is exactly zero.
 
 # %%
 assert norms["locked base"] == [None] * 4
@@ -225,8 +234,9 @@ lesson.reveal(guess, "b", because="the gradient of W contains the input of the l
               c="nothing gets past a zero weight, and the base is locked.")
 
 # %% [markdown]
-# 03_zero_conv_architecture.png shows the same in the drawing of lesson 02. A zero convolution
-# delays the gradients of all parts before it by one step.
+# 03_zero_conv_architecture.png shows the same in the drawing of lesson 02. Follow the colours
+# from the outputs back to the condition. Each zero convolution on this way delays the gradients
+# of all parts before it by one step.
 #
 # ## What if the convolutions do not start at zero?
 #
@@ -244,7 +254,8 @@ for name, std in {"zero": 0.0, "std 0.02": 0.02, "std 0.25": 0.25}.items():
         nn.init.normal_(conv.weight, std=std, generator=for_weights)
 
 # %% [markdown]
-# We sample from the same noise with each of them.
+# We sample from the same noise with each of them. (With a guidance scale of 1, `sample` uses the
+# prediction for the prompt as it is.)
 
 # %%
 truth, noise = held_out(4, lesson.device)
@@ -252,7 +263,8 @@ edges = detect_edges(truth.image)
 steps = 3 if lesson.quick else 20
 pictures = {"base alone": sample(base, truth.prompt, noise, guidance_scale=1, steps=steps)}
 for name, control in starts.items():
-    pictures[name] = sample(base, truth.prompt, noise, [(control, edges)], guidance_scale=1, steps=steps)
+    pictures[name] = sample(base, truth.prompt, noise, [(control, edges)], guidance_scale=1,
+                            steps=steps)
 
 assert torch.equal(pictures["zero"], pictures["base alone"])  # Eq. 3, bit for bit
 lesson.save_figure(same_start(pictures, truth.prompt), "_step0")
@@ -263,8 +275,11 @@ lesson.save_figure(same_start(pictures, truth.prompt), "_step0")
 #
 # Does this damage last? We train all three on the same batches, and look at two things: the
 # norm of the output convolutions' weights, and the loss on held-out pictures.
-# `loss_of_condition` chooses these pictures, their noise and their times t once, and keeps them.
-# It returns the loss as a function of the outlines, and the true outlines.
+#
+# `loss_of_condition` chooses held-out pictures, their noise and their times t once, and keeps
+# them. It returns two things: a function that computes the loss for given outlines, and the true
+# outlines. `control_loss` now empties half of the prompts, as in Sec. 3.3; lesson 05 explains
+# why. `Training` lets the learning rate fall to 0 during these steps.
 
 # %%
 n_pictures = 32  # for the held-out loss
@@ -298,16 +313,21 @@ lesson.verdict(f"With a start at std 0.25, the held-out loss is {at_first:.1f} t
                f" ({n_pictures} pictures, one seed).")
 
 # %% [markdown]
-# 03_zero_conv.png answers the question of this lesson for the whole network. After the first
-# step the weights of the zero convolutions are no longer 0. With seed 0 they grow for about 40
-# steps.
+# 03_zero_conv.png answers the question of this lesson for the whole network. In the left plot,
+# the zero convolutions have left 0 after the first step. With seed 0 they grow for about 40
+# steps, and then hardly: by then the learning rate is small. (With a constant rate they go on
+# growing.)
 #
-# A zero start does no harm at first: the first picture is the base's own, and so is the first
-# loss. A large random start adds random maps at all 13 connections. In the left plot its weights
-# hardly shrink, so the rest of the copy has to learn to live with these maps. A small start does
-# little harm. With seed 0 its loss even ends a little below that of the zero start. So here
-# the start should be *small*, and need not be exactly zero. But zero is the one value that nobody
-# has to tune.
+# The right plot answers the question of this section. A zero start does no harm: the first
+# pictures are those of the base, and so is the first loss. A large random start adds random maps
+# at all 13 connections. After 80 steps most of this damage is repaired, but not all of it. The
+# random weights themselves hardly shrink (left plot). So the random maps stay, and the rest of the
+# copy probably learns to work around them.
+#
+# A small random start does little harm. In this one run its loss even ends a little below that
+# of the zero start. Lesson 08 compares the two with ten seeds. So here the start should be
+# *small*, and we have no evidence that it must be exactly zero. But zero is the one value that
+# nobody has to tune.
 
 # %%
 lesson.save_results({"gradient norms": norms, "held-out loss": losses,

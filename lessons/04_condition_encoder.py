@@ -130,10 +130,11 @@ lesson.save_figure(recovered(edges, maps, recovered_maps, scores), "_recovered")
 
 # %% [markdown]
 # 04_condition_encoder_recovered.png shows one of the edge maps. (The stacked map holds all of its
-# pixels, so we show it as the edge map.) In the lower row, look at the orange and the blue pixels:
-# the network marked orange ones wrongly, and it missed blue ones. In the loss, a missed pixel
-# costs five times as much as a wrong one. So where the network is unsure, it marks a pixel, and
-# the lines become too thick.
+# pixels, so we show it as the edge map.)
+#
+# Look at the orange and the blue pixels in the lower row. The network marked the orange ones
+# wrongly, and it missed the blue ones. In the loss, a missed pixel costs five times as much as a
+# wrong one. So where the network is unsure, it marks a pixel, and the lines become too thick.
 #
 # Your guess was about three of the four ways. Which of these three has the highest score?
 

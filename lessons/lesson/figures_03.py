@@ -9,13 +9,18 @@ from minicontrolnet.draw.figures import captions, grid, styled
 
 LOCKED = "lightgrey"
 BY_STEP = ["gold", "orange", "tomato"]  # the step in which a part first gets a gradient
+PLACES = {"zero convs at the outputs": (2.15, 3.08), "copy": (0.47, 1.74),  # of the words "step 0" and so on, in inches
+          "condition encoder": (1.9, 0.4), "zero conv at the input": (2.95, 0.4)}
 
 
 def first_gradients(base: nn.Module, control: nn.Module, first: dict[str, int | None]) -> Figure:
     """Draw the architecture. The colour of a part shows in which step it first gets a gradient."""
     colours = {name: LOCKED if step is None else BY_STEP[step] for name, step in first.items()}
-    return architecture(base, control, colours,
-                        "Gradients first arrive at step 0 (yellow), 1 (orange), 2 (red) or never (grey)")
+    figure = architecture(base, control, colours,
+                          "Gradients first arrive at step 0 (yellow), 1 (orange), 2 (red) or never (grey)")
+    for name, (x, y) in PLACES.items():
+        figure.axes[0].text(x, y, f"step {first[name]}", ha="center", size=16, weight="bold")
+    return figure
 
 
 @styled
@@ -36,14 +41,15 @@ def from_zero(sizes: dict[str, list[float]], losses: dict[str, list[float]], ste
     figure = Figure()
     left, right = figure.subplots(1, 2)
     looks = [*range(0, steps, 10), steps]
-    for name, width in zip(sizes, (7, 4, 2)):  # where two lines agree, both stay visible
-        left.plot(range(1, len(sizes[name]) + 1), sizes[name], label=name, linewidth=width)
-        right.plot(looks[:len(losses[name])], losses[name], "o-", label=name, linewidth=width)
-    left.set(xlabel="training step", yscale="log", title="Zero convolutions\ngrow from the first step on",
-             ylabel="norm of the output convs' weights")
-    right.set(xlabel="training step", yscale="log", title="A large random start\nkeeps the loss higher",
-              ylabel="held-out loss")
+    for name, dashes in zip(sizes, ("-", "--", ":")):
+        left.plot(range(1, len(sizes[name]) + 1), sizes[name], dashes, label=name)
+        right.plot(looks[:len(losses[name])], losses[name], "o" + dashes)
+    left.set(xlabel="training step\n(the learning rate falls to 0)", yscale="log",
+             title="Zero convolutions\ngrow from the first step on",
+             ylabel="norm of their weights (log scale)")
+    right.set(xlabel="training step\n(the learning rate falls to 0)", yscale="log",
+              title="A large random start\nkeeps the loss higher", ylabel="held-out loss (log scale)")
     right.minorticks_off()
     right.set_yticks([0.02, 0.03, 0.05, 0.1], ["0.02", "0.03", "0.05", "0.1"])
-    left.legend(title="output convs start at")
+    figure.legend(loc="outside lower center", ncols=len(sizes), title="the output convs start at")
     return figure
