@@ -19,9 +19,9 @@ Row = list[object]
 # %% The table
 
 
-def values(record: dict, name: str, step: str, prompt: str, score: str = "F1") -> list[float]:
-    """One score of a method: a number for each training seed."""
-    return record[name][step][prompt][score]
+def values(record: dict, name: str, step: int | str, prompt: str, score: str = "F1") -> list[float]:
+    """One score of a method after so many training steps: a number for each training seed."""
+    return record[name][str(step)][prompt][score]
 
 
 def mean_of(record: dict, name: str, step: str, prompt: str, score: str = "F1") -> str:
@@ -63,27 +63,32 @@ def both(record: dict, name: str, prompt: str, score: str) -> str:
     return ", ".join(f"{mean:.2f}" for mean in means)
 
 
-def one_table(record: dict) -> list[Row]:
-    """Cost and fidelity of every method, and what is left of the base."""
-    rows: list[Row] = [["method", "trained", "train", "step", "once", "picture", "150", "600", "2000", "no words",
-                        "conflict", "new colours", "off", "palette"]]
-    for name in (*TRAINED, FLOOR):
+def cost_table(record: dict) -> list[Row]:
+    """What every method trains, whether the base stays as it was, and millions of operations per picture."""
+    rows: list[Row] = [["method", "trained", "base stays", "train", "step", "once", "picture"]]
+    for name in (*TRAINED, FLOOR, *FREE):
         cost = record[name]["cost"]
         each, once = operations(record, name)
-        fidelity = [mean_of(record, name, step, "right") for step in ("150", *LATE)]
+        stays = "yes" if name in FREE or keeps_the_base(record, name) else "no"
+        train = "" if name in FREE else f"{cost['MFLOP to train']:.0f}"
+        rows.append([name, f"{0 if name in FREE else cost['trained']:,}", stays, train, f"{each:.0f}", f"{once:.0f}",
+                     f"{cost_of_a_picture(record, name):,.0f}"])
+    return rows
+
+
+def fidelity_table(record: dict) -> list[Row]:
+    """How well every method follows, and what is left of the base."""
+    rows: list[Row] = [["method", "150", "600", "2000", "conflict", "new colours", "control off", "palette"]]
+    for name in (*TRAINED, FLOOR):
+        right = [mean_of(record, name, step, "right") for step in ("150", *LATE)]
         off = "the same" if keeps_the_base(record, name) else both(record, name, "off", "colours")
-        palette = fmean(values(record, name, "600", "with palette", "palette error"))
-        rows.append([name, f"{cost['trained']:,}", f"{cost['MFLOP to train']:.0f}", f"{each:.0f}", f"{once:.0f}",
-                     f"{cost_of_a_picture(record, name):,.0f}", *fidelity, mean_of(record, name, "600", "none"),
-                     both(record, name, "conflicting", "F1"), both(record, name, "new colours", "colours"), off,
-                     f"{palette:.3f}"])
+        palette = fmean(values(record, name, 600, "with palette", "palette error"))
+        rows.append([name, *right, both(record, name, "conflicting", "F1"),
+                     both(record, name, "new colours", "colours"), off, f"{palette:.3f}"])
     for name in FREE:
-        each, once = operations(record, name)
-        fidelity = ["", mean_of(record, name, "0", "right"), ""]
-        prompts = [mean_of(record, name, "0", prompt) for prompt in ("none", "conflicting")]
-        colours = fmean(values(record, name, "0", "new colours", "colours"))
-        rows.append([name.removeprefix("training-"), "0", "0", f"{each:.0f}", f"{once:.0f}",
-                     f"{cost_of_a_picture(record, name):,.0f}", *fidelity, *prompts, f"{colours:.0%}", "the same", ""])
+        right, conflict = (mean_of(record, name, "0", prompt) for prompt in ("right", "conflicting"))
+        colours = fmean(values(record, name, 0, "new colours", "colours"))
+        rows.append([name, "", right, "", conflict, f"{colours:.0%}", "the same", ""])
     return rows
 
 
@@ -102,11 +107,11 @@ def within(record: dict, weights: float = inf, step_cost: float = inf, keeps_bas
     return fitting
 
 
-def ranking(record: dict, names: list[str], step: str = "600", prompt: str = "right") -> str:
-    """Methods by their mean F1, the best one first, as one line."""
+def ranking(record: dict, names: list[str], step: int | str = 600, prompt: str = "right") -> str:
+    """Up to four methods by their mean F1, the best one first, as one line."""
     scores = {name: fmean(values(record, name, step, prompt)) for name in names}
     best_first = sorted(scores, key=scores.get, reverse=True)
-    return ", ".join(f"{name} {scores[name]:.2f}" for name in best_first)
+    return ", ".join(f"{name} {scores[name]:.2f}" for name in best_first[:4])
 
 
 # %% The same at other learning rates, which experiments/12_descendants_rates.py measured on seed 0
@@ -140,7 +145,7 @@ def rate_table(record: dict, rates: dict) -> list[Row]:
     """F1 of each method with the right prompt at each rate, and more about its best rate."""
     columns = sorted({float(arm.rpartition(" at ")[2]) for arm in rates} | {USUAL_RATE})
     names = [name for name in TRAINED if any(arm.rpartition(" at ")[0] == name for arm in rates)]
-    heading = ["edge F1, seed 0", *(f"at {rate:g}" for rate in columns), "best rate", "there: 150 steps", "conflict",
+    heading = ["edge F1, seed 0", *(f"{rate:g}" for rate in columns), "best rate", "150 steps", "conflict",
                "new colours"]
     rows: list[Row] = [heading]
     for name in names:
@@ -237,44 +242,42 @@ def expectations(record: dict) -> list[Expectation]:
     reward_in_conflict = above("ControlNet++", "ControlNet", prompt="conflicting")
     lead = minus(iou("training-free, 25 steps", "0", "right"), iou("ControlNet", "600", "right"))
     return [
-        Expectation("1  the ordering of the trial run", [
+        Expectation("1  the methods come in the order of our trial run", [
             above("fine-tuned base", "ControlNet"), above("ControlNeXt", "ControlNet"),
             above("ControlNet", "ControlNet-XS"),
             *(above(name, "T2I-Adapter") for name in trained if name != "T2I-Adapter")]),
-        Expectation("2  Control-LoRA is within .05 of ControlNet", [
+        Expectation("2  Control-LoRA is within 0.05 of ControlNet", [
             Part("ControlNet plus .05 minus Control-LoRA", [0.05 - one for one in lora]),
             Part("Control-LoRA plus .05 minus ControlNet", [0.05 + one for one in lora])]),
         Expectation("3  every method is above the frozen copy", floor),
-        Expectation("4  a locked base keeps more new colours", [
+        Expectation("4  a locked base keeps more of the new colours", [
             Part(f"right new colours: {name} minus fine-tuned base", minus(colours[name], colours["fine-tuned base"]))
             for name in KEEP_THE_BASE]),
-        Expectation("5  the reward helps, most in a conflict", [
+        Expectation("5  the reward of ControlNet++ helps, and most in a conflict", [
             reward, reward_in_conflict,
-            Part("second line minus first line",
+            Part("what the reward adds in a conflict minus what it adds with the right prompt",
                  minus(reward_in_conflict.differences, reward.differences))]),
-        Expectation("6  training-free: near ControlNet with 25 steps only", [
+        Expectation("6  training-free guidance is near ControlNet with 25 steps, and only then", [
             Part("mask IoU: 25 steps plus .05 minus ControlNet", [0.05 + one for one in lead]),
             Part("mask IoU: ControlNet minus 25 steps, both without words", minus(
                 iou("ControlNet", "600", "none"), iou("training-free, 25 steps", "0", "none"))),
             Part("mask IoU: ControlNet minus 8 steps", minus(
                 iou("ControlNet", "600", "right"), iou("training-free, 8 steps", "0", "right")))]),
-        Expectation("7  a locked base composes better", [
+        Expectation("7  a locked base composes better with the palette ControlNet", [
             Part(f"palette error: fine-tuned base minus {name}", minus(palette["fine-tuned base"], palette[name]))
             for name in KEEP_THE_BASE]),
-        Expectation("8  two papers' own choices help", [
+        Expectation("8  two choices of the papers help: cubic times and cross normalisation", [
             Part("T2I-Adapter: cubic times minus uniform times", cubic),
             Part("ControlNeXt: cross normalisation minus zero conv, 150 steps", normalised)]),
-        Expectation("9  a larger trained part helps ControlNeXt", [
+        Expectation("9  ControlNeXt follows better if it trains more of the base", [
             above("ControlNeXt, whole encoder", "ControlNeXt")]),
     ]
 
 
 def verdicts(record: dict) -> list[Row]:
-    """The verdict on each expectation, and a row for each of its parts; of more than three, the one that decides."""
-    rows: list[Row] = [["written down beforehand", "verdict", "parts (edge F1 after 600 steps, if they say no more)"]]
+    """The verdict on each expectation, and below it the part that decides."""
+    rows: list[Row] = [["", "verdict", "what we expected, and the difference that decides"]]
     for expectation in expectations(record):
-        few = len(expectation.parts) <= 3
-        first, *others = expectation.parts if few else [expectation.decided_by]
-        rows.append([expectation.says, expectation.verdict, str(first)])
-        rows += [["", "", str(part)] for part in others]
+        number, _, says = expectation.says.partition("  ")
+        rows += [[number, expectation.verdict, says], ["", "", f"   {expectation.decided_by}"]]
     return rows

@@ -448,18 +448,39 @@ def test_what_the_page_says_of_costs(record):
     assert trained["ControlNet-XS"] == pytest.approx(1 / 8, rel=0.08)
 
 
-def test_the_table_of_verdicts_lists_up_to_three_parts(record):
-    heading, *rows = saying.verdicts(record)
-    assert {len(row) for row in rows} == {len(heading)}
-    listed = {}
-    number = ""
-    for says, _, part in rows:
-        number = says[:1] or number
-        listed.setdefault(number, []).append(part)
-    parts = {expectation.says[0]: len(expectation.parts) for expectation in saying.expectations(record)}
-    assert {number: len(rows) for number, rows in listed.items()} == {
-        number: count if count <= 3 else 1 for number, count in parts.items()}
-    assert not re.search(r"[+-]0\.000\b", str(listed))  # whether it touches 0 is the question
+def test_the_table_of_verdicts_lists_the_part_that_decides(record):
+    _, *rows = saying.verdicts(record)
+    for expectation, head, part in zip(saying.expectations(record), rows[::2], rows[1::2], strict=True):
+        assert head == [expectation.says[0], expectation.verdict, expectation.says[3:]]
+        assert part == ["", "", f"   {expectation.decided_by}"]
+    assert not re.search(r"[+-]0\.000\b", str(rows))  # whether it touches 0 is the question
+
+
+def test_the_tables_fit_on_a_page(record):
+    """In 100 characters, with two spaces between columns and three before them."""
+    rates = load_results("12_descendants_rates")["numbers"]
+    for rows in (saying.cost_table(record), saying.fidelity_table(record), saying.verdicts(record),
+                 saying.rate_table(record, rates)):
+        assert len({len(row) for row in rows}) == 1
+        widths = [max(len(str(cell)) for cell in column) for column in zip(*rows)]
+        assert 3 + sum(widths) + 2 * (len(widths) - 1) <= 100, rows[0]
+
+
+def test_what_the_page_says_of_conflicts(record):
+    """All follow better after 2,000 steps, ControlNeXt gains most, and two methods lead at both times."""
+    early, late = ({name: mean(record, name, step, "conflicting") for name in saying.TRAINED} for step in saying.LATE)
+    gains = {name: late[name] - early[name] for name in early}
+    assert min(gains.values()) > 0 and max(gains, key=gains.get) == "ControlNeXt"
+    for scores in (early, late):
+        assert sorted(scores, key=scores.get)[-2:] == ["T2I-Adapter", "fine-tuned base"]
+
+
+def test_the_early_join_is_behind_after_150_steps_and_ahead_later(record):
+    for step, verdict in {"150": "refuted", "300": "shown", "600": "shown"}.items():
+        early, usual = (saying.values(record, name, step, "right") for name in ("ControlNeXt, early join", "ControlNeXt"))
+        assert saying.Part("", saying.minus(early, usual)).verdict == verdict
+    trained = [record[name]["cost"]["trained"] for name in ("ControlNeXt, early join", "ControlNeXt")]
+    assert trained[0] < trained[1]
 
 
 def test_the_choices_of_the_page_are_those_of_its_table(record):
