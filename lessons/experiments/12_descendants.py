@@ -70,9 +70,9 @@ is behind ControlNeXt. From 300 steps on it is ahead, with fewer trained weights
 the 16x16 grid leave the encoder before the usual join, so they carry no outline. We have not tested this. With the
 whole encoder trained, the mean is that of ControlNeXt to two digits.
 
-The time sufficed. There are three seeds of every arm after 2,000 steps, and of the four ablations of items 8 and 9 after 600. Most arms ran in
-two sittings. The second one continued the states that the first had saved after 600 steps. lesson/record_12.py
-computes the verdicts, and 12_descendants_rates.py tries other learning rates.
+The time sufficed. There are three seeds of every arm after 2,000 steps, and of the four ablations of items 8 and 9
+after 600. Most arms ran in two sittings. The second one continued the states that the first had saved after 600
+steps. lesson/record_12.py computes the verdicts, and 12_descendants_rates.py tries other learning rates.
 """
 
 import sys
