@@ -2,17 +2,17 @@
 # # Lesson 03: How can weights that are all zero learn?
 #
 # ControlNet joins its trainable copy to the locked base through *zero convolutions*: 1x1
-# convolutions whose weights and biases start at zero (Sec. 3.1). At first their output is
-# zero, so the base works as if the copy were not there. But if the weights are zero, aren't
-# their gradients zero, too? In this lesson you
+# convolutions whose weights and biases start at zero (Sec. 3.1). At first their output is zero,
+# so the base works as if the copy were not there. But if the weights are zero, aren't their
+# gradients zero, too? In this lesson you
 #
 # 1. join a block and its copy by two zero convolutions (Eq. 2 and 3),
 # 2. work out the gradients of one zero convolution by hand, and train it,
 # 3. watch gradients reach one part of a ControlNet after another,
 # 4. see what goes wrong when the convolutions start from random weights.
 #
-# It takes about a minute. Then do exercises 03a and 03b, and read `zero_conv` and
-# `ControlNet` in minicontrolnet/controlnet.py.
+# It takes about a minute. Then do exercises 03a and 03b, and read `zero_conv` and `ControlNet`
+# in minicontrolnet/controlnet.py.
 
 # %%
 import copy
@@ -83,9 +83,10 @@ assert torch.equal(y_c, block(x))  # Eq. 3, bit for bit
 #
 #     dL/dW = g x^T        dL/db = g        dL/dx = W^T g
 #
-# For dL/dW and dL/db we add up all pixels. The gradient of W contains the *input* x, not W
-# itself. So it is not zero, even though W is. The gradient of x does contain W, so it is zero.
-# For now the layers before this one get a gradient of zero. Let us check that autograd agrees.
+# For dL/dW and dL/db we add up all pixels. The gradient of W contains the *input* x and the
+# gradient g, but not W itself. So it need not be zero, even though W is. The gradient of x does
+# contain W, so it is zero. For now the layers before this one get a gradient of zero. Let us
+# check that autograd agrees.
 
 # %%
 conv = zero_conv(3).double()
@@ -102,8 +103,8 @@ for name, gradient in (("dL/dW", dw), ("dL/db", db), ("dL/dx", dx)):
     print(f"largest entry of {name}: {gradient.abs().max():.1f}")
 
 # %% [markdown]
-# Two of the three gradients are not zero. So a zero convolution can learn, and we can watch
-# it. Let it learn to swap the first two channels of its input.
+# Two of the three gradients are not zero. So a zero convolution can learn, and we can watch it.
+# Let it learn to swap the first two channels of its input.
 
 # %%
 conv = zero_conv(3).double()
@@ -125,9 +126,9 @@ for step in range(41):
 # ## Why ControlNet never puts two in a row
 #
 # Suppose that one zero convolution directly follows another. Then training gets stuck. The
-# second one has an input of zero, so its weight has a gradient of zero. The weight of the second
-# one is zero, so everything in the first one has a gradient of zero. Only the second bias can
-# move.
+# second one has an input of zero, so its weight has a gradient of zero. The weight of the
+# second one is zero, so everything in the first one has a gradient of zero. Only the second
+# bias can move.
 
 # %%
 pair = nn.Sequential(zero_conv(3), zero_conv(3)).double()
@@ -154,9 +155,9 @@ assert moved == ["1.bias"]
 # above.
 #
 # In the first backward pass only the output convolutions have gradients that are not zero. Once
-# their weights have moved, the copy has such gradients, and so does the zero convolution at its
-# input. The weight of that one is still zero. So the layers of the condition encoder before it
-# must wait one step more.
+# their weights have moved, the copy has such gradients, and so does the zero convolution
+# between the condition encoder and the copy. But the weight of this one is still zero. So the
+# layers of the condition encoder before it must wait one step more.
 
 # %%
 base = load_base(device=lesson.device)  # locked: its weights ask for no gradient
@@ -166,7 +167,7 @@ def parts_of(control: ControlNet) -> dict[str, nn.Module]:
     return {"locked base": base,
             "condition encoder": control.condition_encoder.layers[:-1],
             "zero conv at the input": control.condition_encoder.layers[-1],
-            "copy": nn.ModuleList([control.embedding, control.encoder]),
+            "copy": nn.ModuleList([control.embedding, control.encoder]),  # embedding: of t and the prompt
             "zero convs at the outputs": control.zero_convs}
 
 
@@ -229,7 +230,7 @@ for name, row in norms.items():
 assert first == {"locked base": None, "zero convs at the outputs": 0, "copy": 1,
                  "zero conv at the input": 1, "condition encoder": 2}
 lesson.save_figure(first_gradients(base, control, first), "_architecture")
-lesson.reveal(guess, "b", because="the gradient of W contains the input of the layer, not W.",
+lesson.reveal(guess, "b", because="dL/dW = g x^T, and g is not zero at the outputs. Behind them it is.",
               a="the derivative of W x with respect to W is x, and x is not zero.",
               c="nothing gets past a zero weight, and the base is locked.")
 
@@ -240,9 +241,9 @@ lesson.reveal(guess, "b", because="the gradient of W contains the input of the l
 #
 # ## What if the convolutions do not start at zero?
 #
-# With zero convolutions, an untrained ControlNet gives exactly the pictures of the base
-# (Eq. 3). Now we start the 13 output convolutions from Gaussian weights instead, once with a
-# small and once with a large standard deviation (std). What do the pictures look like before
+# With zero convolutions, an untrained ControlNet gives exactly the pictures of the base (Eq.
+# 3). Now we start the 13 output convolutions from Gaussian weights instead, once with a small
+# and once with a large standard deviation (std). What do the pictures look like before
 # training?
 
 # %%
@@ -254,8 +255,8 @@ for name, std in {"zero": 0.0, "std 0.02": 0.02, "std 0.25": 0.25}.items():
         nn.init.normal_(conv.weight, std=std, generator=for_weights)
 
 # %% [markdown]
-# We sample from the same noise with each of them. (With a guidance scale of 1, `sample` uses the
-# prediction for the prompt as it is.)
+# We sample from the same noise with each of them. (With a guidance scale of 1, `sample` uses
+# the prediction for the prompt as it is.)
 
 # %%
 truth, noise = held_out(4, lesson.device)
@@ -277,9 +278,9 @@ lesson.save_figure(same_start(pictures, truth.prompt), "_step0")
 # norm of the output convolutions' weights, and the loss on held-out pictures.
 #
 # `loss_of_condition` chooses held-out pictures, their noise and their times t once, and keeps
-# them. It returns two things: a function that computes the loss for given outlines, and the true
-# outlines. `control_loss` now empties half of the prompts, as in Sec. 3.3; lesson 05 explains
-# why. `Training` lets the learning rate fall to 0 during these steps.
+# them. It returns two things: a function that computes the loss for given outlines, and the
+# true outlines. `control_loss` now empties half of the prompts, as in Sec. 3.3; lesson 05
+# explains why. `Training` lets the learning rate fall to 0 during these steps.
 
 # %%
 n_pictures = 32  # for the held-out loss
@@ -315,19 +316,19 @@ lesson.verdict(f"With a start at std 0.25, the held-out loss is {at_first:.1f} t
 # %% [markdown]
 # 03_zero_conv.png answers the question of this lesson for the whole network. In the left plot,
 # the zero convolutions have left 0 after the first step. With seed 0 they grow for about 40
-# steps, and then hardly: by then the learning rate is small. (With a constant rate they go on
-# growing.)
+# steps, and then hardly. One reason is the learning rate: at step 40 it has fallen to half, and
+# it goes on falling to 0. (With a constant rate the zero convolutions go on growing.)
 #
 # The right plot answers the question of this section. A zero start does no harm: the first
-# pictures are those of the base, and so is the first loss. A large random start adds random maps
-# at all 13 connections. After 80 steps most of this damage is repaired, but not all of it. The
-# random weights themselves hardly shrink (left plot). So the random maps stay, and the rest of the
-# copy probably learns to work around them.
+# pictures are those of the base, and the first loss is its loss. A large random start adds
+# random maps at all 13 connections. After 80 steps most of this damage is repaired, but not all
+# of it. The size of the random weights hardly changes (left plot). So the random maps probably
+# stay, and the rest of the copy learns to work around them. We have not tested this.
 #
 # A small random start does little harm. In this one run its loss even ends a little below that
-# of the zero start. Lesson 08 compares the two with ten seeds. So here the start should be
-# *small*, and we have no evidence that it must be exactly zero. But zero is the one value that
-# nobody has to tune.
+# of the zero start. Lesson 08 repeats this with ten seeds, and cannot distinguish the two. So
+# the start should be *small*, and we have no evidence that it must be exactly zero. But zero is
+# the one value that nobody has to tune.
 
 # %%
 lesson.save_results({"gradient norms": norms, "held-out loss": losses,

@@ -71,13 +71,13 @@ for how, small in maps.items():
 #
 # ## What can be recovered?
 #
-# We train a network for each way of shrinking. It has two parts, which are trained together. The
-# *encoder* turns the edge map into 32 channels on the 16x16 grid. The *decoder*, two
+# We train a network for each way of shrinking. It has two parts, which are trained together.
+# The *encoder* turns the edge map into 32 channels on the 16x16 grid. The *decoder*, two
 # convolutions, recovers the edge map from these channels.
 #
 # Each of the three simple ways is the beginning of an encoder, and two 1x1 convolutions follow.
-# They do not look at neighbouring places. The fourth encoder, *learned*, is the condition encoder
-# of our ControlNet.
+# They do not look at neighbouring places. The fourth encoder, *learned*, is the condition
+# encoder of our ControlNet.
 
 # %%
 def encoder_and_decoder(how: str) -> nn.Module:
@@ -119,7 +119,7 @@ for how in ("learned", "stacked", "average", "every fourth"):
     network = seeded(lesson.seed, encoder_and_decoder, how)
     train(network)
     with torch.no_grad():
-        found = (network(edges) > 0).float()
+                found = (network(edges) > 0).float()  # above 0: more likely a line than not
     recovered_maps[how] = found
     scores[how] = (2 * (found * edges).sum() / (found.sum() + edges.sum())).item()
     rows.append([how, f"{scores[how]:.2f}"])
@@ -129,12 +129,14 @@ table(rows)
 lesson.save_figure(recovered(edges, maps, recovered_maps, scores), "_recovered")
 
 # %% [markdown]
-# 04_condition_encoder_recovered.png shows one of the edge maps. (The stacked map holds all of its
-# pixels, so we show it as the edge map.)
+# 04_condition_encoder_recovered.png shows one of the edge maps. (The stacked map holds all of
+# its pixels, so we show it as the edge map.)
 #
 # Look at the orange and the blue pixels in the lower row. The network marked the orange ones
-# wrongly, and it missed the blue ones. In the loss, a missed pixel costs five times as much as a
-# wrong one. So where the network is unsure, it marks a pixel, and the lines become too thick.
+# wrongly, and it missed the blue ones. In the loss, a missed pixel costs five times as much as
+# a wrong one. So the network marks every pixel that is fairly likely to lie on a line, and the
+# lines become too thick. With *every fourth* it often cannot tell that there is a line at all.
+# These pixels are missed.
 #
 # Your guess was about three of the four ways. Which of these three has the highest score?
 
@@ -147,28 +149,29 @@ lesson.reveal(guess, letters[best], f'"{best}" has the highest F1 score of the t
               c="it must first learn what to keep, and it had too few steps for that.")
 
 # %% [markdown]
-# With seed 0 the learned encoder does best. The stacked map, which loses nothing, is close to it.
-# Neither is perfect after 150 steps. Now try `--steps 1000`. With seeds 0, 1 and 2, both then
-# have a score above 0.9, and the *stacked* map is ahead of the learned one. The other two ways
-# stay below 0.7, although these networks were trained for 1,000 steps, too.
+# With seed 0 the learned encoder does best. The stacked map, which loses nothing, is close to
+# it. Neither is perfect after 150 steps. Now try `--steps 1000`. With seeds 0, 1 and 2, both
+# then have a score above 0.9, and the *stacked* map is ahead of the learned one. The other two
+# ways stay below 0.7, although these networks were trained for 1,000 steps, too.
 #
 # ## The encoder in the paper and in its code
 #
 # The paper's text describes four convolutions of 4x4 with stride 2 and ReLU. They would shrink
-# 512 pixels to 32, although the text says 64. The released code has eight convolutions of
-# 3x3, three of them with stride 2, which gives 64. The last of the eight starts at zero, like a
-# zero convolution, but it is 3x3. Our encoder has two of the paper's convolutions, which shrink
-# 64 pixels to 16. A zero convolution follows.
+# 512 pixels to 32, although the text says 64. The released code has eight convolutions of 3x3,
+# three of them with stride 2, which gives 64. The last of the eight starts at zero, like a zero
+# convolution, but it is 3x3. Our encoder has two of the paper's convolutions, which shrink 64
+# pixels to 16. A zero convolution follows.
 #
 # ## What does it mean for a ControlNet?
 #
 # A record in lessons/results has the answer. With each encoder we trained three ControlNets for
-# 180 steps, from three seeds. There is a fifth encoder for comparison. *Shifted* is the learned
-# encoder, but it never sees a line in its right place. Each edge map is first moved at random by
-# up to one patch, and moved anew at every step of training and of sampling.
+# 180 steps, from three seeds. A fifth encoder tests whether the position of a line matters.
+# *Shifted* is the learned encoder, but each edge map is first moved at random by up to one
+# patch. It is moved anew at every step of training and of sampling. So this encoder hardly ever
+# sees a line in its right place.
 #
-# The edge F1 of a generated picture compares its edges with the outline. It is more lenient than
-# the F1 above: an edge pixel counts as correct if the outline is at most one pixel away.
+# The edge F1 of a generated picture compares its edges with the outline. It is more lenient
+# than the F1 above: an edge pixel counts as correct if the outline is at most one pixel away.
 
 # %%
 record = load_results("claim_06_condition_encoder")
@@ -181,12 +184,13 @@ table(rows)
 lesson.save_figure(followed(load_pictures("claim_06_condition_encoder", 256), encoders))
 
 # %% [markdown]
-# 04_condition_encoder.png shows pictures of all five, with the outlines in magenta. Compare the
-# first two columns with the other three.
+# 04_condition_encoder.png shows pictures of all five, from one seed, with the outlines in
+# magenta. The F1 below them is the mean of three seeds. Compare the first two columns with the
+# other three.
 #
 # Here, too, *average* and *every fourth* have lower scores than *learned* and *stacked*. Their
-# ControlNets begin to follow outlines later. With seed 1, neither of the two has begun after 180
-# steps. (We see this in the record by the shuffle gap, which lesson 05 explains.)
+# ControlNets begin to follow outlines later. With seed 1, neither of the two has begun after
+# 180 steps. (We see this in the record by the shuffle gap, which lesson 05 explains.)
 #
 # Is the learned encoder really better than the others, or could it be luck? We take the
 # difference for each seed, and compute a 95 % interval from these differences.
@@ -204,9 +208,9 @@ print("\nEXERCISE  04a: python lessons/exercises")
 # %% [markdown]
 # *Shown* means that the whole interval is above 0, and *undecided* that it contains 0. So after
 # 180 steps the learned encoder is ahead of the three that lose the position of the line. For
-# *average* this is close, because its interval begins just above 0. All of this shows how soon a
-# ControlNet follows, and not how well it follows in the end.
+# *average* it is only just shown, because its interval begins just above 0. All of this shows
+# how soon a ControlNet follows, and not how well it follows in the end.
 #
 # Three seeds cannot decide whether the learned encoder is better than stacking. So we have no
-# evidence that the map must be learned. But the two best encoders have one thing in common: both
-# keep the position of the line.
+# evidence that the map must be learned. But the two best encoders have one thing in common:
+# both keep the position of the line.

@@ -55,14 +55,13 @@ guess = lesson.predict("Two ControlNets were trained separately. Can both steer 
 # %% [markdown]
 # ## Composing is adding
 #
-# Every ControlNet returns 13 controls. `compose` adds the first to the first, the second to
-# the second, and so on:
+# Every ControlNet returns 13 controls. `compose` adds the first to the first, the second to the
+# second, and so on:
 #
 #     base(xt, t, prompt, controls = compose(edge_controls, palette_controls))
 #
-# Three things follow. The order does not matter. A condition that is added twice counts
-# twice. And adding an untrained ControlNet changes nothing, because its zero convolutions
-# return 0.
+# Three things follow. The order does not matter. A condition that is added twice counts twice.
+# And adding an untrained ControlNet changes nothing, because its zero convolutions return 0.
 
 # %%
 t = torch.full((n,), 700, device=lesson.device)
@@ -73,9 +72,15 @@ with torch.no_grad():
     b = palette_net(noise, t, empty, colours)
     untrained = new_net(noise, t, empty, edges)
 
-assert all(map(torch.equal, compose(a, b), compose(b, a)))
-assert all(map(torch.equal, compose(a, a), weigh(a, 2)))
-assert all(map(torch.equal, compose(a, b, untrained), compose(a, b)))
+
+
+def equal(first, second):
+    return all(torch.equal(map_1, map_2) for map_1, map_2 in zip(first, second))
+
+
+assert equal(compose(a, b), compose(b, a))
+assert equal(compose(a, a), weigh(a, 2))
+assert equal(compose(a, b, untrained), compose(a, b))
 
 # %% [markdown]
 # All three hold exactly, bit for bit.
@@ -85,10 +90,12 @@ assert all(map(torch.equal, compose(a, b, untrained), compose(a, b)))
 # The outline always comes from the held-out picture itself. The palette comes from one of three
 # pictures.
 #
-# - *same picture*: the palette comes from the held-out picture, too. So the two conditions agree.
-# - *repainted*: we paint the held-out picture again, in the colours and with the shape of another
-#   picture. Place, size and tilt stay the same. Now the palette has other colours, and often it
-#   hints at another shape. The outline should decide the shape, and the palette the colours.
+# - *same picture*: the palette comes from the held-out picture, too. So the two conditions
+#   agree.
+# - *repainted*: we paint the held-out picture again, in the colours and with the shape of
+#   another picture. Place, size and tilt stay the same. Now the palette has other colours, and
+#   often it hints at another shape. The outline should decide the shape, and the palette the
+#   colours.
 # - *other picture*: the palette comes from another held-out picture. No picture can follow both
 #   conditions.
 
@@ -104,7 +111,8 @@ palettes = {case: palette(images) for case, images in sources.items()}
 
 # %% [markdown]
 # In each case we generate pictures with the palette alone, with the sum and with the mean. A
-# strength of 0.5 for each ControlNet turns the sum into the mean.
+# strength of 0.5 for each ControlNet turns the sum into the mean. We keep the default guidance,
+# with control in one branch. So guidance amplifies the sum as well as the mean (lesson 06).
 
 # %%
 def generate(*controls):
@@ -125,10 +133,10 @@ lesson.save_figure(three_cases(edges, sources, palettes, pictures))
 #
 # ## Are both conditions followed?
 #
-# The IoU measures how well the outline is followed. The *palette error* measures the colours. It
-# is the mean absolute difference between the palette of a generated picture and the palette of
-# its case. Colours are numbers from 0 to 1, and an error of 0 is perfect. The first two rows of
-# the table are generated without a palette.
+# The IoU measures how well the outline is followed. The *palette error* measures the colours.
+# It is the mean absolute difference between the palette of a generated picture and the palette
+# that it was given. Colours are numbers from 0 to 1, and an error of 0 is perfect. The first
+# two rows of the table are generated without a palette.
 
 # %%
 iou = {}
@@ -172,19 +180,19 @@ for name, measure in (("IoU with the outline", iou), ("palette error", error)):
 
 # %% [markdown]
 # In the case *other picture*, no picture can follow both conditions. There the sum follows the
-# outline better, and the mean follows the palette better. In the case *repainted*, the sum follows
-# the outline a little better, and for the palette we see no difference. (In the second list, a
-# difference above 0 means that the sum has the larger error.)
+# outline better, and the mean follows the palette better. In the case *repainted*, the sum
+# follows the outline a little better, and for the palette we see no difference. (In the second
+# list, a difference above 0 means that the sum has the larger error.)
 #
 # A mean gives each condition half of its strength. With five conditions, each would have only a
-# fifth.
+# fifth. So we go on with the sum, as the paper does.
 #
 # ## A third condition: the pose
 #
 # The third condition shows the *pose*: the place, the size and the tilt of the shape. It is a
-# line from the centre of the shape, marked by a dot, towards its top. A longer line means a
-# larger shape. The pose ControlNet was trained on its own, too. We use it alone, and together
-# with the other two.
+# dot at the centre of the shape, and a line from this dot towards the top of the shape. A
+# longer line means a larger shape. The pose ControlNet was trained on its own, too. We use it
+# alone, and together with the other two.
 
 # %%
 pose_net = load_control("pose", base)
@@ -212,14 +220,15 @@ lesson.save_results({"IoU": {", ".join(key): values for key, values in iou.items
 print("\nEXERCISES  07a, 07b: python lessons/exercises")
 
 # %% [markdown]
-# With the pose alone, the shapes are in the right places: the error is below one pixel. About half
-# of the error of the tilt is left. One possible reason is our measure. Without a prompt, the pose
-# may give a star where the held-out picture has a square. Then we measure the tilt of the star as
-# if it were a square.
+# With the pose alone, the shapes are in the right places: the error is below one pixel. About
+# half of the error of the tilt is left. One possible reason is our measure. Without a prompt,
+# the pose may give a star where the held-out picture has a square. Then we measure the tilt of
+# the star as if it were a square.
 #
-# Edges and palette leave hardly any error of place or tilt, because the outline shows both. So this
-# table cannot show that the pose adds anything to them. But we see no harm either: with the pose,
-# the errors are still below one degree and one pixel.
+# Edges and palette leave hardly any error of place or tilt, because the outline shows both. So
+# this table cannot show that the pose adds anything to them. But we see no harm either: with
+# the pose, the errors are still below one degree and one pixel.
 #
 # So networks that were trained separately can steer one picture together, if their conditions
-# agree. One possible reason is the lock: each of them has learned to steer exactly the same base.
+# agree. One possible reason is the lock: each of them has learned to steer exactly the same
+# base.

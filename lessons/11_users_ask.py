@@ -101,9 +101,10 @@ lesson.verdict(f"Strength 2 minus strength 1 ({n} pictures):",
                f" {harm.verdict}.")
 
 # %% [markdown]
-# **Answer.** The strength decides how often the outline wins against the words. Above 1, so few
-# pictures do not show that anything is gained. The harm is shown, but it is tiny: about one
-# pixel in a thousand. In lesson 06 it was a large *guidance* scale that did harm.
+# **Answer.** The strength decides how often the outline wins against the words. With so few
+# pictures, we cannot show that a strength above 1 gains anything. At strength 2, about one
+# pixel in a thousand more is off the palette than at strength 1. This is shown, but it is still
+# less than without control. In lesson 06 it was a large *guidance* scale that did harm.
 #
 # ## 2. When should control act?
 #
@@ -135,7 +136,7 @@ halves = paired(first_half - second_half)
 right = {"shown": "a", "contradicted": "b", "undecided": "c"}[halves.verdict]
 lesson.reveal(guess, right, "the edge F1 of the first half minus that of the second half is"
               f" {halves.mean:+.2f} ({halves.low:+.2f} to {halves.high:+.2f}).",
-              a="in the first half the layout was not decided for good.",
+              a="control in the first half alone does not fix the shape.",
               b="by then most shapes have their place, and control moves few of them.",
               c="the two halves do different work.")
 
@@ -149,19 +150,19 @@ lesson.reveal(guess, right, "the edge F1 of the first half minus that of the sec
 # outline's shape nearly always, and without it hardly ever. So in these steps most shapes are
 # decided.
 #
-# **Answer.** Control should act before the middle of sampling. Missing the first fifth costs
-# little, because later control can still move the shape. The second half counts as well:
-# control in the first half alone does not follow the outline as closely as control in all
+# **Answer.** Control should begin well before the middle of sampling, and go on to the end.
+# Missing the first fifth costs little, because later control can still move the shape. But with
+# control in the first half alone, the outline is followed less closely than with control in all
 # steps.
 #
 # ## 3. Can control act in one region only?
 #
-# We choose a region by a mask m_i, which is 1 where control should act and 0 elsewhere. Then we
-# multiply each control by it:
+# We choose a region by a mask, which is 1 where control should act and 0 elsewhere. The control
+# maps are small grids, so the mask is shrunk to the size of each grid. Let m_i be the shrunk
+# mask for the map c_i. We multiply the two before we add them to the base's skip h_i:
 #
 #     h_i + m_i * c_i
 #
-# The control maps are small grids, so the mask has to be shrunk to the size of each grid.
 # `Control(..., region=mask)` does this. Here control acts in the left half of the picture only,
 # and the prompts are the right ones.
 
@@ -182,7 +183,7 @@ lesson.save_figure(in_a_region(edges, nowhere, everywhere, in_left_half, truth.p
 #
 # - In the next step, the base sees what control did in the left half, and continues the shape.
 # - The decoder's convolutions look across the border.
-# - On the deepest grid, one place is half as wide as the picture.
+# - On the deepest grid of 2x2 places, a convolution of 3x3 sees the whole picture.
 # - The decoder's normalisation takes a mean over the whole map.
 #
 # **Answer.** Yes, we can add control in one region only. But its effect does not end at the
@@ -205,19 +206,19 @@ table([["trained for", "edge F1 of each training"],
 
 # %%
 batches = finding(record, "300 steps of 16 minus 1,200 of 4, F1")
-large = finding(record, "step of half the gap, batch of 16").mean
-small = finding(record, "step of half the gap, batch of 4").mean
+large = round(finding(record, "step of half the gap, batch of 16").mean)
+small = round(finding(record, "step of half the gap, batch of 4").mean)
 lesson.verdict("Claim: large batches are better. Edge F1, large minus small:"
                f" {with_interval(batches)}.",
                "The gap of lesson 05 reaches half of its final value:",
-               f"with large batches after {large:.0f} steps, which is {16 * large:,.0f} pictures;",
-               f"with small batches after {small:.0f} steps, which is {4 * small:,.0f} pictures.")
+               f"with large batches after {large} steps, which is {16 * large:,} pictures;",
+               f"with small batches after {small} steps, which is {4 * small:,} pictures.")
 
 # %% [markdown]
-# **Answer.** At this learning rate, many small steps do a little better in our toy. The
-# convergence does not come at the same step: with small batches it takes more steps, although
-# it needs fewer pictures. Larger batches may allow a larger learning rate, but we have not
-# tried that.
+# **Answer.** At this learning rate, many steps with small batches do a little better in our
+# toy. The convergence does not come at the same step: with small batches it takes more steps,
+# although it needs fewer pictures. Larger batches may allow a larger learning rate, but we have
+# not tried that.
 #
 # ## 5. May I train the decoder, or leave out a part of the copy?
 #

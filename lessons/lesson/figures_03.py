@@ -46,7 +46,7 @@ def from_zero(sizes: dict[str, list[float]], losses: dict[str, list[float]], ste
         right.plot(looks[:len(losses[name])], losses[name], "o" + dashes)
     left.set(xlabel="training step\n(the learning rate falls to 0)", yscale="log",
              title="Zero convolutions\ngrow from the first step on",
-             ylabel="norm of their weights (log scale)")
+             ylabel="norm of the output convolutions (log scale)")
     right.set(xlabel="training step\n(the learning rate falls to 0)", yscale="log",
               title="A large random start\nkeeps the loss higher", ylabel="held-out loss (log scale)")
     right.minorticks_off()

@@ -43,14 +43,18 @@ def on_the_stranger(pictures: Tensor, record: dict, prompt: Tensor) -> Figure:
 
 
 @styled
-def too_little(edges: Tensor, rest: Tensor, pictures: dict[str, Tensor], prompt: Tensor, wrong: Tensor) -> Figure:
-    """Incomplete outlines, and the pictures that were generated for them with different words."""
+def too_little(edges: Tensor, rest: Tensor, pictures: dict[str, Tensor], prompt: Tensor, wrong: Tensor,
+               word_wins: Tensor) -> Figure:
+    """Incomplete outlines, and the pictures that were generated for them with different words.
+
+    word_wins (n,): whether the wrong word decides the shape.
+    """
     rows = [enlarge((rest + ERASED * (edges - rest)).cpu(), 4)]
     rows += [outlined(images.cpu(), rest.cpu(), 4) for images in pictures.values()]
     below = []
-    for right, words in zip(captions(prompt.cpu()), describe(wrong.cpu())):
+    for right, words, wins in zip(captions(prompt.cpu()), describe(wrong.cpu()), word_wins.tolist()):
         shape = words.split()[1]
-        below.append(f"{right}\nwrong: {shape}")
+        below.append(f"{right}\nwrong: {shape}" + "\n(it wins)" * wins)
     return grid(torch.cat(rows), len(rest), "If a part of the outline is missing, a wrong word can decide the shape\n"
                 "(magenta: what is left of the outline)", below,
                 ["the outline\n(grey: erased)", *(name.replace(" ", "\n", 1) for name in pictures)])
