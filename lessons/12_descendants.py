@@ -519,6 +519,6 @@ print(f"\n   new colours of the fine-tuned base: {kept_at_each_rate(record, rate
 # right rate. But this is one seed, and we did not look with control off. The methods with a
 # locked base keep the new colours at every rate that we tried (the table shows it for the
 # best rate only).
-#
+
 # %%
 print("\nEXERCISES  12a, 12b, 12c: python lessons/exercises")
