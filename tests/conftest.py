@@ -40,6 +40,12 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(pytest.mark.skip(reason="slow: give --slow to run it"))
 
 
+@pytest.fixture(autouse=True)
+def same_start():
+    """torch's global generator starts anew in each test, so that no test depends on those before it."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def shipped():
     """The networks that ship, loaded once: ``base``, ``controls`` by name, ``classifier``. All are locked."""
