@@ -119,7 +119,7 @@ for how in ("learned", "stacked", "average", "every fourth"):
     network = seeded(lesson.seed, encoder_and_decoder, how)
     train(network)
     with torch.no_grad():
-                found = (network(edges) > 0).float()  # above 0: more likely a line than not
+        found = (network(edges) > 0).float()  # above 0: more likely a line than not
     recovered_maps[how] = found
     scores[how] = (2 * (found * edges).sum() / (found.sum() + edges.sum())).item()
     rows.append([how, f"{scores[how]:.2f}"])
