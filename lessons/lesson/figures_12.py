@@ -14,6 +14,7 @@ from minicontrolnet.draw.figures import grid, styled
 LOCKED = "lightgrey"
 TRAINED = "orange"
 LOW_RANK = "moccasin"
+CHANGES = "tab:blue"
 ENCODER_X = (1.2, 4.2)
 DECODER_X = (5.8, 8.8)
 BESIDE = 1.8  # the height of what is beside the base
@@ -49,7 +50,7 @@ def sketches() -> Figure:
     """One small sketch per method: grey is locked, orange is trained, pale orange is of low rank."""
     figure = Figure()
     figure.suptitle("The methods differ in what is trained (orange) and in where it joins the base\n"
-                    "(grey: locked; pale orange: a correction of low rank; magenta square: the outline)", size=17)
+                    "(pale orange: low rank; magenta square: the outline; blue: what the edge loss changes)", size=17)
     for axes, panel in zip(figure.subplots(2, 4).flat, PANELS):
         sketch(axes, panel)
     return figure
@@ -74,20 +75,26 @@ def sketch(axes: Axes, panel: Panel) -> None:
         trapezoid(axes, left, right, BESIDE, 1.5 * panel.size, 0.7 * panel.size, panel.side)
         arrow(axes, (-0.5, BESIDE - 0.2), (left, BESIDE - 0.2))
     if panel.side or panel.joins == "input":
-        square = Rectangle((-1.3, BESIDE - 0.6), 0.8, 0.8, facecolor="white", edgecolor="magenta", linewidth=2)
-        axes.add_patch(square)
+        outline(axes, -1.3, BESIDE - 0.6)
     if panel.reads_xt:
         arrow(axes, (-0.6, 5.5), (left, BESIDE + 0.8 * panel.size))
     joins(axes, panel)
     if panel.loss:
-        axes.text(7.6, 2.3, "edge loss", ha="center", va="center", size=13,
-                  bbox={"facecolor": "white", "edgecolor": "magenta"})
-        axes.text(7.6, 0.9, panel.loss, ha="center", va="center", size=13)
-        arrow(axes, (9.9, 5.9), (9.0, 2.9))
+        axes.text(7.4, 2.3, "edge loss", ha="center", va="center", size=13,
+                  bbox={"facecolor": "white", "edgecolor": "black"})
+        axes.text(6.9, 0.7, panel.loss, ha="center", va="center", size=13, color=CHANGES)
+        arrow(axes, (9.9, 5.9), (8.7, 2.9))
+        outline(axes, 9.8, 1.5)
+        arrow(axes, (9.8, 2.0), (9.2, 2.2))
         if panel.side:
-            arrow(axes, (5.7, 2.2), (right + 0.1, BESIDE), "magenta")
+            arrow(axes, (5.5, 2.2), (right + 0.1, BESIDE), CHANGES)
         else:
-            arrow(axes, (8.0, 2.9), (9.4, 5.9), "magenta")
+            arrow(axes, (7.6, 2.9), (9.4, 5.9), CHANGES)
+
+
+def outline(axes: Axes, x: float, y: float) -> None:
+    """A small square that stands for the outline."""
+    axes.add_patch(Rectangle((x, y), 0.8, 0.8, facecolor="white", edgecolor="magenta", linewidth=2))
 
 
 def joins(axes: Axes, panel: Panel) -> None:
