@@ -96,8 +96,8 @@ print(f"\na training step takes {median(base_times):.2f} s for the base"
 
 # %%
 STEP_THERE = 0.08  # seconds for a training step of a ControlNet
-LESSONS_THERE = {"00": 11, "01": 17, "02": 43, "03": 20, "04": 9, "05": 32, "06": 26,
-                 "07": 30, "08": 13, "09": 5, "10": 13, "11": 13, "12": 20, "13": 20}  # seconds
+LESSONS_THERE = {"00": 11, "01": 19, "02": 73, "03": 28, "04": 10, "05": 30, "06": 35,
+                 "07": 26, "08": 7, "09": 5, "10": 28, "11": 21, "12": 63, "13": 58}  # seconds, one core
 rows = [["lesson", "seconds, about"]]
 for number, there in LESSONS_THERE.items():
     rows.append([number, round(there * here / STEP_THERE)])

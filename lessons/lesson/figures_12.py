@@ -82,10 +82,10 @@ def sketch(axes: Axes, panel: Panel) -> None:
     if panel.loss:
         axes.text(7.4, 2.3, "edge loss", ha="center", va="center", size=13,
                   bbox={"facecolor": "white", "edgecolor": "black"})
-        axes.text(6.9, 0.7, panel.loss, ha="center", va="center", size=13, color=CHANGES)
+        axes.text(6.7, 0.6, panel.loss, ha="center", va="center", size=11, color=CHANGES)
         arrow(axes, (9.9, 5.9), (8.7, 2.9))
-        outline(axes, 9.8, 1.5)
-        arrow(axes, (9.8, 2.0), (9.2, 2.2))
+        outline(axes, 9.3, 0.2)
+        arrow(axes, (9.5, 1.0), (8.7, 1.8))
         if panel.side:
             arrow(axes, (5.5, 2.2), (right + 0.1, BESIDE), CHANGES)
         else:
