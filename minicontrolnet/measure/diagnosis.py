@@ -48,10 +48,10 @@ STRENGTHS = (0.5, 2, 10)
 TOO_STRONG = ("Control is too strong. See whether the controls are multiplied by a strength above 1, or added twice. Or"
               " the conditions do not fit their pictures exactly: put one on top of its picture and look.")
 TOO_WEAK = ("Control is weak. See whether the controls are multiplied by a strength below 1. If they are not, train on:"
-            " a young ControlNet is weak, too.")
+            " the control of a short training is weak, too.")
 NOISY_START = ("Set weight and bias of every zero conv to 0 before the training. Otherwise the first controls are"
                " noise, and training must undo that first.")
-OUTPUTS = "zero convs at the outputs"
+OUTPUTS = "the zero convs at the outputs"
 EARLY = ("If you have trained only a few hundred steps, train on and watch the gap on a log scale: it grows long"
          " before pictures follow (lesson 05). If you have trained for long, look at one training batch with its"
          " conditions on top. Each picture must have its own condition, and none may be empty.")
@@ -203,11 +203,11 @@ def is_it_the_right_base(case: Case, trained_on: str | None) -> Finding:
     alike = _cosine(copies(case.control_module, case.base_module)) if case.control_module is not None else None
     near = ""
     if alike is not None:
-        near = (f" The cosine of the copy's weights and the base's is {alike:.2f} (1 before training, about 0 for a"
-                " stranger).")
-    advice = ("Load the base that is named in the ControlNet's file. A fine-tuned sibling of that base works almost"
-              " as well. In a stranger the channels mean something else, and about half of the effect is left"
-              " (lesson 10).")
+        near = (f" The cosine of the copy's weights and the base's is {alike:.2f} (1 before training, about 0 for an"
+                " unrelated base).")
+    advice = ("Load the base that is named in the ControlNet's file. If that base was trained further, the result works"
+              " almost as well. In an unrelated base the channels mean something else, and about half of the effect is"
+              " left (lesson 10).")
     if alike is not None and alike < STRANGERS:
         return Finding(question, "broken", f"This base is no relative of the copy.{near}", alike, advice,
                        "another base")
@@ -326,7 +326,7 @@ def do_gradients_arrive(case: Case) -> Finding:
 def _parts(case: Case) -> dict[str, str]:
     """The name of each tensor's part: the zero convs at the outputs, or the name of a child module.
 
-    A child that also holds zero convs at the outputs is called "the rest of" its name.
+    If only some of a child's layers are at the outputs, its other layers are a part of their own.
     """
     layers = [layer for layer in output_layers(case) if layer is not None]
     at_outputs = {id(p) for layer in layers for p in layer.parameters()}
@@ -335,7 +335,7 @@ def _parts(case: Case) -> dict[str, str]:
     parts = {}
     for name, p in named.items():
         child = name.split(".")[0]
-        rest = f"the rest of {child}" if child in split else child
+        rest = f"the other layers of {child}" if child in split else child
         parts[name] = OUTPUTS if id(p) in at_outputs else rest
     return parts
 
@@ -352,10 +352,15 @@ def _order(woken: dict[str, int | None], parts: dict[str, str]) -> str:
         late = f" (all of it by pass {max(passes)})" if max(passes) > min(passes) else ""
         begins.setdefault(min(passes), []).append(part + late)
     if not begins:
-        return f"No gradient arrives at {', '.join(never)}."
-    words = "; ".join(f"in pass {at} at {', '.join(names)}" for at, names in sorted(begins.items()))
-    rest = f" None arrives at {', '.join(never)}." if never else ""
+        return f"No gradient arrives at {_listed(never)}."
+    words = "; ".join(f"in pass {at} at {_listed(names)}" for at, names in sorted(begins.items()))
+    rest = f" None arrives at {_listed(never)}." if never else ""
     return f"The first gradients arrive {words} (we count backward passes from 0).{rest}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def _stuck_behind_zeros(module: nn.Module, woken: dict[str, int | None]) -> list[str]:
@@ -402,8 +407,9 @@ def has_the_copy_moved(case: Case, shown: Evidence) -> Finding:
                        " make the prediction worse.", 0.0, NOISY_START, "zero convs do not start at 0")
     if _is_one_step_old(case):
         return Finding(question, "untrained", "The copy equals the base's encoder bit for bit, and only the output"
-                       " layers have moved. After one single step this is normal.", 0.0, "Train on. If you have"
-                       " trained for more than one step, then the optimiser holds no other parameters.")
+                       " layers have moved. After one single step this is normal.", 0.0, "If you have trained for"
+                       " only one step, train on. Otherwise the optimiser holds no parameters but those of the output"
+                       " layers.")
     return Finding(question, "broken", "The controls are not 0, but the copy still equals the base's encoder bit for"
                    " bit.", 0.0, "Make sure that the copy asks for gradients, that they arrive, and that the optimiser"
                    " holds the very parameters that forward uses. A deepcopy that you make after the optimiser has"
@@ -540,8 +546,8 @@ def does_the_condition_reach(case: Case, shown: Evidence) -> Finding:
     if not changed:
         if case.control_module is not None and _is_one_step_old(case):
             return Finding(question, "untrained", "Not yet: the zero conv behind the condition is still 0.", 0.0,
-                           "Train on. If you have trained for more than two steps, no gradient reaches it or the"
-                           " optimiser does not hold it.")
+                           "If you have trained for one or two steps only, train on. Otherwise no gradient reaches this"
+                           " zero conv, or the optimiser does not hold it.")
         return Finding(question, "broken", "Another picture's condition changes nothing at all, although the controls"
                        " are not 0.", 0.0, "Find out where the condition is cut off. Perhaps its features are not"
                        " passed on or it is replaced by zeros, perhaps no gradient reached its encoder.",
@@ -606,13 +612,13 @@ def is_it_used(case: Case, shown: Evidence) -> Finding:
     return Finding(question, "untrained", found, gap, f"On these pictures the condition does not help yet. {EARLY}")
 
 
-def would_another_reading_help(case: Case, shown: Evidence, seen: tuple[float, float] | Tensor | None) -> Finding:
-    """Trial treatments: another reading of the condition or of the time, another order of the controls.
+def would_a_treatment_help(case: Case, shown: Evidence, seen: tuple[float, float] | Tensor | None) -> Finding:
+    """Trial treatments: change the condition, the time, or the order of the controls.
 
     A cure must lower the loss, and it must lower it below the loss without control. Anything that weakens a
     harmful control lowers the loss, whatever the bug is.
     """
-    question = "Would another reading of condition or time, or another order of the controls, help?"
+    question = "Would it help to change the condition, the time or the order of the controls?"
     if is_untrained(shown.controls):
         return unknown(question, "all controls are 0")
     if len(case.condition) < ENOUGH:
@@ -716,7 +722,7 @@ def words_and_outline(case: Case, shown: Evidence) -> Finding:
         return Finding(question, "not checked", f"{found}. The prompts cannot be swapped, since they are not one"
                        " for each picture.", outline)
     found += f", and another picture's prompt by {words:.2g}."
-    return Finding(question, "untrained" if is_untrained(shown.controls) else "healthy", found, outline)
+    return Finding(question, "healthy" if outline else "untrained", found, outline)
 
 
 def unknown(question: str, why: str) -> Finding:
@@ -758,7 +764,7 @@ def diagnose(base: Network, control: Network, condition: Tensor, batch: NoisyBat
         shown = evidence_of(case)
         return findings + [do_gradients_arrive(case), which_zero_convs_are_zero(case, shown.controls),
                            has_the_copy_moved(case, shown), is_the_start_exact(case, shown),
-                           does_the_condition_reach(case, shown), would_another_reading_help(case, shown, seen),
+                           does_the_condition_reach(case, shown), would_a_treatment_help(case, shown, seen),
                            would_another_strength_help(case, shown), is_it_used(case, shown),
                            words_and_outline(case, shown)]
 
