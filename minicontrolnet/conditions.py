@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .errors import Problem, check_generator, check_images, check_number, dtype_name
+from .errors import Problem, check_generator, check_images, check_number, check_tensor, dtype_name
 from .shapes import SIZE, Batch, tip_of
 
 CHANNELS = {"edge": 1, "palette": 3, "pose": 1}
@@ -43,6 +43,14 @@ def check_kind(kind: Kind) -> None:
                       " that takes a batch and returns its conditions")
 
 
+def check_edge_maps(edges: Tensor) -> None:
+    """Raise Problem unless ``edges`` are maps (n, 1, h, w) of 0 and 1."""
+    check_images("the edge maps", edges, channels=[1])
+    if not ((edges == 0) | (edges == 1)).all():
+        raise Problem("the edge maps have values between 0 and 1; give 0 or 1, such as detect_edges returns, for"
+                      " example by (x > 0.5).float()")
+
+
 def _check_own(condition: Tensor, n: int, size: torch.Size) -> None:
     """Raise Problem unless a function of your own returned n conditions, each as large as its picture."""
     if not isinstance(condition, Tensor):
@@ -54,6 +62,7 @@ def _check_own(condition: Tensor, n: int, size: torch.Size) -> None:
         raise Problem(f"the condition's function returned {dtype_name(condition)} of the shape"
                       f" {tuple(condition.shape)} for {n} pictures of {h} x {w}; let it return floating point values"
                       f" ({n}, c, {h}, {w})")
+    check_tensor("the condition's values", condition)
     if not condition.isfinite().all():
         raise Problem("the condition's function returned values that are not finite; check its divisions")
     low, high = condition.aminmax()
@@ -171,7 +180,7 @@ def roughen(edges: Tensor, generator: torch.Generator) -> Tensor:
 
     Training sees such maps, so that a ControlNet also follows a drawing.
     """
-    check_images("the edge maps", edges, channels=[1])
+    check_edge_maps(edges)
     check_generator(generator)
     b = len(edges)
     two = _largest_of_four(F.pad(edges, (0, 1, 0, 1)))  # a stroke of 2 pixels; it grows to the left and up

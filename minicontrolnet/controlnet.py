@@ -17,6 +17,8 @@ def lock(module: nn.Module) -> nn.Module:
 
     Locked does not mean detached: gradients still flow through the module to its inputs.
     """
+    if not isinstance(module, nn.Module):
+        raise Problem(f"the module is a {type(module).__name__}; give one network at a time, such as lock(base)")
     return module.eval().requires_grad_(False)  # eval() switches off dropout and the like; this network has none
 
 

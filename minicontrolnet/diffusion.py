@@ -43,23 +43,28 @@ ALPHA_BAR = shift(_cosine_alpha_bar(), SHIFT)
 
 
 def alpha_bar_at(t: Tensor, like: Tensor) -> Tensor:
-    """alpha_bar at times t (b,), as (b, 1, 1, 1) with the dtype and device of ``like``."""
+    """alpha_bar at times t (b,), as (b, 1, 1, 1) with the dtype and device of ``like``; float32 for bfloat16.
+
+    bfloat16 would round 0.998 to 1. So we compute its coefficients in float32, and round the results.
+    """
     _check_times(t)
     if like.dtype == torch.float16:
         raise Problem("the pictures are in float16, which cannot hold alpha_bar at t = 999 (1.2e-9); use float32 or"
                       " bfloat16")
     if t.dim() != 1 or len(t) not in {1, len(like)}:
         raise Problem(f"the times have the shape {tuple(t.shape)} for {len(like)} pictures; give one time for each")
-    return ALPHA_BAR.to(like.dtype).to(like.device)[t].view(-1, 1, 1, 1)
+    dtype = torch.float32 if like.dtype == torch.bfloat16 else like.dtype
+    return ALPHA_BAR.to(dtype).to(like.device)[t].view(-1, 1, 1, 1)
 
 
-def _check_times(t: Tensor) -> None:
-    """Raise Problem for times outside of [0, TIMESTEPS). A negative index would count from the end."""
+def _check_times(t: Tensor, lowest: int = 0) -> None:
+    """Raise Problem for times outside of [lowest, TIMESTEPS). A negative index would count from the end."""
     if not isinstance(t, Tensor) or t.is_floating_point() or t.dtype == torch.bool:
         raise Problem(f"the times are {t.dtype if isinstance(t, Tensor) else t}; give a tensor (b,) of whole numbers")
     on_cpu = t.device.type == "cpu" and not torch.compiler.is_compiling()  # a GPU would first finish all earlier work
-    if on_cpu and ((t < 0) | (t >= TIMESTEPS)).any():
-        raise Problem(f"the times go from {t.min().item()} to {t.max().item()}; give times from 0 to {TIMESTEPS - 1}")
+    if on_cpu and ((t < lowest) | (t >= TIMESTEPS)).any():
+        raise Problem(f"the times go from {t.min().item()} to {t.max().item()}; give times from {lowest} to"
+                      f" {TIMESTEPS - 1}")
 
 
 # %% Noising, and the three things that a network may predict
@@ -69,28 +74,28 @@ def q_sample(x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
     """Noise x0 to time t in one jump: xt = sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) eps."""
     check_same_shape("x0", x0, "eps", eps)
     alpha_bar = alpha_bar_at(t, x0)
-    return alpha_bar.sqrt() * x0 + (1 - alpha_bar).sqrt() * eps
+    return (alpha_bar.sqrt() * x0 + (1 - alpha_bar).sqrt() * eps).to(x0.dtype)
 
 
 def x0_from_eps(eps: Tensor, xt: Tensor, t: Tensor) -> Tensor:
     """The picture that a noise estimate implies: q_sample solved for x0."""
     check_same_shape("eps", eps, "xt", xt)
     alpha_bar = alpha_bar_at(t, xt)
-    return (xt - (1 - alpha_bar).sqrt() * eps) / alpha_bar.sqrt()
+    return ((xt - (1 - alpha_bar).sqrt() * eps) / alpha_bar.sqrt()).to(xt.dtype)
 
 
 def eps_from_x0(x0: Tensor, xt: Tensor, t: Tensor) -> Tensor:
     """The noise that a picture estimate implies: q_sample solved for eps."""
     check_same_shape("x0", x0, "xt", xt)
     alpha_bar = alpha_bar_at(t, xt)
-    return (xt - alpha_bar.sqrt() * x0) / (1 - alpha_bar).sqrt()
+    return ((xt - alpha_bar.sqrt() * x0) / (1 - alpha_bar).sqrt()).to(xt.dtype)
 
 
 def eps_from_v(v: Tensor, xt: Tensor, t: Tensor) -> Tensor:
     """The noise that v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x0 implies (Salimans and Ho 2022)."""
     check_same_shape("v", v, "xt", xt)
     alpha_bar = alpha_bar_at(t, xt)
-    return alpha_bar.sqrt() * v + (1 - alpha_bar).sqrt() * xt
+    return (alpha_bar.sqrt() * v + (1 - alpha_bar).sqrt() * xt).to(xt.dtype)
 
 
 def check_prediction_type(prediction_type: str) -> None:
@@ -187,6 +192,7 @@ def ddim_step(eps: Tensor, xt: Tensor, t: Tensor, t_next: Tensor, clip: bool = T
     t = 999, where alpha_bar is 1.2e-9, that changes eps by about 0.003 in float32 even where
     nothing was clamped.)
     """
+    _check_times(t_next, lowest=-1)
     x0 = x0_from_eps(eps, xt, t)
     if clip:
         x0 = x0.clamp(-1, 1)
@@ -219,7 +225,7 @@ def ddim_steps(model: Model, xt: Tensor, times: Sequence[int]) -> Iterator[tuple
         t_next = torch.full_like(t, later)
         with torch.no_grad():  # not around yield, or gradients would be off in the caller's code, too
             xt, x0 = ddim_step(_finite(_predicted(model, xt, t), now), xt, t, t_next)
-        yield xt, x0
+        yield xt.clone(), x0  # you may change the copy; the next step needs xt as it is
 
 
 def ddim(model: Model, xt: Tensor, steps: int = 25) -> Tensor:
@@ -243,7 +249,7 @@ def ddpm_step(eps: Tensor, xt: Tensor, t: Tensor, z: Tensor, clip: bool = True) 
     if clip:
         eps = eps_from_x0(x0_from_eps(eps, xt, t).clamp(-1, 1), xt, t)
     mean = (xt - (1 - alpha) / (1 - alpha_bar).sqrt() * eps) / alpha.sqrt()
-    return mean + torch.where(t.view(-1, 1, 1, 1) > 0, (1 - alpha).sqrt() * z, 0.0)
+    return (mean + torch.where(t.view(-1, 1, 1, 1) > 0, (1 - alpha).sqrt() * z, 0.0)).to(xt.dtype)
 
 
 @torch.no_grad()

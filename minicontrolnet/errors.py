@@ -49,9 +49,9 @@ def check_flag(name: str, value: bool) -> None:
 
 
 def check_seed(seed: int) -> None:
-    """Raise Problem unless a generator of torch takes this seed."""
-    if not isinstance(seed, Integral) or isinstance(seed, bool) or not -(2**63) <= seed < 2**64:
-        raise Problem(f"the seed is {seed!r}; give a whole number, such as 0")
+    """Raise Problem unless this seed differs from every other one. Of larger ones torch would use the last 32 bits."""
+    if not isinstance(seed, Integral) or isinstance(seed, bool) or not 0 <= seed < 2**32:
+        raise Problem(f"the seed is {seed!r}; give a whole number from 0 to {2**32 - 1}, such as 0")
 
 
 def check_generator(generator: torch.Generator) -> None:
@@ -74,6 +74,14 @@ def dtype_name(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
+def check_tensor(name: str, tensor: Tensor) -> None:
+    """Raise Problem unless ``tensor`` is a tensor that holds values. One on the device "meta" holds none."""
+    if not isinstance(tensor, Tensor):
+        raise Problem(f"{name} are a {type(tensor).__name__}; give a tensor, for example by torch.as_tensor")
+    if tensor.is_meta:
+        raise Problem(f'{name} are on the device "meta", where tensors have no values; give them on another device')
+
+
 def check_same_shape(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:
     """Raise Problem unless two tensors have the same shape. Torch would broadcast the smaller one in silence."""
     shapes = [tuple(given.shape) if isinstance(given, Tensor) else type(given).__name__ for given in (tensor, other)]
@@ -87,8 +95,7 @@ def check_images(name: str, images: Tensor, channels: Sequence[int] | None = Non
 
     ``channels``: which c are allowed; any by default. Values may leave [0, 1] by rounding errors.
     """
-    if not isinstance(images, Tensor):
-        raise Problem(f"{name} are a {type(images).__name__}; give a tensor (n, c, h, w) with values in [0, 1]")
+    check_tensor(name, images)
     if images.dim() != 4 or (channels and images.shape[1] not in channels):
         c = " or ".join(map(str, channels)) if channels else "c"
         raise Problem(f"{name} have the shape {tuple(images.shape)}; give a tensor of the shape (n, {c}, h, w)")
@@ -97,7 +104,12 @@ def check_images(name: str, images: Tensor, channels: Sequence[int] | None = Non
                       " for example by x / 255 for bytes")
     if not images.numel():
         raise Problem(f"{name} have the shape {tuple(images.shape)}, so there are none; give at least one picture")
-    low, high = images.detach().aminmax()
+    check_range(name, images)
+
+
+def check_range(name: str, values: Tensor) -> None:
+    """Raise Problem unless the values lie in [0, 1]. They may leave it by rounding errors."""
+    low, high = values.detach().aminmax()
     if not (-1e-4 <= low and high <= 1 + 1e-4):  # also true for nan
         raise Problem(f"{name} have values from {low.item():.4g} to {high.item():.4g}; bring them to [0, 1],"
                       " for example by x / 255 for bytes or (x + 1) / 2 for [-1, 1]")

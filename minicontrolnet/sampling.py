@@ -11,7 +11,8 @@ from tqdm import tqdm
 
 from .controlnet import ControlNet, Controls
 from .diffusion import Model, cfg, ddim_steps, ddim_times
-from .errors import Problem, check_count, check_flag, check_images, check_number, check_seed, dtype_name
+from .errors import (Problem, check_count, check_flag, check_images, check_number, check_seed, check_tensor,
+                     dtype_name)
 from .shapes import SIZE, check_tokens, to_image, tokenize
 from .unet import PATCH, UNet
 
@@ -77,13 +78,15 @@ def _all_13(controls: Iterable[Tensor]) -> Controls:
 
 def scale_per_control(scale: Scale, n: int = N_CONTROLS) -> list[float]:
     """The n numbers that a scale stands for. Raises Problem for another count, or for numbers that are not finite."""
-    weights = scale.tolist() if isinstance(scale, Tensor) else scale
+    if isinstance(scale, Tensor):
+        check_tensor("the weights of control", scale)
+    weights = scale.tolist() if hasattr(scale, "tolist") else scale  # of a tensor, or of a numpy array
     weights = list(weights) if isinstance(weights, Sequence) else [weights] * n
     if len(weights) != n:
         raise Problem(f"there are {len(weights)} weights for {n} controls; give one number or {n} of them")
     for weight in weights:
         check_number("a weight of control", weight)
-    return weights
+    return [float(weight) for weight in weights]
 
 
 def paper_weights() -> list[float]:
@@ -106,6 +109,8 @@ def compose(*several: Controls) -> Controls:
         raise Problem("there are no controls to compose; give those of at least one ControlNet")
     several = [tuple(controls) for controls in several]
     counts = sorted({len(controls) for controls in several})
+    if not all(isinstance(control, Tensor) for controls in several for control in controls):
+        raise Problem("a control is no tensor; give the controls of each ControlNet by themselves: compose(one, other)")
     if len(counts) > 1:
         raise Problem(f"there are {counts[0]} controls of one ControlNet and {counts[-1]} of another; give the controls"
                       " of ControlNets for the same base")
@@ -163,7 +168,7 @@ def guided(base: UNet, prompt: Tensor, controls: Sequence[Control] = (),
     if guidance_scale == 1 or not branches_differ:
         return cond  # the other branch has no weight, or is the same: we need not compute it
     uncond = predictor(base, torch.zeros_like(prompt), controls if in_both else ())
-    return cfg(uncond, cond, guidance_scale)
+    return cfg(uncond, cond, float(guidance_scale))
 
 
 # %% Sampling
@@ -191,7 +196,7 @@ def sample_steps(base: UNet, prompt: str | Sequence[str] | Tensor, noise: Tensor
                  control_end: float = 1.0) -> Iterator[tuple[Tensor, Tensor]]:
     """Sample one batch by DDIM. Yields xt and the predicted picture x0, both in [-1, 1], after each step.
 
-    The last x0 is the picture. The arguments are those of ``sample``.
+    You may change what is yielded. The last x0 is the picture. The arguments are those of ``sample``.
     """
     tokens, noise, controls = _fitted(base, prompt, noise, controls)
     _tell_what_has_no_effect(controls, guidance_scale, in_both)
@@ -220,7 +225,7 @@ def _one_after_another(parts: list[tuple[Model, list[int]]], xt: Tensor) -> Iter
     """Step through several parts of the times, each with a model of its own."""
     for model, times in parts:
         for xt, x0 in ddim_steps(model, xt, times):
-            yield xt, x0
+            yield xt.clone(), x0  # as in ddim_steps
 
 
 def sample(base: UNet, prompt: str | Sequence[str] | Tensor, noise: Tensor,
@@ -326,6 +331,7 @@ def _check_noise(noise: Tensor) -> None:
     if not noise.is_floating_point():
         raise Problem(f"the noise has the type {dtype_name(noise)}; give floating point values, such as"
                       " seeded_noise returns")
+    check_tensor("the values of the noise", noise)
     if not noise.isfinite().all():
         raise Problem("the noise has values that are not finite; make it anew by torch.randn or seeded_noise")
 

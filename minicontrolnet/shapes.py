@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .errors import Problem, check_count, check_generator, dtype_name
+from .errors import Problem, check_count, check_generator, check_tensor, dtype_name
 
 # Eight colours that match their names and that colour-blind readers can tell apart (a test checks
 # this). No channel is 0 or 1. So guidance that is too strong can first push a colour past its true
@@ -102,6 +102,9 @@ def render(scenes: Scenes, size: int = SIZE,
     ``outlines``. You may pass outlines of your own, such as one between a square and a circle.
     """
     check_count("the size", size)
+    outlines = list(outlines)
+    if not all(isinstance(outline, (tuple, list)) for outline in outlines):
+        raise Problem("the outlines are no list of Outline; give for example SHAPES.values()")
     _check_scenes(scenes, len(outlines))
     device = scenes.radius.device
     outlines = torch.tensor(outlines, device=device)[scenes.shape]
@@ -111,7 +114,7 @@ def render(scenes: Scenes, size: int = SIZE,
     x, y = _own_frame(turned, size)
     distance = _outside(x, y, points, notch, radius)
     mask = (0.5 - distance * size / 2).clamp(0, 1).unsqueeze(1)  # half a picture is size / 2 pixels
-    colours = torch.tensor(list(COLOURS.values()), device=device)[:, :, None, None]
+    colours = torch.tensor(list(COLOURS.values()), dtype=mask.dtype, device=device)[:, :, None, None]
     return torch.lerp(DARK * colours[scenes.background], colours[scenes.colour], mask), mask
 
 
@@ -209,6 +212,7 @@ def to_image(pictures: Tensor) -> Tensor:
     if not isinstance(pictures, Tensor) or not pictures.is_floating_point():
         found = dtype_name(pictures) if isinstance(pictures, Tensor) else type(pictures).__name__
         raise Problem(f"the pictures are {found}; give a floating point tensor with values in [-1, 1]")
+    check_tensor("the pictures", pictures)
     if not pictures.isfinite().all():
         raise Problem("the pictures have values that are not finite; look for weights or strengths that are too large")
     if pictures.numel() and pictures.min() >= 0 and pictures.max() > 10:
@@ -276,6 +280,7 @@ def check_tokens(tokens: Tensor) -> None:
     if tokens.dim() != 2 or tokens.shape[1] != 3 or tokens.dtype != torch.long:
         raise Problem(f"the tokens are {dtype_name(tokens)} of the shape {tuple(tokens.shape)}; give whole numbers"
                       " (int64) of the shape (n, 3), as tokenize makes them")
+    check_tensor("the tokens", tokens)
     sizes = torch.tensor(VOCABULARY_SIZES, device=tokens.device)
     if ((tokens < 0) | (tokens >= sizes)).any():
         raise Problem(f"a token is outside of the vocabulary; the tokens of colour, shape and background go from 0 to"

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from ..errors import Problem
+from ..errors import Problem, check_count
 from ..shapes import describe
 
 try:
@@ -74,6 +74,8 @@ def grid(images: Tensor, columns: int, title: str, below: Sequence[str], left: S
 
     Its height follows from the grid, so that there are no wide margins.
     """
+    check_count("the number of columns", columns)
+    check_count("the number of images", len(images))
     rows = math.ceil(len(images) / columns)
     longest = max((len(line) for text in left for line in text.split("\n")), default=0)
     beside = 0.16 * longest + 0.15  # inches for the texts at the left
@@ -120,6 +122,7 @@ def heat(axes: Axes, values: dict[str, list[float | None]], texts: dict[str, lis
 
 def enlarge(images: Tensor, scale: int) -> Tensor:
     """Enlarge images (n, 1 or 3, h, w) to (n, 3, scale h, scale w). Each pixel becomes a square."""
+    check_count("the scale", scale)
     return images.expand(-1, 3, -1, -1).repeat_interleave(scale, -1).repeat_interleave(scale, -2)
 
 

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import Problem
+from ..errors import Problem, check_tensor
 from ..shapes import SHAPES, SIZE, random_batch
 from ..training import WHOLE, check_part
 from .pictures import check_prompts, check_words, mask_of, mean_over
@@ -42,9 +42,12 @@ class ShapeClassifier(nn.Sequential):
 
 
 def _check_masks(mask: Tensor) -> None:
+    check_tensor("the masks", mask)
     if mask.dim() != 4 or mask.shape[1:] != (1, SIZE, SIZE):
         raise Problem(f"the masks have the shape {tuple(mask.shape)}; give (n, 1, {SIZE}, {SIZE}), such as mask_of"
                       " returns for pictures")
+    if not mask.isfinite().all():
+        raise Problem("the masks have values that are not finite, which would count as no shape; mend them first")
 
 
 def _standardise(mask: Tensor, to: int = 32) -> Tensor:
@@ -100,7 +103,11 @@ def shapes_right(images: Tensor, prompt: Tensor, classifier: nn.Module) -> Tenso
     """
     check_prompts(images, prompt)
     check_words(prompt, [1], "shape")
-    return classifier(mask_of(images)).argmax(1) == prompt[:, 1] - 1
+    scores = classifier(mask_of(images))
+    if scores.shape != (len(images), len(SHAPES)):
+        raise Problem(f"the classifier returned the shape {tuple(scores.shape)} for {len(images)} pictures; let it"
+                      f" return {len(SHAPES)} scores for each of them")
+    return scores.argmax(1) == prompt[:, 1] - 1
 
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:
@@ -112,6 +119,8 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
 
     It is computed in float64. Small sets increase it, so compare sets of equal size.
     """
+    for features in (a, b):
+        check_tensor("the features", features)
     for features in (a, b):
         if features.dim() != 2 or len(features) < 2 or not features.isfinite().all() or a.shape[1] != b.shape[-1]:
             raise Problem(f"the features have the shapes {tuple(a.shape)} and {tuple(b.shape)}; give two sets (n, d)"

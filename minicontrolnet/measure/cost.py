@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..conditions import CHANNELS
 from ..controlnet import ControlNet, lock
+from ..errors import Problem
 from ..sampling import Control, sample
 from ..training import Loss, adamw, base_loss, control_loss, find_gradients, seeded
 from ..unet import UNet
@@ -55,6 +56,7 @@ def _wait_for_gpu() -> None:
         torch.cuda.synchronize()
 
 
+@torch.inference_mode(False)  # the caller may have switched gradients off
 def flops(network: nn.Module, loss: Loss) -> int:
     """The arithmetic of a loss and its backward pass: the number of additions and multiplications."""
     with FlopCounterMode(display=False) as counter:
@@ -62,6 +64,7 @@ def flops(network: nn.Module, loss: Loss) -> int:
     return counter.get_total_flops()
 
 
+@torch.inference_mode(False)  # as above
 def memory(network: nn.Module, loss: Loss, *locked: nn.Module) -> int:
     """The bytes of a step: weights, gradients and AdamW's two moments, and what autograd keeps for backward.
 
@@ -104,7 +107,10 @@ def share_in_kernels(step: Callable[[], None], rounds: int = 5) -> float:
             step()
     rows = profiled.key_averages()  # this takes longer than the steps
     heavy = [row for row in rows if row.key.startswith("aten::") and any(k in row.key for k in KERNELS)]
-    return sum(row.self_cpu_time_total for row in heavy) / sum(row.self_cpu_time_total for row in rows)
+    total = sum(row.self_cpu_time_total for row in rows)
+    if not total:
+        raise Problem("the step computes nothing with torch; give a function that does, such as one_step returns")
+    return sum(row.self_cpu_time_total for row in heavy) / total
 
 
 # %% The speed table

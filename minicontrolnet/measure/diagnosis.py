@@ -19,18 +19,19 @@ Read the file from its end: ``diagnose`` asks one question after another, and ea
 import math
 import textwrap
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ..controlnet import OddRange
+from ..errors import Problem
 from .fingerprint import fingerprint
 from .probes import (ENOUGH, PASSES, Case, Evidence, Network, NoisyBatch, all_tensors, best_pairing, borrowed, change,
-                     controls_of, copies, count, difference, evidence_of, first_gradients, have_default_weights,
-                     is_untrained, losses, noisy_batch, not_finite, output_layers, output_of, stretched, surely_larger,
-                     swapped, times_as_large)
+                     check_case, check_modules, conditions_differ, controls_of, copies, count, difference, evidence_of,
+                     first_gradients, have_default_weights, is_untrained, losses, noisy_batch, not_finite,
+                     output_layers, output_of, stretched, surely_larger, swapped, times_as_large, usual)
 
 __all__ = ["Finding", "NoisyBatch", "cause_of", "diagnose", "noisy_batch", "show_findings", "verdict_of"]
 
@@ -101,6 +102,10 @@ def does_it_run(case: Case) -> Finding:
         return _it_raised(question, "base", error, case)
     if not all_tensors([output]):
         return _wrong_form(question, "base")
+    if output.shape != case.batch.target.shape:
+        return Finding(question, "broken", f"The base's output has the shape {tuple(output.shape)}, and the target"
+                       f" {tuple(case.batch.target.shape)}.", None, "Give the target that the base's output is trained"
+                       " for, in the same shape.")
     if not output.isfinite().all():
         return _not_finite(question, case)
     if not output.any():
@@ -117,7 +122,9 @@ def _told(error: Exception) -> str:
 def _it_raised(question: str, who: str, error: Exception, case: Case) -> Finding:
     types = sorted({str(p.dtype).removeprefix("torch.") for module in case.modules for p in module.parameters()
                     if p.is_floating_point()})
-    if len(types) > 1:
+    if isinstance(error, Problem):
+        advice = ""  # its sentence ends with one
+    elif len(types) > 1:
         advice = f"The weights are of the types {' and '.join(types)}: bring both networks and the batch to one type."
     elif who == "base":
         advice = ("If the shapes do not fit, compare those of the controls with the base's skips and middle. There"
@@ -274,6 +281,9 @@ def does_the_optimiser_hold_them(case: Case, optimiser: torch.optim.Optimizer) -
     question = "Does the optimiser hold the right weights?"
     if case.control_module is None:
         return unknown(question, "the ControlNet is a function; give control_module=...")
+    if not any(p.requires_grad for p in case.control_module.parameters()):
+        return Finding(question, "broken", "None of the ControlNet's weights asks for a gradient, so the optimiser"
+                       " changes nothing.", 0, "Call control.requires_grad_(True) before the training.", "frozen copy")
     held = {id(p) for group in optimiser.param_groups for p in group["params"] if group["lr"]}
     learn = [p for p in case.control_module.parameters() if p.requires_grad]
     missed = count([p for p in learn if id(p) not in held])
@@ -537,6 +547,8 @@ def _range(values: tuple[float, float] | Tensor) -> tuple[float, float]:
 def does_the_condition_reach(case: Case, shown: Evidence) -> Finding:
     """Give each picture its neighbour's condition: how much of what control does changes?"""
     question = "Does the condition reach the output?"
+    if not conditions_differ(case):
+        return unknown(question, "all conditions are the same")
     if is_untrained(shown.controls) and is_untrained(shown.others):
         return _is_it_wired(case, question)
     effect = change(case, shown.output, shown.output_off)
@@ -581,6 +593,8 @@ def is_it_used(case: Case, shown: Evidence) -> Finding:
     question = "Does the condition help, and how large is the shuffle gap beside the loss?"
     if is_untrained(shown.controls):
         return Finding(question, "untrained", "The gap is 0, since all controls are 0.", 0.0)
+    if not conditions_differ(case):
+        return unknown(question, "all conditions are the same")
     own, other, none = shown.own, shown.other, shown.none
     gap = (other - own).mean().item()
     ratio = times_as_large(other, own)
@@ -711,6 +725,8 @@ def would_another_strength_help(case: Case, shown: Evidence) -> Finding:
 def words_and_outline(case: Case, shown: Evidence) -> Finding:
     """In units of the base's own error, since outputs of different networks have different units."""
     question = "How much do the words and the condition each change the output?"
+    if not conditions_differ(case):
+        return unknown(question, "all conditions are the same")
     unit = shown.none.mean().sqrt().item() or 1.0
     outline = change(case, shown.output, shown.output_others) / unit
     found = ("Our unit is the base's own error on this batch. Another picture's condition changes the output by"
@@ -732,6 +748,7 @@ def unknown(question: str, why: str) -> Finding:
 # %% The examination
 
 
+@torch.inference_mode(False)  # the caller may have switched gradients off
 def diagnose(base: Network, control: Network, condition: Tensor, batch: NoisyBatch, *, trained_on: str | None = None,
              seen: tuple[float, float] | Tensor | None = None, base_module: nn.Module | None = None,
              control_module: nn.Module | None = None, optimiser: torch.optim.Optimizer | None = None) -> list[Finding]:
@@ -743,15 +760,14 @@ def diagnose(base: Network, control: Network, condition: Tensor, batch: NoisyBat
     base_module, control_module: the networks, where base and control are functions around them.
     optimiser: the one that trains the ControlNet, if you have it at hand.
     """
-    n = len(batch.xt)
-    if n < 2 or len(condition) != n:
-        raise ValueError(f"the batch has {n} pictures and there are {len(condition)} conditions; give one condition"
-                         " for each of at least 2 pictures, better 16")
     if base_module is None and isinstance(base, nn.Module):
         base_module = base
     if control_module is None and isinstance(control, nn.Module):
         control_module = control
     case = Case(base, control, condition, batch, base_module, control_module)
+    check_case(case)
+    case = case._replace(condition=usual(condition), batch=NoisyBatch(*map(usual, batch)))
+    _check_told(trained_on, seen, optimiser)
     with borrowed(case.modules), warnings.catch_warnings():
         warnings.simplefilter("ignore", OddRange)  # the doctor also tries other ranges, and has a finding of its own
         findings = [does_it_run(case)]
@@ -761,6 +777,7 @@ def diagnose(base: Network, control: Network, condition: Tensor, batch: NoisyBat
             findings.append(does_the_optimiser_hold_them(case, optimiser))
         if findings[0].verdict == "broken":
             return findings
+        check_modules(case)
         shown = evidence_of(case)
         return findings + [do_gradients_arrive(case), which_zero_convs_are_zero(case, shown.controls),
                            has_the_copy_moved(case, shown), is_the_start_exact(case, shown),
@@ -769,19 +786,44 @@ def diagnose(base: Network, control: Network, condition: Tensor, batch: NoisyBat
                            words_and_outline(case, shown)]
 
 
+def _check_told(trained_on: str | None, seen: tuple[float, float] | Tensor | None,
+                optimiser: torch.optim.Optimizer | None) -> None:
+    """Raise Problem unless these are what ``diagnose`` says they are."""
+    if not isinstance(trained_on, str | None):
+        raise Problem(f"trained_on is {trained_on!r}; give a fingerprint, such as fingerprint(base.state_dict())")
+    if not (optimiser is None or hasattr(optimiser, "param_groups")):
+        raise Problem(f"the optimiser is {optimiser!r}; give one of torch's, such as torch.optim.AdamW(...)")
+    try:
+        low, high = RANGE if seen is None else _range(seen)
+    except (TypeError, ValueError, RuntimeError):
+        low, high = math.nan, math.nan
+    if not -math.inf < low < high < math.inf:  # also true for nan
+        raise Problem("seen does not hold two different finite numbers; give the smallest and the largest number in the"
+                      " conditions of the training, such as (0, 1), or a batch of these conditions")
+
+
+def _listed(findings: Iterable[Finding]) -> list[Finding]:
+    """A list of findings. Raises Problem if there are none: a generator may have been read before."""
+    findings = list(findings)
+    if not findings:
+        raise Problem("there are no findings; give the list that diagnose returns")
+    return findings
+
+
 def cause_of(findings: Sequence[Finding]) -> str:
     """The bug that the findings name, "" if they name none. The first cause explains the later ones."""
-    return next((finding.cause for finding in findings if finding.cause), "")
+    return next((finding.cause for finding in _listed(findings) if finding.cause), "")
 
 
 def verdict_of(findings: Sequence[Finding]) -> str:
     """The worst verdict of all: healthy, untrained, suspicious or broken."""
-    verdicts = {finding.verdict for finding in findings}
+    verdicts = {finding.verdict for finding in _listed(findings)}
     return next((verdict for verdict in ("broken", "suspicious", "untrained") if verdict in verdicts), "healthy")
 
 
 def show_findings(findings: Sequence[Finding]) -> None:
     """Print the findings, and the diagnosis last."""
+    findings = _listed(findings)
     for finding in findings:
         print(f"{finding.verdict:12} {finding.question}")
         for text in filter(None, (finding.found, finding.advice and f"-> {finding.advice}")):

@@ -1,9 +1,12 @@
 """A fingerprint of weights, by which a file can say exactly which base it belongs to."""
 
 import hashlib
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+
+from ..errors import Problem, check_tensor
 
 
 def fingerprint(tensors: dict[str, Tensor]) -> str:
@@ -11,8 +14,11 @@ def fingerprint(tensors: dict[str, Tensor]) -> str:
 
     The hash of a file would not do: torch.save stores the file's name in it.
     """
+    if not isinstance(tensors, Mapping):
+        raise Problem(f"the tensors are a {type(tensors).__name__}; give them by name, such as network.state_dict()")
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
+        check_tensor("the weights", tensor)
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().flatten().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..conditions import Kind, condition_of
 from ..diffusion import loss_weight, q_sample
+from ..errors import Problem, check_seed, check_tensor
 from ..shapes import random_batch
 from ..training import random_times_and_noise
 
@@ -47,13 +48,80 @@ class Case(NamedTuple):
 
 def noisy_batch(base: nn.Module, kind: Kind, n: int = 16, seed: int = 10_000) -> tuple[Tensor, NoisyBatch]:
     """The conditions of n held-out pictures of our toy world, and their noisy batch."""
-    generator = torch.Generator().manual_seed(seed)
+    check_seed(seed)
+    generator = torch.Generator().manual_seed(int(seed))
     truth = random_batch(n, generator)
     t, eps = random_times_and_noise(truth.x0, generator)
     weight = loss_weight(t, eps, base.prediction_type)
     batch = NoisyBatch(q_sample(truth.x0, t, eps), t, truth.prompt, eps, weight)
     device = next(base.parameters()).device
     return condition_of(kind, truth).to(device), NoisyBatch(*(tensor.to(device) for tensor in batch))
+
+
+def check_case(case: Case) -> None:
+    """Raise Problem unless a batch has as many rows everywhere as there are conditions, and modules are used."""
+    batch = case.batch
+    if not isinstance(batch, NoisyBatch):
+        raise Problem(f"the batch is a {type(batch).__name__}; give NoisyBatch(xt, t, prompt, target)")
+    rows = {"conditions": case.condition, "noisy pictures": batch.xt, "times": batch.t, "targets": batch.target}
+    if isinstance(batch.prompt, Tensor):
+        rows["prompts"] = batch.prompt
+    if isinstance(batch.weight, Tensor) and batch.weight.dim():
+        rows["weights"] = batch.weight
+    for name, tensor in rows.items():
+        check_tensor(f"the {name}", tensor)
+    counts = {name: len(tensor) if tensor.dim() else 1 for name, tensor in rows.items()}
+    if len({*counts.values()}) > 1 or len(batch.xt) < 2:
+        listed = ", ".join(f"{count} {name}" for name, count in counts.items())
+        raise Problem(f"there are {listed}; give one of each for at least 2 pictures, better 16")
+    weight = torch.as_tensor(batch.weight)
+    if weight.dim() not in {0, 4} or not ((weight > 0) & weight.isfinite()).all():
+        raise Problem(f"the weight has the shape {tuple(weight.shape)} and values from {weight.min().item():.4g} to"
+                      f" {weight.max().item():.4g}; give positive finite numbers, one or (n, 1, 1, 1)")
+    for name, module in (("base_module", case.base_module), ("control_module", case.control_module)):
+        if not isinstance(module, nn.Module | None):
+            raise Problem(f"{name} is a {type(module).__name__}; give the network inside the function")
+        if module is not None and any(x.is_inference() for x in module.parameters()):
+            raise Problem(f"the weights of {name} were made inside torch.inference_mode(), so they can get no gradient;"
+                          " load the network outside of it")
+
+
+def check_modules(case: Case) -> None:
+    """Raise Problem if a function does not use the module that was given for it. We fill its weights with nan and look.
+
+    Nothing hides nan, not even a multiplication by 0.
+    """
+    controls = controls_of(case)
+
+    def output() -> Tensor:
+        return output_of(case, controls)
+
+    def all_controls() -> tuple[Tensor, ...]:
+        return controls_of(case)
+
+    for name, function, module, run in (("base", case.base, case.base_module, output),
+                                        ("control", case.control, case.control_module, all_controls)):
+        if module is None or module is function or not [*module.parameters()]:
+            continue
+        with borrowed([module]), torch.no_grad():
+            for parameter in module.parameters():
+                parameter.fill_(math.nan)
+            try:
+                unused = not_finite(run()) == 0
+            except Exception:  # a patient may refuse nan
+                unused = False
+        if unused:
+            raise Problem(f"{name} does not use {name}_module: with other weights in it nothing changes; give the"
+                          " network that the function calls")
+
+
+def conditions_differ(case: Case) -> bool:
+    return not torch.equal(case.condition, swapped(case.condition))
+
+
+def usual(tensor: Any) -> Any:
+    """A copy of a tensor that was made inside torch.inference_mode(); autograd cannot keep the original."""
+    return tensor.clone() if isinstance(tensor, Tensor) and tensor.is_inference() else tensor
 
 
 # %% Outputs and losses

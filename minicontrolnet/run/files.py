@@ -23,6 +23,8 @@ def write_file(path: str | Path, data: bytes) -> None:
     followed: the file that it points to is replaced, and the link stays. Raises Problem if the
     place cannot be written or is not a plain file.
     """
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise Problem(f"the data for {path} are a {type(data).__name__}; give bytes, such as text.encode()")
     _write(path, data, keep=True)
 
 
@@ -66,7 +68,10 @@ def _remove_leftovers(path: Path) -> None:
 def save_file(content: Any, path: str | Path) -> None:
     """torch.save, completely or not at all."""
     buffer = io.BytesIO()
-    torch.save(content, buffer)
+    try:
+        torch.save(content, buffer)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise Problem(f"cannot write {path} ({error}); give tensors and plain values") from error
     write_file(path, buffer.getvalue())
 
 

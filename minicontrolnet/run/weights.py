@@ -15,7 +15,7 @@ from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from ..conditions import CHANNELS
 from ..controlnet import ControlNet, lock
-from ..errors import Problem, check_device
+from ..errors import Problem, check_device, check_tensor
 from ..measure.classifier import ShapeClassifier
 from ..measure.fingerprint import fingerprint
 from ..training import seeded
@@ -36,6 +36,10 @@ def save_weights(network: nn.Module, kind: str, path: str | Path, base: UNet | N
     finite in half precision, whose largest number is 65504.
     """
     _check_kind_of(network, kind)
+    if base is not None and not hasattr(base, "decoder"):
+        raise Problem(f"the base is a {type(base).__name__}; give a UNet, such as load_base() returns")
+    for tensor in network.state_dict().values():
+        check_tensor("the weights", tensor)
     weights = {name: tensor.detach().cpu().half() for name, tensor in network.state_dict().items()}
     if not all(tensor.isfinite().all() for tensor in weights.values()):
         raise Problem(f"the weights of this {kind} are not finite, or are too large for half precision (65504),"

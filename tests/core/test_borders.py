@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -9,15 +10,18 @@ import torch
 
 from minicontrolnet import (ConditionEncoder, Control, ControlNet, ShapeClassifier, Training, UNet, base_loss, cfg, compose, condition_of,
                             control_loss, control_window, ddim, ddim_step, ddim_steps, ddpm_step, describe,
-                            detect_edges, drop_words, eps_from_v, eps_from_x0, gap, guided, held_out, load_base,
+                            detect_edges, drop_words, eps_from_v, eps_from_x0, fingerprint, gap, guided, held_out, load_base, lock, loss_weight,
                             mask_controls, mask_iou, mask_of, noise_loss, palette, predictor, q_sample, random_batch, render, sample,
                             sample_steps, save_weights, seeded, seeded_noise, stick_figure, to_image, tokenize, weigh,
-                            zero_conv, zero_conv_gradients)
+                            x0_from_eps, zero_conv, zero_conv_gradients)
 from minicontrolnet.conditions import roughen
 from minicontrolnet.controlnet import OddRange
 from minicontrolnet.measure.classifier import classifier_loss
 from minicontrolnet.training import random_times_and_noise
 from minicontrolnet.errors import Problem
+from minicontrolnet.shapes import SHAPES
+
+from conftest import fill_zeros
 
 NAN = float("nan")
 
@@ -66,10 +70,13 @@ def test_whole_numbers_of_numpy_are_whole_numbers():
     assert torch.equal(seeded_noise(np.int64(2), np.int64(3)), seeded_noise(2, 3))
 
 
-@pytest.mark.parametrize("seed", ["0", None, 1.0, True, 2**64, -(2**63) - 1])
-def test_a_seed_is_a_whole_number(seed):
+@pytest.mark.parametrize("seed", ["0", None, 1.0, True, 2**64, 2**32, 2**32 + 7, -1, np.uint64(2**63)])
+def test_a_seed_is_a_whole_number_of_32_bits(seed):
+    """torch's generator uses no more of it, so seed 2**32 + 7 would be seed 7."""
     with pytest.raises(Problem, match="the seed is"):
         seeded_noise(2, seed)
+    with pytest.raises(Problem, match="the seed is"):
+        seeded(seed, torch.nn.Linear, 1, 1)
 
 
 @pytest.mark.parametrize("share", [NAN, 2.0, -0.1, True, "1"])
@@ -682,3 +689,99 @@ def test_float16_is_refused_by_every_equation_and_bfloat16_samples(shipped, batc
     base, edge = (copy.deepcopy(network).bfloat16() for network in (shipped.base, shipped.controls["edge"]))
     half = sample(base, batch.prompt, noise, [(edge, detect_edges(batch.image))], steps=4)
     assert mask_iou(mask_of(half.float()), batch.mask).mean() > 0.8
+
+
+def test_bfloat16_computes_what_float32_does(shipped, batch, noise):
+    """At clean times the noise estimate was infinite or nan, and the weight of the loss 0 instead of 0.0126."""
+    base = copy.deepcopy(shipped.base).bfloat16()
+    x0, eps = batch.x0.bfloat16(), noise.bfloat16()
+    for times in ([0, 5], [12, 13], [20, 500], [900, 999]):
+        t = torch.tensor(times)
+        for call in (lambda a, b: q_sample(a, t, b), lambda a, b: eps_from_x0(a, b, t), lambda a, b: eps_from_v(a, b, t),
+                     lambda a, b: x0_from_eps(a, b, t), lambda a, b: ddpm_step(a, b, t, a)):
+            found = call(x0, eps)
+            assert found.dtype == torch.bfloat16
+            assert torch.allclose(found.float(), call(x0.float(), eps.float()), rtol=0.01, atol=0.01)
+        assert torch.equal(loss_weight(t, x0, "x0"), loss_weight(t, batch.x0, "x0"))
+        assert base(eps, t, batch.prompt).isfinite().all()
+    pictures = []
+    for network, start in ((base, eps), (shipped.base, noise)):
+        *_, (_, last) = ddim_steps(predictor(network, batch.prompt), start, [999, 700, 400, 100, 8, -1])
+        pictures.append(to_image(last.float()))
+    assert mask_iou(mask_of(pictures[0]), mask_of(pictures[1])).min() > 0.8
+    losses = [control_loss(network, "edge", next_batch=lambda generator: batch)(edge, torch.Generator().manual_seed(0))
+              for network, edge in ((base, copy.deepcopy(shipped.controls["edge"]).bfloat16()),
+                                    (shipped.base, shipped.controls["edge"]))]
+    assert losses[0].item() == pytest.approx(losses[1].item(), rel=0.1)
+
+
+# %% What is yielded, and what is not refused but right
+
+
+@pytest.mark.parametrize("start", [0.0, 0.4])
+def test_the_yielded_pictures_may_be_changed(base, control, noise, edges, start):
+    """Bringing the noisy picture to [0, 1] in place used to spoil all later steps."""
+    control = fill_zeros(control)
+    used = [(control, edges)]
+    expected = [x0.clone() for _, x0 in sample_steps(base, "star", noise, used, steps=5, control_start=start)]
+    for i, (xt, x0) in enumerate(sample_steps(base, "star", noise, used, steps=5, control_start=start)):
+        assert torch.equal(x0, expected[i])
+        xt.add_(1).div_(2)
+        x0.zero_()
+
+
+def test_a_step_ends_at_a_time_from_minus_1(noise):
+    for after in (-2, -500, 1000):
+        with pytest.raises(Problem, match="give times from -1 to 999"):
+            ddim_step(noise, noise, torch.tensor([10, 10]), torch.tensor([5, after]))
+
+
+def test_soft_edge_maps_are_not_roughened(edges):
+    with pytest.raises(Problem, match="values between 0 and 1; give 0 or 1"):
+        roughen(edges * 0.5, torch.Generator())
+
+
+def test_weights_of_control_may_be_fractions_and_arrays():
+    maps = [torch.ones(1, 1, 4, 4)] * 13
+    assert weigh(maps, Fraction(1, 2))[0].mean() == 0.5
+    assert weigh(maps, np.arange(13))[12].mean() == 12
+
+
+def test_tensors_without_values_are_told(shipped, batch, noise, edges):
+    """Torch's own words would be "Tensor.item() cannot be called on meta tensors"."""
+    base, meta = shipped.base, torch.device("meta")
+    used = [(shipped.controls["edge"], edges.to(meta))]
+    region = [(shipped.controls["edge"], edges, 1.0, edges.to(meta))]
+    scale = [(shipped.controls["edge"], edges, torch.ones(13, device=meta))]
+    for call in (lambda: sample(base, "star", noise.to(meta)), lambda: sample(base, "star", noise, used),
+                 lambda: sample(base, "star", noise, region), lambda: sample(base, "star", noise, scale),
+                 lambda: sample(base, batch.prompt.to(meta), noise), lambda: detect_edges(batch.image.to(meta)),
+                 lambda: roughen(edges.to(meta), torch.Generator()), lambda: to_image(noise.to(meta)),
+                 lambda: describe(batch.prompt.to(meta)), lambda: fingerprint({"a": noise.to(meta)}),
+                 lambda: condition_of(lambda given: given.mask.to(meta), batch),
+                 lambda: save_weights(copy.deepcopy(base).to(meta), "base", "never.pt")):
+        with pytest.raises(Problem, match='on the device "meta", where tensors have no values'):
+            call()
+    with meta, pytest.raises(Problem, match='on the device "meta"'):
+        sample(base, "star", noise)
+
+
+def test_outlines_are_a_list_of_outlines(batch):
+    expected = render(batch.scenes)[0]
+    assert torch.equal(render(batch.scenes, outlines=iter(SHAPES.values()))[0], expected)
+    with pytest.raises(Problem, match="SHAPES.values()"):
+        render(batch.scenes, outlines=SHAPES)
+    double = batch.map(lambda tensor: tensor.double() if tensor.is_floating_point() else tensor).scenes
+    assert (render(double)[0] - expected).abs().max() < 1e-3
+
+
+def test_one_module_is_locked_at_a_time(base):
+    for wrong in ([base], torch.nn.Parameter(torch.ones(2))):
+        with pytest.raises(Problem, match="give one network at a time"):
+            lock(wrong)
+
+
+def test_controls_are_composed_one_by_one(inputs, base, control, condition):
+    controls = control(*inputs, condition)
+    with pytest.raises(Problem, match=r"compose\(one, other\)"):
+        compose([controls, controls])

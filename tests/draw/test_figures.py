@@ -11,6 +11,8 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from minicontrolnet.conditions import detect_edges
 from minicontrolnet.draw import figures
+from minicontrolnet.draw.board.pictures import row, to_bytes
+from minicontrolnet.errors import Problem
 from minicontrolnet.measure.scores import held_out
 from minicontrolnet.shapes import tokenize
 
@@ -101,3 +103,21 @@ def test_a_heat_map_has_a_cell_for_each_value():
     assert [text.get_text() for text in axes.texts] == ["1", "10", "-", "0"]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b"]
     assert len(axes.patches) == 1 and axes.patches[0].get_xy() == pytest.approx((-0.5, 0.5))
+
+
+def test_counts_of_a_figure_are_whole_numbers():
+    images = held_out(2)[0].image
+    for call in (lambda: figures.grid(images, 0, "", [], []), lambda: figures.grid(images[:0], 2, "", [], []),
+                 lambda: figures.enlarge(images, 1.5), lambda: row(images, 0)):
+        with pytest.raises(Problem, match="give a whole number of at least 1"):
+            call()
+
+
+@pytest.mark.parametrize("change", [lambda x: x * 1.2, lambda x: x - 0.1, lambda x: x * 255, lambda x: x * float("nan")])
+def test_values_outside_of_the_range_do_not_wrap_around_as_bytes(change):
+    """1.2 became 50, so bright pictures had coloured specks."""
+    images = held_out(2)[0].image
+    for call in (lambda: row(change(images)), lambda: to_bytes(change(images))):
+        with pytest.raises(Problem, match="the pictures have values from"):
+            call()
+    assert to_bytes(torch.tensor([-1e-6, 0.5, 1 + 1e-6])).tolist() == [0, 128, 255]

@@ -8,6 +8,7 @@ from torch import nn
 
 from minicontrolnet import training
 from minicontrolnet.controlnet import ControlNet, lock
+from minicontrolnet.errors import Problem
 from minicontrolnet.measure import cost
 from minicontrolnet.sampling import sample
 from minicontrolnet.training import control_loss
@@ -79,3 +80,22 @@ def test_the_table_has_every_row_with_finite_numbers(monkeypatch, capsys):
     assert "nan" not in table and "inf " not in table
     for row in ("base training step", "ControlNet training step", "memory", "share of time", "16 pictures", "import"):
         assert row in table
+
+
+def test_gradients_that_the_caller_switched_off_are_counted():
+    """What autograd keeps was missing without a word, and the arithmetic was a traceback."""
+    network = nn.Linear(10, 20)
+
+    def loss(network, generator):
+        return network(torch.ones(3, 10)).square().sum()
+
+    expected = cost.memory(network, loss), cost.flops(network, loss)
+    for without in (torch.no_grad, torch.inference_mode):
+        with without():
+            assert (cost.memory(network, loss), cost.flops(network, loss)) == expected
+    assert expected[0] > 4 * 4 * 220  # weights, gradients and two moments alone
+
+
+def test_a_step_that_computes_nothing_has_no_share():
+    with pytest.raises(Problem, match="computes nothing with torch"):
+        cost.share_in_kernels(lambda: None, rounds=1)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from minicontrolnet import ControlNet, fingerprint, load_base, load_control, lock
+from minicontrolnet.errors import Problem
 from minicontrolnet.measure.diagnosis import (Finding, NoisyBatch, cause_of, diagnose, does_the_optimiser_hold_them,
                                               is_the_precision_enough, noisy_batch, reversed_among_equals, show_findings,
                                               verdict_of)
@@ -419,7 +420,7 @@ def test_few_pictures(base, healthy, lines, batch):
     assert "at least 6" in found(findings, "shuffle gap").advice
     with pytest.raises(ValueError, match="at least 2 pictures"):
         diagnose(base, healthy, lines[:1], NoisyBatch(*(x[:1] for x in few[:4])))
-    with pytest.raises(ValueError, match="4 pictures and there are 8 conditions"):
+    with pytest.raises(ValueError, match="8 conditions, 4 noisy pictures"):
         diagnose(base, healthy, lines, few)
 
 
@@ -444,7 +445,8 @@ def test_a_strength(strength, cause, base, healthy, lines, batch):
 def test_callables_of_another_form_are_told_what_is_expected(spoil, base, healthy, lines, batch):
     findings = diagnose(*spoil(base, healthy), lines, batch(healthy))
     assert verdict_of(findings) == "broken" and findings[0].verdict == "broken"
-    assert "Write a function around it" in findings[0].advice or "one control for each" in findings[0].advice
+    told = findings[0].found + findings[0].advice
+    assert "Write a function around it" in told or "there are 12 controls for 13 maps; give all 13" in told
 
 
 def test_functions_without_modules(base, healthy, lines, batch):
@@ -517,3 +519,98 @@ def test_findings_are_sentences(base, control, lines, batch, capsys):
     show_findings(findings)
     printed = capsys.readouterr().out
     assert printed.rstrip().endswith("DIAGNOSIS    untrained") and max(map(len, printed.splitlines())) <= 100
+
+
+# %% What the doctor is given
+
+
+@pytest.mark.parametrize("without", [torch.no_grad, torch.inference_mode])
+def test_gradients_that_the_caller_switched_off_are_no_illness(without, base, healthy, lines, batch):
+    """It used to say "detached control": the doctor's own passes had no gradients."""
+    with without():
+        given = batch(healthy)
+        here = lines.clone()  # made in inference mode, autograd could not keep it
+        findings = diagnose(base, healthy, here, given)
+    assert verdict_of(findings) == "healthy" and found(findings, "order").verdict == "healthy"
+    with torch.inference_mode():
+        network = copy.deepcopy(healthy)
+    with pytest.raises(Problem, match="made inside torch.inference_mode.*load the network outside of it"):
+        diagnose(base, network, lines, batch(healthy))
+
+
+def test_an_optimiser_of_a_locked_one_changes_nothing(base, healthy, lines, batch):
+    lock(healthy)
+    findings = diagnose(base, healthy, lines, batch(healthy), optimiser=torch.optim.AdamW(healthy.parameters()))
+    assert told(findings, "frozen copy", "optimiser") and "requires_grad_(True)" in found(findings, "optimiser").advice
+
+
+@pytest.mark.parametrize("change", [
+    lambda given: {"target": given.target[:1]}, lambda given: {"t": given.t[:1]}, lambda given: {"xt": given.xt[:1]},
+    lambda given: {"prompt": given.prompt[:1]}, lambda given: {"t": given.t[0]},
+    lambda given: {"weight": torch.ones(1, 1, 1, 1)}, lambda given: {"target": given.target.numpy()},
+    lambda given: {"weight": 0.0}, lambda given: {"weight": -1.0}, lambda given: {"weight": float("nan")},
+    lambda given: {"weight": torch.full((N, 1, 1, 1), float("inf"))}, lambda given: {"weight": torch.ones(N)}])
+def test_a_batch_has_a_row_for_each_picture_and_positive_weights(change, base, healthy, lines, batch):
+    """One target for all pictures used to be "untrained", and a weight of 0 "detached control"."""
+    given = batch(healthy)
+    with pytest.raises(Problem, match="give one of each|give positive finite numbers|give a tensor"):
+        diagnose(base, healthy, lines, given._replace(**change(given)))
+
+
+def test_a_target_has_the_shape_of_the_output(base, healthy, lines, batch):
+    given = batch(healthy)
+    findings = diagnose(base, healthy, lines, given._replace(target=given.target[:, :1]))
+    assert findings[0].verdict == "broken" and "the target (8, 1, 32, 32)" in findings[0].found
+
+
+def test_equal_conditions_say_nothing_about_the_network(base, healthy, lines, batch):
+    """They used to be "condition is not passed on"."""
+    given = batch(healthy)
+    findings = diagnose(base, healthy, lines[:1].expand(N, -1, -1, -1), given)
+    assert cause_of(findings) == "" and verdict_of(findings) == "suspicious"
+    assert "All conditions are the same" in found(findings, "range").found
+    for question in ("reach", "shuffle gap", "words"):
+        assert found(findings, question).verdict == "not checked"
+
+
+@pytest.mark.parametrize("seen", [(0, float("nan")), (0, float("inf")), ("0", "1"), torch.tensor([]), 3, (1, 1)])
+def test_the_range_of_the_training_is_two_numbers(seen, base, healthy, lines, batch):
+    """A nan used to switch the question off."""
+    with pytest.raises(Problem, match="seen does not hold two different finite numbers"):
+        diagnose(base, healthy, 255 * lines, batch(healthy), seen=seen)
+
+
+@pytest.mark.parametrize("given, says", [({"optimiser": "adam"}, "the optimiser is 'adam'"),
+                                         ({"control_module": "x"}, "control_module is a str"),
+                                         ({"trained_on": 5}, "trained_on is 5")])
+def test_what_the_doctor_is_told_has_its_type(given, says, base, healthy, lines, batch):
+    with pytest.raises(Problem, match=says):
+        diagnose(base, healthy, lines, batch(healthy), **given)
+    for wrong in ({"batch": tuple(batch(healthy))}, {"condition": lines.numpy()}):
+        with pytest.raises(Problem, match="give"):
+            diagnose(base, healthy, **{"condition": lines, "batch": batch(healthy), **wrong})
+
+
+def test_a_module_belongs_to_its_function(base, healthy, lines, batch):
+    """Another ControlNet as the module used to be "detached control"."""
+    other = moved(ControlNet(base))
+    before = fingerprint(other.state_dict())
+    with pytest.raises(Problem, match="control does not use control_module"):
+        diagnose(base, healthy, lines, batch(healthy), control_module=other)
+    with pytest.raises(Problem, match="base does not use base_module"):
+        diagnose(lambda *inputs: base(*inputs), healthy, lines, batch(healthy), base_module=other)
+    assert fingerprint(other.state_dict()) == before
+
+
+def test_no_findings_are_no_diagnosis(base, healthy, lines, batch, capsys):
+    """A generator is empty when it is read for the second time, so a broken patient was "healthy"."""
+    for call in (verdict_of, cause_of, show_findings):
+        with pytest.raises(Problem, match="there are no findings"):
+            call([])
+    show_findings(finding for finding in [Finding("Does it run?", "broken", "No.", cause="a bug")])
+    assert "DIAGNOSIS    broken: a bug" in capsys.readouterr().out
+
+
+def test_noisy_batches_have_a_seed_of_32_bits(base):
+    with pytest.raises(Problem, match="the seed is"):
+        noisy_batch(base, "edge", 2, seed=2**32)

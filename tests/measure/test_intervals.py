@@ -18,6 +18,17 @@ def test_student_t_by_the_tables(freedom, t):
     assert student_t(freedom) == pytest.approx(t, abs=5e-4)
 
 
+@pytest.mark.parametrize("freedom", [10**4, 10**6, 10**8, 10**9, 10**12])
+def test_student_t_of_large_samples_is_that_of_the_normal_distribution(freedom):
+    """The quantile of the normal distribution is 1.959964, and at 10,000 degrees of freedom 1.960201."""
+    expected = 1.959964 if freedom > 10**4 else 1.960201
+    assert student_t(freedom) == pytest.approx(expected, abs=6e-5)
+
+
+def test_all_of_the_distribution_has_no_bound():
+    assert student_t(5, 1) == student_t(10**6, 1.0) == INF
+
+
 @pytest.mark.parametrize("share, t", [(0.8, 1.476), (0.9, 2.015), (0.99, 4.032)])
 def test_student_t_of_other_shares(share, t):
     """With 5 degrees of freedom."""

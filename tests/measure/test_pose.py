@@ -105,3 +105,15 @@ def test_scores_stand_between_ceiling_and_floor(real):
     floor = condition_scores("pose", real.image, real.map(lambda tensor: tensor.roll(1, 0)))
     assert ceiling["angle error"] < 1 and floor["angle error"] > 10
     assert ceiling["place error"] < 1 and floor["place error"] > 5
+
+
+def test_the_angle_is_that_of_the_arrows_in_the_picture():
+    """The shapes are stretched, so a tilt by 30 degrees turns their arrows by 24 to 37."""
+    scenes = random_batch(24, torch.Generator().manual_seed(5)).scenes
+    turned = scenes._replace(angle=scenes.angle + math.radians(30))
+    arrows = [tip_of(each) - each.centre for each in (scenes, turned)]
+    before, after = (torch.atan2(arrow[:, 0], -arrow[:, 1]).rad2deg() for arrow in arrows)
+    assert 24 < (after - before).min() and (after - before).max() < 37
+    degrees, _ = pose_errors(render(turned)[0], scenes)
+    seen = scenes.shape == list(SHAPES).index("triangle")
+    assert degrees[seen].tolist() == pytest.approx((after - before)[seen].tolist(), abs=1.5)

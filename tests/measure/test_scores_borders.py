@@ -1,14 +1,17 @@
 """Scores and intervals refuse in one sentence what would otherwise be a wrong number."""
 
+import numpy as np
 import pytest
 import torch
 
 from minicontrolnet import (ControlNet, Training, colours_right, condition_of, conflicting, control_loss, detect_edges,
-                            difference, edge_f1, frechet_distance, gap, held_out, load_base, load_classifier,
+                            difference, edge_f1, fingerprint, frechet_distance, gap, held_out, load_base, load_classifier,
                             load_control, loss_of_condition, mask_iou, mask_of, no_worse, off_palette, paired,
                             palette_error, pose_errors, prompt_scores, seeded, shapes_right, shuffle_gap, tokenize)
 from minicontrolnet.errors import Problem
 from minicontrolnet.measure.intervals import Paired, student_t
+
+NAN = float("nan")
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +172,7 @@ def test_a_gap_needs_a_neighbour():
         gap(None, None, "edge", "2")
 
 
-@pytest.mark.parametrize("seed", [1.5, 2**64, None])
+@pytest.mark.parametrize("seed", [1.5, 2**32 + 10_000, None])
 def test_held_out_pictures_have_a_seed(seed):
     with pytest.raises(Problem, match="the seed is"):
         held_out(2, seed=seed)
@@ -201,21 +204,68 @@ def test_float64_as_the_default_trains_and_measures(shipped):
 
 @pytest.mark.parametrize("wrong", [[[1, 2], [3]], [[1.0], 2.0], "ab", None, {1: 2}, 3.0, torch.ones(3, dtype=torch.complex64)])
 def test_differences_are_lists_of_numbers(wrong):
-    """Lists in lists are equally long, such as pictures within seeds."""
     for call in (lambda: paired(wrong), lambda: difference(wrong, [1.0, 2.0]), lambda: difference([1.0, 2.0], wrong)):
-        with pytest.raises(Problem, match="give a list of numbers, or lists of numbers that are equally long") as caught:
+        with pytest.raises(Problem, match="give a list of numbers") as caught:
             call()
         assert "\n" not in str(caught.value)
 
 
-def test_pictures_within_seeds_are_not_paired_with_seeds():
-    """Two seeds of two pictures minus two seeds would subtract seeds from pictures, in silence."""
-    seeds = [[1.0, 2.0], [3.0, 4.0]]
-    for one, other in ((seeds, [1.0, 2.0]), ([1.0, 2.0], seeds), (seeds, [[1.0, 2.0, 3.0]]), ([[1.0], [2.0]], [1.0, 2.0])):
-        with pytest.raises(Problem, match="as many on both sides"):
-            difference(one, other)
-    assert difference(seeds, [[0.0, 1.0], [2.0, 3.0]]).mean == 1.0
-    assert difference(seeds, [1.0]).mean == difference(seeds, [[1.0, 1.0]]).mean == 1.5
+def test_pictures_within_seeds_are_not_counted_as_independent():
+    """128 pictures of two seeds would give an interval of 1, while the two seeds give one of 127."""
+    seeds = [[0.0] * 128, [10.0] * 128]
+    for call in (lambda: paired(seeds), lambda: paired(torch.tensor(seeds)), lambda: difference(seeds, [[0.0] * 128] * 2),
+                 lambda: difference(seeds, [0.0, 0.0]), lambda: difference([0.0, 0.0], seeds)):
+        with pytest.raises(Problem, match=r"of the shape \(2, 128\); give one number for each .* mean over the pictures"):
+            call()
+    by_seed = difference([sum(of_seed) / 128 for of_seed in seeds], [0.0, 0.0])
+    assert by_seed == pytest.approx((5 - 63.53, 5, 5 + 63.53), abs=0.01)
+    assert difference([[1.0], [2.0]], [1.0]) == difference([1.0, 2.0], [1.0])  # a row of one number is that number
+
+
+def test_a_masked_array_is_no_list_of_numbers():
+    with pytest.raises(Problem, match="the differences are masked; give the values that are left"):
+        paired(np.ma.masked_array([1.0, 2.0, 100.0], mask=[0, 0, 1]))
+    assert paired(np.array([1.0, 2.0])) == paired([1.0, 2.0])
+
+
+@pytest.mark.parametrize("ends", [(0.3, 0.0, -0.3), (0.0, 0.3, 0.1), (0.2, 0.1, 0.3), (NAN, 0.1, 0.2)])
+def test_an_interval_whose_bounds_are_swapped_decides_nothing(ends):
+    for call in (lambda: Paired(*ends).verdict, lambda: no_worse(Paired(*ends), 0.1)):
+        with pytest.raises(Problem, match="low, mean and high in this order"):
+            call()
+    assert no_worse(Paired(-0.3, 0.0, 0.3), 0.1) == "undecided"
+
+
+def test_a_classifier_scores_every_picture(shipped):
+    """The scores of one picture would be compared with the prompts of all three."""
+    truth, _ = held_out(3)
+    for wrong in (lambda mask: shipped.classifier(mask)[:1], lambda mask: shipped.classifier(mask)[:, :3]):
+        with pytest.raises(Problem, match="the classifier returned the shape .* let it return 4 scores for each"):
+            shapes_right(truth.image, truth.prompt, wrong)
+
+
+def test_a_mask_of_nan_is_no_shape(shipped):
+    with pytest.raises(Problem, match="the masks have values that are not finite"):
+        shipped.classifier(torch.full((1, 1, 64, 64), NAN))
+
+
+def test_arrays_of_numpy_are_refused_in_a_sentence():
+    for call in (lambda x: mask_iou(x, x), lambda x: frechet_distance(x, x), lambda x: fingerprint({"x": x}),
+                 lambda x: shuffle_gap(lambda condition: condition.mean(), x)):
+        with pytest.raises(Problem, match="are a ndarray; give a tensor"):
+            call(np.zeros((2, 1, 64, 64)))
+    with pytest.raises(Problem, match="give them by name"):
+        fingerprint([torch.zeros(2)])
+
+
+def test_a_loss_may_be_a_plain_number():
+    assert shuffle_gap(lambda condition: 1, torch.ones(2, 1, 4, 4)) == 0.0
+
+
+def test_poses_are_those_of_square_pictures():
+    truth, _ = held_out(2)
+    with pytest.raises(Problem, match="give square ones"):
+        pose_errors(truth.image[..., :48], truth.scenes)
 
 
 @pytest.mark.parametrize("wrong", [0.5, [0.0, 0.1, 0.2], None])

@@ -276,3 +276,12 @@ def test_code_in_a_file_does_not_run(tmp_path):
         with pytest.raises(Problem, match=path.name):
             load_file(path)
         assert not target.exists()
+
+
+def test_what_is_no_bytes_and_what_cannot_be_pickled_is_a_problem(tmp_path):
+    path = tmp_path / "a.pt"
+    with pytest.raises(Problem, match="are a str; give bytes"):
+        write_file(path, "text")
+    with pytest.raises(Problem, match="give tensors and plain values"):
+        save_file({"a": lambda: 1}, path)
+    assert not path.exists()

@@ -219,3 +219,12 @@ def test_a_wrapped_network_is_saved_and_loaded_with_the_same_weights(wrap, tmp_p
         path = tmp_path / "x.pt"
         loaded = load_base(path) if kind == "base" else load_control(kind, shipped.base, path)
         assert fingerprint(loaded.state_dict()) == fingerprint(network.state_dict())
+
+
+def test_the_base_of_a_controlnet_is_a_unet(tmp_path, shipped):
+    """The file named the fingerprint of something else, and loading it warned of another base."""
+    path = tmp_path / "edge.pt"
+    for wrong in (nn.Linear(1, 1), shipped.controls["edge"], shipped.base.state_dict(), "base.pt"):
+        with pytest.raises(Problem, match="the base is a .*; give a UNet"):
+            save_weights(shipped.controls["edge"], "edge", path, wrong)
+    assert not path.exists()

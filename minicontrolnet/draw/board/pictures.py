@@ -12,6 +12,7 @@ from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
 
 from ...controlnet import ControlNet, Controls
+from ...errors import check_count, check_range
 from ...sampling import Control, compose, mask_controls, sample_steps, seeded_noise, weigh
 from ...shapes import to_image
 from ...unet import UNet
@@ -113,12 +114,14 @@ def messages(asked: Asked, base: UNet, nets: dict[str, ControlNet]) -> Iterator[
 
 def row(pictures: Tensor, columns: int = COUNT) -> Image.Image:
     """The pictures (n, 3, 64, 64) side by side, without margins; after ``columns`` of them a new row."""
+    check_count("the number of columns", columns)
     return to_pil_image(to_bytes(make_grid(pictures, columns, padding=0)))
 
 
 def to_bytes(pictures: Tensor) -> Tensor:
-    """Values in [0, 1] as whole numbers from 0 to 255."""
-    return (pictures * 255).round().to(torch.uint8)
+    """Values in [0, 1] as whole numbers from 0 to 255. Raises Problem for others, since bytes would wrap around."""
+    check_range("the pictures", pictures)
+    return (pictures * 255).round().clamp(0, 255).to(torch.uint8)
 
 
 def as_png(image: Image.Image) -> bytes:
