@@ -43,9 +43,9 @@ ALPHA_BAR = shift(_cosine_alpha_bar(), SHIFT)
 
 
 def alpha_bar_at(t: Tensor, like: Tensor) -> Tensor:
-    """alpha_bar at times t (b,), as (b, 1, 1, 1) with the dtype and device of ``like``; float32 for bfloat16.
+    """alpha_bar at times t (b,), as (b, 1, 1, 1) with the dtype and device of ``like``.
 
-    bfloat16 would round 0.998 to 1. So we compute its coefficients in float32, and round the results.
+    bfloat16 would round 0.998 to 1. For it alpha_bar is in float32, and so is what we compute with it.
     """
     _check_times(t)
     if like.dtype == torch.float16:
@@ -74,28 +74,28 @@ def q_sample(x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
     """Noise x0 to time t in one jump: xt = sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) eps."""
     check_same_shape("x0", x0, "eps", eps)
     alpha_bar = alpha_bar_at(t, x0)
-    return (alpha_bar.sqrt() * x0 + (1 - alpha_bar).sqrt() * eps).to(x0.dtype)
+    return alpha_bar.sqrt() * x0 + (1 - alpha_bar).sqrt() * eps
 
 
 def x0_from_eps(eps: Tensor, xt: Tensor, t: Tensor) -> Tensor:
     """The picture that a noise estimate implies: q_sample solved for x0."""
     check_same_shape("eps", eps, "xt", xt)
     alpha_bar = alpha_bar_at(t, xt)
-    return ((xt - (1 - alpha_bar).sqrt() * eps) / alpha_bar.sqrt()).to(xt.dtype)
+    return (xt - (1 - alpha_bar).sqrt() * eps) / alpha_bar.sqrt()
 
 
 def eps_from_x0(x0: Tensor, xt: Tensor, t: Tensor) -> Tensor:
     """The noise that a picture estimate implies: q_sample solved for eps."""
     check_same_shape("x0", x0, "xt", xt)
     alpha_bar = alpha_bar_at(t, xt)
-    return ((xt - alpha_bar.sqrt() * x0) / (1 - alpha_bar).sqrt()).to(xt.dtype)
+    return (xt - alpha_bar.sqrt() * x0) / (1 - alpha_bar).sqrt()
 
 
 def eps_from_v(v: Tensor, xt: Tensor, t: Tensor) -> Tensor:
     """The noise that v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x0 implies (Salimans and Ho 2022)."""
     check_same_shape("v", v, "xt", xt)
     alpha_bar = alpha_bar_at(t, xt)
-    return (alpha_bar.sqrt() * v + (1 - alpha_bar).sqrt() * xt).to(xt.dtype)
+    return alpha_bar.sqrt() * v + (1 - alpha_bar).sqrt() * xt
 
 
 def check_prediction_type(prediction_type: str) -> None:
@@ -144,7 +144,7 @@ def loss_weight(t: Tensor, like: Tensor, prediction_type: str) -> Tensor:
 
 def noise_loss(model: Model, x0: Tensor, t: Tensor, eps: Tensor, prediction_type: str) -> Tensor:
     """Eq. 5 with the weight above: the mean of weight |eps - model(xt, t)|^2, a scalar."""
-    xt = q_sample(x0, t, eps)
+    xt = q_sample(x0, t, eps).to(x0.dtype)
     error = eps - _predicted(model, xt, t)
     return (loss_weight(t, x0, prediction_type) * error**2).mean()
 
@@ -198,7 +198,7 @@ def ddim_step(eps: Tensor, xt: Tensor, t: Tensor, t_next: Tensor, clip: bool = T
         x0 = x0.clamp(-1, 1)
         eps = eps_from_x0(x0, xt, t)
     stepped = q_sample(x0, t_next.clamp(min=0), eps)
-    return torch.where(t_next.view(-1, 1, 1, 1) >= 0, stepped, x0), x0
+    return torch.where(t_next.view(-1, 1, 1, 1) >= 0, stepped, x0).to(xt.dtype), x0
 
 
 def ddim_times(steps: int) -> list[int]:

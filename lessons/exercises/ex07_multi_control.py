@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from minicontrolnet.controlnet import Controls
-from minicontrolnet.errors import Problem, check_images
+from minicontrolnet.errors import Problem, check_images, check_tensor
 
 from exercises.probing import Observed, call, exercise, normal
 

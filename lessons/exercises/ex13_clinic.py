@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minicontrolnet.conditions import _largest_of_four
+from minicontrolnet.conditions import _largest_of_four, check_edge_maps
 from minicontrolnet.controlnet import zero_conv
 from minicontrolnet.diffusion import to_eps
-from minicontrolnet.errors import check_count, check_generator, check_images
+from minicontrolnet.errors import check_count, check_generator
 from minicontrolnet.unet import fitting
 
 from exercises import ex05_edge_control
