@@ -188,8 +188,8 @@ def locking(live: Live) -> Figure:
         f"Each saw 100 pictures. IoU with the outline: {fmean(scores['locked']['IoU']):.2f} locked,"
         f" {fmean(scores['fine-tuned']['IoU']):.2f} fine-tuned.",
         "From scratch: a network of the same layers that starts from random weights.",
-        note="Run lessons/02_locking.py, which compares the two where they follow equally well. How much fine-tuning"
-             " forgets depends on the learning rate and the steps. Ask: what does an exact guarantee give us?")
+        note="Run lessons/02_locking.py, which compares the two where they follow equally well. Its learning rate and"
+             " its colours are others, so its numbers differ from these. Ask: what does an exact guarantee give us?")
     show_locking(body, colours, [list(record).index(arm) for arm in names])
     return figure
 
@@ -248,9 +248,9 @@ def dropped_prompts(live: Live) -> Figure:
                      "but the copy learns less from it", "and whether this helps is undecided")
     figure, body = page(
         f"Half of the training prompts are empty, {learned}",
-        "In this world each shape has its own two colours. We generate pictures without words.",
-        f"{fmean(half):.0%} of them have the right colours,"
-        f" against {fmean(none):.0%} when no training prompt was empty.",
+        "In this experiment each shape has two colours of its own.",
+        f"Without words, {fmean(half):.0%} of the pictures have these two."
+        f" If no prompt was empty, {fmean(none):.0%} do.",
         note="Run lessons/05_edge_control.py, and show lessons/08_ablations.py. The last column shows the right"
              " colours. Ask: what can the copy read from an outline alone?")
     show_objective(*body.subplots(1, 2, width_ratios=[2, 3]))
@@ -283,7 +283,7 @@ def convergence(live: Live) -> Figure:
         f" {steps / 2 - steps / 10:.0f} more for half of it.",
         "On a linear scale we see a jump. On a log scale the gap grows long before it.",
         note="Start lessons/05_edge_control.py, take a vote, and then show this slide. Ask: why do we not look at the"
-             " loss of the batches, and what is it mostly made of?")
+             " loss of the batches?")
     show_gaps(body, gaps)
     return figure
 
@@ -316,8 +316,8 @@ def guidance(live: Live) -> Figure:
         "A pixel is off the palette if it is far from every colour of the toy world.",
         f"There is no prompt. With control in both branches, {both:.0%} are off at every scale.",
         "The paper's weights (1 to 8) do more harm at large scales. Divided by 8, they help.",
-        note="Run lessons/06_cfg_weighting.py. Ask: how else could we avoid oversaturated colours? (Guidance needs two"
-             " predictions, its branches: one with the prompt and one without. The pictures are of guidance 30.)")
+        note="Run lessons/06_cfg_weighting.py. Ask: how else could we avoid oversaturated colours? (Guidance amplifies"
+             " the difference of two branches. Without a prompt they differ by the control alone.)")
     left, right = body.subplots(1, 2, width_ratios=[3, 4])
     show_harm(left, off, both)
     show_weights(right, live)
@@ -365,7 +365,7 @@ def several(live: Live) -> Figure:
     figure, body = page(
         "To use two ControlNets, we add their outputs, and the sum follows both conditions",
         "There is no prompt. Edges give the outline (magenta), and a palette gives the colours.",
-        "IoU: how well a shape fills its outline; 1 is perfect. Error: that of the colours.",
+        "IoU 1: the shape fills its outline. Error 0: the colours are those of the palette.",
         note="Run lessons/07_multi_control.py, which also has conditions that disagree. A palette is the mean colour of"
              " each of 4x4 squares. Ask: where would a third ControlNet go?")
     figures.show(body.subplots(), torch.stack(columns, 1).flatten(0, 1), len(columns), below=below)
@@ -436,9 +436,9 @@ def transfer(live: Live) -> Figure:
         f" and {iou['a stranger'][1]:.2f} (a stranger)",
         "A sibling is our base, trained further on pale pictures. A stranger had another start.",
         f"IoU on siblings, control minus none: {gain}.",
-        f"Right pale colours, minus their own ControlNet's: {style}.",
-        note="Run lessons/10_transfer.py. In brackets: 95 % intervals over three siblings. Ask: why should channel 17"
-             " mean the same in two networks?")
+        f"Right pale colours, our ControlNet minus a sibling's own: {style}.",
+        note="Run lessons/10_transfer.py. In brackets: 95 % intervals over three siblings. A sibling's own ControlNet"
+             " was trained on the sibling. Ask: why should channel 17 mean the same in two networks?")
     for axes, (base, (record, *arms)) in zip(body.subplots(1, 3), bases.items()):
         without, with_control = iou[base]
         figures.show(axes, two_of_each(record, arms), 2, f"{base}: IoU {without:.2f} to {with_control:.2f}",
@@ -461,25 +461,33 @@ def two_of_each(record: dict, arms: list[str]) -> Tensor:
 
 def successors(live: Live) -> Figure:
     record = numbers_of("12_descendants")
-    locked = ("ControlNet", "ControlNet++", "Control-LoRA", "T2I-Adapter", "ControlNet-XS")
-    arms = (*locked, "ControlNeXt", "fine-tuned base", "frozen copy")
+    locked = {"ControlNet": "", "ControlNet++": "edge loss", "Control-LoRA": "low rank", "T2I-Adapter": "no copy",
+              "ControlNet-XS": "narrow"}
+    arms = locked | {"ControlNeXt": "one join", "fine-tuned base": "", "frozen copy": ""}
     trained = {name: record[name]["cost"]["trained"] for name in arms}
-    f1 = {name: fmean(record[name]["600"]["right"]["F1"]) for name in arms}
+    f1 = {prompt: {name: record[name]["600"][prompt]["F1"] for name in arms} for prompt in ("right", "conflicting")}
+    mean = {name: fmean(values) for name, values in f1["right"].items()}
+    in_conflict = {name: fmean(values) for name, values in f1["conflicting"].items()}
+    closest = max(in_conflict, key=in_conflict.get)
     colours = {name: fmean(record[name]["2000"]["new colours"]["colours"]) for name in arms}
     kept = sorted({f"{colours[name]:.0%}" for name in locked})
     free = {steps: fmean(record[f"training-free, {steps} steps"]["0"]["right"]["F1"]) for steps in (8, 25)}
     figure, body = page(
         f"Control-LoRA trains {trained['Control-LoRA'] / trained['ControlNet']:.0%} of ControlNet's weights, and has"
-        f" an edge F1 of {f1['Control-LoRA']:.2f} (ControlNet: {f1['ControlNet']:.2f})",
-        f"Without training, the gradient of an edge loss reaches {free[25]:.2f} in 25 steps and {free[8]:.2f} in 8.",
-        f"The base that was fine-tuned for 2,000 steps paints {colours['fine-tuned base']:.0%} of new colours right.",
-        f"The methods with a locked base paint {' to '.join(kept)} of them right.",
-        note="Run lessons/12_descendants.py. Edge F1 compares the picture's edges with the outline; 1 is perfect. The"
-             " learning rate is 1e-3. Frozen copy: a ControlNet whose copy is not trained. Each dot is a training seed."
+        f" an edge F1 of {mean['Control-LoRA']:.2f} (ControlNet: {mean['ControlNet']:.2f})",
+        f"If prompt and outline conflict, the {closest} is closest to the outline ({in_conflict[closest]:.2f}).",
+        f"But after 2,000 steps it paints {colours['fine-tuned base']:.0%} of new colours right. With a locked base:"
+        f" {' to '.join(kept)}.",
+        f"Without training: an edge loss guides sampling to {free[25]:.2f} in 25 steps, and to {free[8]:.2f} in 8.",
+        note="Run lessons/12_descendants.py. Edge F1 compares the picture's edges with the outline; 1 is perfect."
+             " ControlNet++ adds a second loss, which compares edges. Control-LoRA trains low-rank changes of the copy."
+             " A T2I-Adapter reads the outline alone. ControlNet-XS is a narrow encoder beside the base's. ControlNeXt"
+             " adds the outline at one place, and trains a part of the base."
              " Ask: you have 40 styles and eight conditions. Which method do you choose?")
-    for axes, prompt in zip(body.subplots(1, 2, sharey=True), ("right", "conflicting")):
-        dots(axes, {name: record[name]["600"][prompt]["F1"] for name in arms})
-        axes.set(xlim=(0.2, 1.05), xlabel=f"edge F1, {prompt} prompt")
+    for axes, (prompt, scores) in zip(body.subplots(1, 2, sharey=True), f1.items()):
+        dots(axes, {f"{name} ({arms[name]})" if arms[name] else name: values for name, values in scores.items()})
+        axes.set(xlim=(0.2, 1.05), title=f"{prompt} prompt")
+    body.supxlabel("edge F1 after 600 training steps, one dot per seed", size=18)
     return figure
 
 
@@ -492,7 +500,8 @@ def clinic(live: Live) -> Figure:
         f"{' and '.join(silent)}: the part that reads the condition gets no gradient, and the gap is exactly 0.",
         "B: it is healthy. C: its copy is frozen, and its gap rises less than B's.",
         "E: training changes its base, too. For a while its loss is a little higher.",
-        note="Run lessons/13_clinic.py. python -m minicontrolnet doctor examines the network, and not the curves."
+        note="Run lessons/13_clinic.py, and show this slide after the vote. Lesson 13 calls the ControlNets patients."
+             " python -m minicontrolnet doctor examines the network, and not the curves."
              " Ask: which patient would you have sent home as healthy?")
     left, right = body.subplots(1, 2)
     differences_from_a(left, record["losses"])
