@@ -10,7 +10,7 @@ from ..sampling import GUIDANCE
 from ..shapes import SIZE
 from .board import PROMPT, board_command
 from .doctor import doctor_command
-from .options import any_path, device, file_to_write, in_range, read_words, report_problems
+from .options import any_path, device, file_to_write, hint_at_idle_weights, in_range, read_words, report_problems
 from .sample import sample_command
 from .train import RECIPES, train_command
 from .weights import load_base, load_classifier, load_control
@@ -20,8 +20,9 @@ def evaluate_command(args: argparse.Namespace) -> None:
     """Print the scores of the weights, each with its ceiling and its floor."""
     from ..measure.scores import show_scores
 
-    base = load_base(args.base_weights)
     kinds = list(CHANNELS) if args.only is None else args.only
+    hint_at_idle_weights(args, kinds, "evaluate scores the ControlNets that --only names")
+    base = load_base(args.base_weights)
     controls = {kind: load_control(kind, base, getattr(args, f"{kind}_weights")) for kind in kinds}
     show_scores(base, controls, load_classifier(), args.count)
 

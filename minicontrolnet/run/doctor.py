@@ -9,14 +9,16 @@ from ..conditions import CHANNELS
 from ..measure.diagnosis import diagnose, noisy_batch, show_findings, verdict_of
 from ..measure.fingerprint import fingerprint
 from .files import load_file
+from .options import hint_at_idle_weights
 from .weights import OtherBase, load_base, load_control
 
 
 def doctor_command(args: argparse.Namespace) -> None:
     """Examine the ControlNets whose files are given, or all the shipped ones. The status is 1 if one is broken."""
-    base = load_base(args.base_weights)
     given = [kind for kind in CHANNELS if getattr(args, f"{kind}_weights")]
     kinds = args.only or given or list(CHANNELS)
+    hint_at_idle_weights(args, kinds, "the doctor examines the ControlNets that --only names")
+    base = load_base(args.base_weights)
     broken = False
     for kind in kinds:
         path = getattr(args, f"{kind}_weights")

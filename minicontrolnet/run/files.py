@@ -8,6 +8,7 @@ import pickle
 import time
 import zipfile
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,13 @@ def write_file(path: str | Path, data: bytes) -> None:
     if not isinstance(data, (bytes, bytearray, memoryview)):
         raise Problem(f"the data for {path} are a {type(data).__name__}; give bytes, such as text.encode()")
     _write(path, data, keep=True)
+
+
+def set_aside(path: str | Path) -> Path:
+    """Rename a file to a backup with the first free number, such as name.backup1.py. Returns the new name."""
+    path = Path(path)
+    backups = (path.with_suffix(f".backup{i}{path.suffix}") for i in count(1))
+    return path.rename(next(backup for backup in backups if not os.path.lexists(backup)))
 
 
 def check_place(path: str | Path) -> None:
@@ -48,9 +56,12 @@ def _write(path: str | Path, data: bytes, keep: bool) -> None:
         if keep:
             os.replace(temporary, target)
     except OSError as error:
+        blocking = next((folder for folder in target.parents if os.path.exists(folder)), target.parent)
+        if not os.path.isdir(blocking):
+            raise Problem(f"cannot write {path}: {blocking} is not a folder; give another folder") from error
         is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         advice = "free some space or give another name" if is_full else "give another name or another folder"
-        raise Problem(f"cannot write {path} ({error}); the old file, if there was one, is unchanged;"
+        raise Problem(f"cannot write {path} ({error.strerror or error}); the old file, if there was one, is unchanged;"
                       f" {advice}") from error
     finally:
         with suppress(OSError):  # it has taken its place, or was never made

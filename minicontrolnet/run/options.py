@@ -7,7 +7,7 @@ import re
 import signal
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 
-from ..errors import Problem
+from ..conditions import CHANNELS
+from ..errors import Problem, advice_on_missing
 
 
 def in_range(kind: type, low: float, high: float) -> Callable[[str], float]:
@@ -65,6 +66,21 @@ def read_words(parser: argparse.ArgumentParser, words: list[str] | None) -> argp
         if word.startswith("--") and word.endswith("=--"):
             parser.error(f"{word!r} has no value, since -- is none; write the value after the =")
     return parser.parse_args(words)
+
+
+def hint_at_idle_weights(args: argparse.Namespace, kinds: Iterable[str], advice: str) -> None:
+    """Print a hint about weights that are given for ControlNets which do not take part.
+
+    Raises Problem if such a file does not exist: its name is probably mistyped.
+    """
+    idle = {f"--{kind}-weights": getattr(args, f"{kind}_weights") for kind in CHANNELS if kind not in kinds}
+    idle = {option: path for option, path in idle.items() if path}
+    for option, path in idle.items():
+        if not os.path.exists(path):
+            raise Problem(f"{option} {path} does not exist; {advice_on_missing(path)}, or leave the option out")
+    if idle:
+        verb = "has" if len(idle) == 1 else "have"
+        print(f"hint: {', '.join(idle)} {verb} no effect; {advice}")
 
 
 def device(text: str) -> torch.device:

@@ -8,11 +8,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..conditions import CHANNELS, stick_figure
+from ..conditions import stick_figure
 from ..errors import Problem
-from ..sampling import Control, control_window, sample, seeded_noise
+from ..sampling import GUIDANCE, Control, control_window, sample, seeded_noise
 from ..shapes import SIZE, tokenize
 from .files import check_place, write_file
+from .options import hint_at_idle_weights
 from .weights import load_base, load_control
 
 SHORTEST_POSE = 4  # pixels: a shorter stick vanishes in the dot at its centre
@@ -28,7 +29,9 @@ def sample_command(args: argparse.Namespace) -> None:
     tokens = tokenize(prompts)  # a mistake in a prompt is reported before any file is read
     check_output(args)
     conditions = conditions_asked_for(args)
+    hint_at_idle_weights(args, conditions, "its condition is missing; add --edge FILE, --palette FILE or --pose")
     hint_at_idle_options(args, conditions)
+    hint_at_idle_guidance(args, conditions, has_words=bool(tokens.any()))
     region = map_from_file(args.region, 1) if args.region else None
     base = load_base(args.base_weights, args.device)
     nets = {kind: load_control(kind, base, getattr(args, f"{kind}_weights")) for kind in conditions}
@@ -126,12 +129,12 @@ def conditions_asked_for(args: argparse.Namespace) -> dict[str, Tensor]:
 
 def hint_at_idle_options(args: argparse.Namespace, conditions: dict[str, Tensor]) -> None:
     """Print a hint about options that have no effect, because their condition is missing."""
-    idle = [f"--{kind}-weights" for kind in CHANNELS if getattr(args, f"{kind}_weights") and kind not in conditions]
+    idle = []
     if not conditions:
         given = {"--conditioning-scale": args.conditioning_scale != 1, "--connection-scales": args.connection_scales,
                  "--region": args.region, "--control-start": args.control_start != 0,
                  "--control-end": args.control_end != 1, "--in-both": args.in_both}
-        idle += [name for name, is_given in given.items() if is_given]
+        idle = [name for name, is_given in given.items() if is_given]
     if idle:
         print(f"hint: {', '.join(idle)} has no effect without its condition;"
               " add --edge FILE, --palette FILE or --pose")
@@ -144,6 +147,19 @@ def hint_at_idle_options(args: argparse.Namespace, conditions: dict[str, Tensor]
               " 32 36 36 16")
     if args.edge_map and not conditions["edge"].any():
         print(f'hint: the edge map "{args.edge_map}" is black everywhere, so it shows no outline')
+
+
+def hint_at_idle_guidance(args: argparse.Namespace, conditions: dict[str, Tensor], has_words: bool) -> None:
+    """Print a hint where prompt, guidance and control in both branches of guidance cannot have their effect."""
+    if args.guidance_scale == 0 and has_words:
+        print("hint: at guidance scale 0 only the branch without words counts, so the prompt has no effect;"
+              " choose another scale")
+    if args.guidance_scale == 1 and conditions and args.in_both:
+        print("hint: at guidance scale 1 only the branch with words counts, and it has control in any case, so"
+              " --in-both has no effect")
+    branches_differ = has_words or (conditions and not args.in_both)
+    if args.guidance_scale != GUIDANCE and not branches_differ:
+        print("hint: both branches of guidance are the same, so --guidance-scale has no effect; give a --prompt")
 
 
 def map_from_file(path: Path, channels: int) -> Tensor:

@@ -66,8 +66,8 @@ def _check_kind_of(network: nn.Module, kind: str) -> None:
     wanted = {name: weight.shape for name, weight in like.state_dict().items()}
     given = _without_prefixes(network.state_dict())
     if {name: weight.shape for name, weight in given.items()} != wanted:
-        raise Problem(f"the {type(network).__name__} has other weights than a {kind}, so nothing could load the file;"
-                      " give the network that belongs to this kind, in its default size")
+        raise Problem(f"the {type(network).__name__} has other weights than {_named(kind)}, so nothing could load the"
+                      " file; give the network that belongs to this kind, in its default size")
     predicts = getattr(network, "prediction_type", None)
     if kind == "base" and predicts and predicts != like.prediction_type:
         raise Problem(f"the base predicts {predicts}, but a file does not hold that, and load_base would take it for"
@@ -164,7 +164,7 @@ def _load_into(network: nn.Module, kind: str, path: str | Path | None) -> str | 
     try:
         network.load_state_dict(weights)
     except (RuntimeError, AttributeError, TypeError) as error:
-        raise Problem(f"the weights in {path} belong to a network of another size or structure than a {kind};"
+        raise Problem(f"the weights in {path} belong to a network of another size or structure than {_named(kind)};"
                       " give another file, or train it again") from error
     if shipped and fingerprint(weights) != _recorded(path.with_suffix(".txt")):
         raise Problem(f"{path} is not the file that was shipped: its fingerprint differs from the one"
@@ -174,12 +174,19 @@ def _load_into(network: nn.Module, kind: str, path: str | Path | None) -> str | 
     return found.get("base")
 
 
+def _named(kind: str) -> str:
+    """A kind of network with its article, such as "an edge ControlNet"."""
+    if kind in CHANNELS:
+        return f"an {kind} ControlNet" if kind == "edge" else f"a {kind} ControlNet"
+    return {"base": "a base", "shapes": "a shape classifier"}[kind]
+
+
 def _weights_of_kind(found: Any, kind: str, path: Path) -> dict[str, Tensor]:
     """The weights in a file's content. Raises Problem if they are of another kind."""
     _refuse_raw_weights(found, path)
     if not (isinstance(found, dict) and isinstance(found.get("weights"), dict)):
-        raise Problem(f"{path} does not hold the weights of a {kind}, but something else; give a file that train or"
-                      " save_weights wrote")
+        raise Problem(f"{path} does not hold the weights of {_named(kind)}, but something else; give a file that"
+                      " train or save_weights wrote")
     if found.get("kind") != kind:
         raise Problem(f"{path} holds the weights of {found.get('kind')!r}, not of {kind!r}; give another file")
     return _without_prefixes(found["weights"])

@@ -364,11 +364,55 @@ def test_evaluate_prints_finite_numbers(capsys):
 def test_options_without_a_condition_are_told(tmp_path, capsys):
     """They have no effect; the picture is that of the prompt alone."""
     main(["sample", "--count", "1", "--steps", "1", "--plain", "--out", str(tmp_path / "a.png"),
-          "--conditioning-scale", "0.5", "--control-start", "0.2", "--in-both", "--pose-weights", "nowhere.pt"])
+          "--conditioning-scale", "0.5", "--control-start", "0.2", "--in-both", "--pose-weights", str(weights.WEIGHTS / "edge.pt")])
     hint = capsys.readouterr().out
     for option in ("--conditioning-scale", "--control-start", "--in-both", "--pose-weights"):
         assert option in hint
     assert "--control-end" not in hint
+
+
+@pytest.mark.parametrize("words", [["evaluate", "--count", "2", "--only"],
+                                   ["sample", "--count", "1", "--steps", "1", "--plain", "--out", "a.png"]])
+def test_weights_of_a_controlnet_that_takes_no_part_are_told(words, tmp_path, monkeypatch, capsys):
+    """A hint names the option. A file that does not exist is refused, since its name is probably mistyped."""
+    monkeypatch.chdir(tmp_path)
+    assert "--pose-weights nope.pt does not exist" in error_of(capsys, *words, "--pose-weights", "nope.pt")
+    assert not list(tmp_path.iterdir())
+    main([*words, "--pose-weights", str(weights.WEIGHTS / "pose.pt")])
+    assert "hint: --pose-weights has no effect" in capsys.readouterr().out
+    main(words)
+    assert "hint" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words, says", [
+    (["--guidance-scale", "1", "--prompt", "red", "--in-both", "--pose", "32", "36", "36", "16"], "--in-both"),
+    (["--guidance-scale", "0", "--prompt", "red star"], "the prompt"),
+    (["--guidance-scale", "5"], "--guidance-scale"),
+    (["--guidance-scale", "1", "--prompt", "red", "--pose", "32", "36", "36", "16"], ""),
+    (["--guidance-scale", "5", "--prompt", "red"], ""),
+    (["--guidance-scale", "5", "--pose", "32", "36", "36", "16"], ""),
+])
+def test_guidance_that_cannot_be_seen_is_told(words, says, tmp_path, capsys):
+    """Where there is a hint, the picture is the same without the option; where there is none, it is another one."""
+    common = ["sample", "--count", "1", "--steps", "1", "--plain", "--out", str(tmp_path / "a.png")]
+    main([*common, *words])
+    said = capsys.readouterr().out
+    assert f"{says} has no effect" in said if says else "hint" not in said
+    picture = (tmp_path / "a.png").read_bytes()
+    if "--in-both" in words:
+        main([*common, *(word for word in words if word != "--in-both")])
+    elif "--prompt" in words and says:
+        main([*common, *(word.replace("red star", "blue circle") for word in words)])
+    else:
+        main([*common, "--guidance-scale", "2", *words[2:]])
+    assert ((tmp_path / "a.png").read_bytes() == picture) == bool(says)
+
+
+def test_the_folder_alone_starts_the_commands_as_well():
+    """As python lessons/exercises does."""
+    command = [sys.executable, "minicontrolnet", "sample", "--prompt", "pink star"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.startswith("error: ") and "pink" in done.stderr
 
 
 def test_a_black_edge_map_is_told(tmp_path, capsys):

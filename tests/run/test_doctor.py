@@ -2,10 +2,11 @@
 
 import pytest
 
-from minicontrolnet import ControlNet, UNet, save_weights, seeded
+from minicontrolnet import ControlNet, Problem, UNet, save_weights, seeded
 from minicontrolnet.measure.probes import noisy_batch
 from minicontrolnet.run import doctor
 from minicontrolnet.run.cli import main
+from minicontrolnet.run.weights import WEIGHTS
 
 
 def test_the_one_that_ships_is_healthy(capsys):
@@ -14,6 +15,18 @@ def test_the_one_that_ships_is_healthy(capsys):
     assert "The edge ControlNet that ships" in printed
     assert printed.rstrip().endswith("DIAGNOSIS    healthy: none of these 16 questions found anything")
     assert "The fingerprint 279294cf agrees." in printed
+
+
+def test_weights_that_only_leaves_out_are_told(capsys, tmp_path, monkeypatch):
+    """Otherwise the health of the shipped ControlNet would pass for that of the file."""
+    with pytest.raises(Problem, match="--palette-weights nope.pt does not exist"):
+        main(["doctor", "--only", "edge", "--palette-weights", "nope.pt"])
+    monkeypatch.setattr(doctor, "diagnose", lambda *given, **options: [])
+    monkeypatch.setattr(doctor, "noisy_batch", lambda base, kind: (None, None))
+    main(["doctor", "--only", "edge", "--palette-weights", str(WEIGHTS / "palette.pt")])
+    printed = capsys.readouterr().out
+    assert "hint: --palette-weights has no effect; the doctor examines" in printed
+    assert printed.count("DIAGNOSIS") == 1
 
 
 def test_one_of_another_base_is_broken(capsys, tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from minicontrolnet.errors import Problem
-from minicontrolnet.run.files import check_place, load_file, save_file, write_file
+from minicontrolnet.run.files import check_place, load_file, save_file, set_aside, write_file
 
 CONTENT = {"x": torch.arange(3000.0), "n": [1, "two"]}
 
@@ -51,6 +51,22 @@ def test_a_new_file_takes_the_place_of_the_old_one_at_once(file, tmp_path):
     os.link(file, second)
     save_file("new", file)
     assert load_file(file) == "new" and same(load_file(second), CONTENT)
+
+
+def test_a_file_where_a_folder_should_be_is_named(file):
+    """One sentence without the system's number and without the name of the temporary file."""
+    for path in (file / "a.txt", file / "b" / "a.txt"):
+        with pytest.raises(Problem, match="is not a folder") as caught:
+            write_file(path, b"")
+        assert f"{file} is not a folder" in sentence(caught) and "Errno" not in sentence(caught)
+
+
+def test_a_file_that_is_set_aside_keeps_its_content_and_each_backup_its_name(tmp_path):
+    path = tmp_path / "note.txt"
+    for number in (1, 2):
+        path.write_text(f"{number}")
+        assert set_aside(path) == tmp_path / f"note.backup{number}.txt" and not path.exists()
+    assert [(tmp_path / f"note.backup{number}.txt").read_text() for number in (1, 2)] == ["1", "2"]
 
 
 def test_bytes_are_written_as_they_are(tmp_path):
