@@ -254,6 +254,24 @@ def test_the_pictures_frame_is_no_edge(tmp_path):
     assert edges.sum() > 40 and edges[[*range(18), *range(46, 64)]].sum() == 0
 
 
+@pytest.mark.parametrize("size", [(90, 360), (360, 90), (100, 361)])
+@pytest.mark.parametrize("colours", [[(255, 220, 0), (0, 160, 255)], [(255, 0, 0), (0, 0, 255)],
+                                     [(255, 0, 0), (0, 255, 0), (0, 0, 255)]])
+def test_a_palette_is_made_square_in_a_colour_of_the_picture(colours, size, tmp_path):
+    """Here the median of each channel is green, purple or black, which is nowhere in the picture."""
+    h, w = size
+    stripes = torch.tensor(colours)[torch.arange(w) * len(colours) // w].T[:, None].expand(-1, h, -1) / 255
+    found = palette_from_picture(picture_file(tmp_path, stripes[None]))
+    added = found[0, :, 2, 32] if w > h else found[0, :, 32, 2]
+    assert any(torch.allclose(added, torch.tensor(colour) / 255, atol=0.01) for colour in colours)
+
+
+def test_the_palette_of_a_square_picture_is_that_of_its_pixels(tmp_path):
+    """Nothing is added, whatever colours its border has."""
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)).mul(255).round() / 255
+    assert torch.equal(palette_from_picture(picture_file(tmp_path, image)), palette(image))
+
+
 def test_the_palette_of_a_narrow_picture_has_its_grounds_colour_around_it(tmp_path):
     colour = torch.tensor([0.2, 0.6, 1.0]).view(1, 3, 1, 1)
     path = picture_file(tmp_path, colour.expand(-1, -1, 90, 30))
