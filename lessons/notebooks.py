@@ -2,7 +2,8 @@
 
 Its first cell finds the project, or fetches it on Colab; the second one holds the
 options. The others are the lesson's own cells, word by word. Lessons are changed in
-their scripts; a notebook is made again.
+their scripts; a notebook is made again. The one that was there becomes a
+backup if it differs, for example by your changes.
 """
 
 import argparse
@@ -15,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from lesson import LESSONS
 
 from minicontrolnet.errors import Problem
-from minicontrolnet.run.files import write_file
+from minicontrolnet.run.files import check_place, set_aside, write_file
 from minicontrolnet.run.options import any_path, read_words, report_problems
 
 SCRIPTS = {path.stem[:2]: path for path in sorted(LESSONS.glob("[0-9][0-9]_*.py"))}
@@ -88,6 +89,15 @@ def notebook(path: Path) -> dict:
             "metadata": {"kernelspec": kernel, "language_info": {"name": "python"}}}
 
 
+def write_notebook(path: Path, content: bytes) -> None:
+    """Write a notebook and print its name. Another one in its place, such as one that was run, becomes a backup."""
+    check_place(path)
+    if path.exists() and path.read_bytes() != content:
+        print(f"the notebook that was here is now {set_aside(path)}")
+    write_file(path, content)
+    print(path)
+
+
 def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python lessons/notebooks.py",
                                      description="Make a notebook of every lesson.")
@@ -102,8 +112,7 @@ def main(words: list[str] | None = None) -> None:
     for number in args.lessons or SCRIPTS:
         path = args.out / f"{SCRIPTS[number].stem}.ipynb"
         content = json.dumps(notebook(SCRIPTS[number]), indent=1, ensure_ascii=False)
-        write_file(path, f"{content}\n".encode())
-        print(path)
+        write_notebook(path, f"{content}\n".encode())
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The README's picture of the board: python lessons/pictures.py writes lessons/pictures/board.png."""
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from minicontrolnet.draw import figures
 from minicontrolnet.draw.board import Asked, Stroke, follow, see
 from minicontrolnet.draw.board.sheet import drawing
 from minicontrolnet.run.files import write_file
+from minicontrolnet.run.options import read_words, report_problems
 
 # A house as somebody drew it: points of the sheet, in 256ths.
 WALLS = ((52, 122), (53, 160), (51, 222), (120, 224), (205, 221), (207, 160), (205, 124))
@@ -56,7 +58,15 @@ def column(strokes: tuple, base, nets: dict) -> Tensor:
     return torch.cat([sheet.expand(-1, 3, -1, -1), figures.enlarge(edges, 2), figures.enlarge(last.pictures[:2], 2)])
 
 
-if __name__ == "__main__":
+def main(words: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python lessons/pictures.py",
+                                     description="Make the README's picture of the board again, in lessons/pictures/.")
+    read_words(parser, words)  # there are no options, so --help works, and other words are refused
     path = HERE / "pictures" / "board.png"
     write_file(path, figures.as_png(strip(), crop=True))
     print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    report_problems()
+    main()

@@ -7,6 +7,7 @@ import re
 import runpy
 import shlex
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -482,6 +483,16 @@ def test_the_saved_command_gives_the_same_pictures_bit_for_bit(ask, tmp_path, mo
 def test_the_command_names_other_weights():
     line = saved.command(Asked(), see(Asked()), "here", ["--base-weights", "my base.pt"])
     assert "--base-weights 'my base.pt'" in line and "edge-map" not in line
+
+
+@pytest.mark.parametrize("words, status", [(["--help"], 0), (["--out", "a.png"], 2)])
+def test_the_command_of_the_readmes_picture_writes_nothing_for_help(words, status):
+    """Nor for options that it does not have."""
+    path = LESSONS / "pictures" / "board.png"
+    before = path.stat().st_mtime_ns
+    done = subprocess.run([sys.executable, LESSONS / "pictures.py", *words], capture_output=True, text=True)
+    assert done.returncode == status and "python lessons/pictures.py" in done.stdout + done.stderr
+    assert path.stat().st_mtime_ns == before
 
 
 @pytest.mark.slow

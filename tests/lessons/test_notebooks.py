@@ -154,3 +154,20 @@ def test_some_lessons_alone(maker, tmp_path):
     """Those that are named, and no others."""
     maker.main(["--out", str(tmp_path / "made"), "03"])
     assert [path.name for path in (tmp_path / "made").iterdir()] == ["03_zero_conv.ipynb"]
+
+
+def test_a_notebook_with_changes_becomes_a_backup(maker, tmp_path, capsys):
+    """It is not overwritten, whether it was edited or run. An unchanged one is made again without a backup."""
+    path = tmp_path / "made" / "03_zero_conv.ipynb"
+    words = ["--out", str(tmp_path / "made"), "03"]
+    maker.main(words)
+    maker.main(words)
+    new = path.read_bytes()
+    assert list(path.parent.iterdir()) == [path]
+    for number in (1, 2):
+        path.write_text(f"my answer {number}")
+        capsys.readouterr()
+        maker.main(words)
+        backup = path.with_name(f"03_zero_conv.backup{number}.ipynb")
+        assert backup.read_text() == f"my answer {number}" and path.read_bytes() == new
+        assert str(backup) in capsys.readouterr().out
