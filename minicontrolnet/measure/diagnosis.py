@@ -42,6 +42,7 @@ STRANGERS = 0.2  # Below this cosine it is surely none.
 USED = 1.01      # The condition is used if another picture's makes the loss this many times as large.
 HELPS = 1.2      # We believe in a treatment if it lowers the loss by this factor,
 HELPS_ILL = 1.02  # or by this one, where the condition is not used as it is.
+FEW = 0.1        # So large a share of the copy's tensors may stand still, if all of them are small.
 HARMS = 1.1      # Control is harmful if the loss with it is this many times as large.
 
 RANGE = (0.0, 1.0)
@@ -362,13 +363,13 @@ def _order(woken: dict[str, int | None], parts: dict[str, str]) -> str:
         late = f" (all of it by pass {max(passes)})" if max(passes) > min(passes) else ""
         begins.setdefault(min(passes), []).append(part + late)
     if not begins:
-        return f"No gradient arrives at {_listed(never)}."
-    words = "; ".join(f"in pass {at} at {_listed(names)}" for at, names in sorted(begins.items()))
-    rest = f" None arrives at {_listed(never)}." if never else ""
+        return f"No gradient arrives at {_in_words(never)}."
+    words = "; ".join(f"in pass {at} at {_in_words(names)}" for at, names in sorted(begins.items()))
+    rest = f" None arrives at {_in_words(never)}." if never else ""
     return f"The first gradients arrive {words} (we count backward passes from 0).{rest}"
 
 
-def _listed(names: Sequence[str]) -> str:
+def _in_words(names: Sequence[str]) -> str:
     *most, last = names
     return f"{', '.join(most)} and {last}" if most else last
 
@@ -390,7 +391,8 @@ def has_the_copy_moved(case: Case, shown: Evidence) -> Finding:
     pairs = copies(case.control_module, case.base_module) if len(case.modules) == 2 else []
     if not pairs:
         return unknown(question, "we find no copy of the base's weights in the ControlNet")
-    still = sum(torch.equal(own, theirs) for own, theirs in pairs)
+    unmoved = [own for own, theirs in pairs if torch.equal(own, theirs)]
+    still = len(unmoved)
     way = sum((own - theirs).double().square().sum().item() for own, theirs in pairs) ** 0.5
     length = sum(theirs.double().square().sum().item() for _, theirs in pairs) ** 0.5
     share = way / length if length else 0.0
@@ -406,9 +408,12 @@ def has_the_copy_moved(case: Case, shown: Evidence) -> Finding:
     if still == 0:
         return Finding(question, "healthy", found, share)
     if still < len(pairs):
-        return Finding(question, "suspicious", f"{found} {still} of its {len(pairs)} tensors are still the base's.",
-                       share, "Find out why these tensors stand still: are they frozen, or does the optimiser not"
-                       " hold them?")
+        found = f"{found} {still} of its {len(pairs)} tensors {'is' if still == 1 else 'are'} still the base's."
+        if still <= FEW * len(pairs) and all(own.dim() == 1 for own in unmoved):
+            return Finding(question, "healthy", f"{found} They are weights of single channels, near 1 or 0. A file in"
+                           " half precision rounds their first small steps away.", share)
+        return Finding(question, "suspicious", found, share, "Find out why these tensors stand still: are they"
+                       " frozen, or does the optimiser not hold them?")
     if is_untrained(shown.controls):
         return Finding(question, "untrained", "The copy equals the base's encoder bit for bit, as before training.",
                        0.0)

@@ -150,6 +150,22 @@ def test_a_copy_that_only_weight_decay_has_moved(base, control, lines, batch):
     assert told(diagnose(base, control, lines, batch()), "frozen copy", "moved")
 
 
+@pytest.mark.parametrize("which, verdict", [("a few norms", "healthy"), ("one matrix", "suspicious"),
+                                            ("all norms and biases", "suspicious")])
+def test_a_part_of_the_copy_that_stands_still(which, verdict, base, healthy, lines, batch):
+    """Half precision rounds the first steps of a few norm weights away. A matrix has too many weights for that."""
+    pairs = copies(healthy, base)
+    small = [pair for pair in pairs if pair[0].dim() == 1]
+    still = {"a few norms": small[:4], "one matrix": [next(pair for pair in pairs if pair[0].dim() > 1)],
+             "all norms and biases": small}[which]
+    with torch.no_grad():
+        for own, theirs in still:
+            own.copy_(theirs)
+    finding = found(diagnose(base, healthy, lines, batch(healthy)), "moved")
+    assert finding.verdict == verdict
+    assert f"{len(still)} of its {len(pairs)} tensors" in finding.found
+
+
 def test_shared_storage(make_base, lines, batch):
     base = make_base()
     mark = fingerprint(base.state_dict())
