@@ -11,9 +11,9 @@ which git ignores. Only "reset" replaces a file there, and it keeps a backup.
 
 import argparse
 import json
+import shlex
 import sys
 import time
-from itertools import count
 from pathlib import Path
 
 sys.path[:0] = map(str, Path(__file__).resolve().parents[1:3])
@@ -22,10 +22,26 @@ import torch  # noqa: E402
 
 from exercises.checking import ANSWERS, COMMAND, EXERCISES, FILES, copy_stubs, mark  # noqa: E402
 from exercises.checking import check as check_one  # noqa: E402
-from exercises.grading import grade_class, verdicts  # noqa: E402
+from exercises.grading import grade_class, missing_files, verdicts, with_missing_files  # noqa: E402
 from minicontrolnet.errors import Problem  # noqa: E402
-from minicontrolnet.run.files import check_place, write_file  # noqa: E402
+from minicontrolnet.run.files import check_place, set_aside, write_file  # noqa: E402
 from minicontrolnet.run.options import any_path, file_to_write, in_range, read_words, report_problems  # noqa: E402
+
+
+# The options that have an effect, for each command; any other option is refused.
+OPTIONS = {"show": ["answers"], "check": ["answers", "seed"], "hint": ["answers"], "solution": ["answers", "show"],
+           "reset": ["answers", "yes"], "grade": ["seed", "only", "json"],
+           "grade --class": ["seed", "only", "class", "csv", "feedback"]}
+
+
+def advice(args: argparse.Namespace, words: str) -> str:
+    """A command to type next. It names the folder of the answers, if that is not the usual one."""
+    return f"{COMMAND} {words}{elsewhere(args, ' --answers ')}"
+
+
+def elsewhere(args: argparse.Namespace, option: str) -> str:
+    """An option with the folder of the answers; "" if it is the usual one."""
+    return "" if args.answers == ANSWERS else option + shlex.quote(str(args.answers))
 
 
 def show(args: argparse.Namespace) -> None:
@@ -36,9 +52,10 @@ def show(args: argparse.Namespace) -> None:
     print(f"\n{len(args.passed)} of {len(EXERCISES)} passed")
     todo = next((exercise for id, exercise in EXERCISES.items() if id not in args.passed), None)
     if todo:
-        print(f"next: {todo.id}, write {todo.name} in {args.answers / todo.file}\nthen: {COMMAND} check {todo.id}")
+        print(f"next: {todo.id}, write {todo.name} in {args.answers / todo.file}\n"
+              f"then: {advice(args, f'check {todo.id}')}")
     else:
-        print("You have passed them all. Now run the lessons with --mine.")
+        print(f"You have passed them all. Now run the lessons with --mine{elsewhere(args, ' ')}.")
 
 
 def check(args: argparse.Namespace) -> None:
@@ -49,9 +66,10 @@ def check(args: argparse.Namespace) -> None:
         message = check_one(EXERCISES[id], args.answers, args.seed)
         passes = bool(mark(message))
         (args.passed.add if passes else args.passed.discard)(id)
-        print(f"{id} {EXERCISES[id].name}: {message}", flush=True)
+        print(f"{id} {EXERCISES[id].name}: {message}", end="", flush=True)
+        print("" if passes else elsewhere(args, " --answers "))  # the message ends with the next command
         if args.what and passes:
-            print(f"see it at work: python lessons/{EXERCISES[id].file[2:]} --mine")
+            print(f"see it at work: python lessons/{EXERCISES[id].file[2:]} --mine{elsewhere(args, ' ')}")
     sys.exit(int(not args.passed.issuperset(ids)))
 
 
@@ -60,15 +78,15 @@ def hint(args: argparse.Namespace) -> None:
     again = args.what in args.hints
     print(EXERCISES[args.what].hints[again])
     more = f"solution {args.what} --show" if again else f"hint {args.what}"
-    print(f"   more: {COMMAND} {more}")
+    print(f"   more: {advice(args, more)}")
     args.hints.add(args.what)
 
 
 def solution(args: argparse.Namespace) -> None:
     """Print the package's own source, once you have passed or with --show."""
     if args.what not in args.passed and not args.show:
-        raise Problem(f"you have not passed {args.what} yet; try {COMMAND} hint {args.what}, or give --show to see"
-                      " the solution anyway")
+        raise Problem(f"you have not passed {args.what} yet; try {advice(args, f'hint {args.what}')}, or give --show"
+                      " to see the solution anyway")
     print("#", EXERCISES[args.what].solution)
     print(EXERCISES[args.what].source())
 
@@ -79,9 +97,8 @@ def reset(args: argparse.Namespace) -> None:
     ids = [id for id, exercise in EXERCISES.items() if exercise.file == mine.name]
     if len(ids) > 1 and not args.yes:
         raise Problem(f"{mine.name} contains {', '.join(ids)}, and all of them would be reset; if you want this,"
-                      f" give {COMMAND} reset {args.what} --yes (it keeps a backup)")
-    backups = (mine.with_suffix(f".backup{i}.py") for i in count(1))
-    backup = mine.rename(next(path for path in backups if not path.exists()))
+                      f" give {advice(args, f'reset {args.what} --yes')} (it keeps a backup)")
+    backup = set_aside(mine)
     copy_stubs(args.answers)
     args.passed.difference_update(ids)
     print(f"{mine.name} is new again. Your version is in {backup}.")
@@ -89,15 +106,19 @@ def reset(args: argparse.Namespace) -> None:
 
 def grade(args: argparse.Namespace) -> None:
     """Check a folder of answers, or a class, and change nothing there. This runs their code."""
+    folder = (args.students or Path(args.what or ".")).resolve()
+    for path in filter(None, (args.csv, args.json, args.feedback)):
+        if path.resolve().is_relative_to(folder):
+            raise Problem(f"{path} lies in {folder}, and grading changes nothing there; give a place outside")
     for path in filter(None, (args.csv, args.json)):
         check_place(path)
     if args.students:
         grade_class(args.students, args.csv, args.feedback, args.seed, args.only)
         return
-    folder = Path(args.what or ".").resolve()
     check_folder(folder)
     marks = {}
-    for id, message in verdicts(args.only, folder, args.seed).items():
+    messages = with_missing_files(verdicts(args.only, folder, args.seed), missing_files(folder))
+    for id, message in messages.items():
         marks[id] = {"passed": bool(mark(message)), "message": message}
         word = {1: "passed", 0: "not passed", None: "not begun"}[mark(message)]
         print(f"{id}  {word}", flush=True)
@@ -139,11 +160,14 @@ def read_options(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--csv", type=file_to_write(".csv"), help="grade --class: write the marks here")
     parser.add_argument("--feedback", type=any_path, metavar="DIR", help="grade --class: write a page for each student")
     args = read_words(parser, words)
+    refuse_idle_options(parser, args)
     args.run = commands[args.command]
     args.answers = args.answers.resolve()
     given = args.only or []
     if args.run != grade:
         given = [args.what] if args.what else []
+        if given and args.run == show:
+            parser.error(f"show lists all exercises; give check {args.what} or hint {args.what}")
         if not given and args.run not in (show, check):
             parser.error(f"give an exercise, such as {args.command} 03a")
     for id in given:
@@ -155,6 +179,19 @@ def read_options(words: list[str] | None) -> argparse.Namespace:
     else:
         args.what = ids[0] if ids else None
     return args
+
+
+def refuse_idle_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """End with one sentence if an option, or the folder beside --class, has no effect on the command."""
+    command = "grade --class" if args.command == "grade" and args.students else args.command
+    for name in dict.fromkeys(name for names in OPTIONS.values() for name in names):
+        attribute = "students" if name == "class" else name
+        is_given = getattr(args, attribute) != parser.get_default(attribute)
+        if is_given and name not in OPTIONS[command]:
+            right = " or ".join(other for other, names in OPTIONS.items() if name in names)
+            parser.error(f"--{name} has no effect on {command}; it is for {right}")
+    if command == "grade --class" and args.what:
+        parser.error(f"grade takes one folder, and there are {args.what!r} and --class; leave out one of them")
 
 
 def main(words: list[str] | None = None) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from exercises.checking import EXERCISES, FILES, HERE, SECONDS, check, failed, mark, out_of_time
+from exercises.checking import EXERCISES, FILES, HERE, SECONDS, check, failed, mark, not_begun, out_of_time
 from exercises.probing import Exercise
 from minicontrolnet.errors import Problem
 from minicontrolnet.run.files import write_file
@@ -28,6 +28,7 @@ from minicontrolnet.run.files import write_file
 SECONDS_IN_CLASS = 20  # the time limit of one exercise; a right answer takes about one
 AT_ONCE = min(4, os.cpu_count() or 1)  # students that are checked at the same time
 LARGEST = 1 << 20  # bytes of a file of answers
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
 MEMORY = 4 << 30  # bytes that answers may use
 FILE = 100 << 20  # bytes of a file that they may write
 POINTS = {"02b": 2, "05a": 2, "06c": 2, "13b": 2, "13c": 2}  # all others 1: see "Marks" in lessons/TEACHING.md
@@ -107,18 +108,53 @@ def read_class(folder: Path) -> dict[str, dict[str, bytes]]:
     """The files of each student, by the names of their folders. Raises Problem if there are none."""
     if not folder.is_dir():
         raise Problem(f"{folder} is not a folder; give --class the folder of the class")
-    students = {path.name: read_answers(path) for path in sorted(folder.iterdir())
-                if path.is_dir() and not path.name.startswith(".")}
+    students = {path.name: read_answers(path) for path in sorted(folder.iterdir()) if is_student(path)}
     if not any(students.values()):
         raise Problem(f"no folder in {folder} contains {FILES[0].name} and so on; give --class the folder that"
                       " contains a folder for each student")
     return students
 
 
+def is_student(path: Path) -> bool:
+    """Whether this is the folder of a student."""
+    return path.is_dir() and not path.name.startswith(".")
+
+
 def read_answers(folder: Path) -> dict[str, bytes]:
     """The files of a student, by name. Files that are missing, huge or not plain are left out."""
     paths = [folder / path.name for path in FILES]
     return {path.name: path.read_bytes() for path in paths if path.is_file() and path.stat().st_size <= LARGEST}
+
+
+def missing_files(folder: Path) -> dict[str, str]:
+    """The files that a student did not hand in, with a sentence about each. It names what lies in another place."""
+    below = [path for pattern in ("*", "*/*", "*/*/*") for path in sorted(folder.glob(pattern))]
+    packed = [path.name for path in below if path.name.lower().endswith(ARCHIVES)]
+    missing = {}
+    for name in (path.name for path in FILES):
+        if (folder / name).is_file() and (folder / name).stat().st_size <= LARGEST:
+            continue
+        near = [str(path.relative_to(folder)) for path in below if path.name.lower() == name]
+        if name in near:
+            found = f"{name} is not a plain file, or is larger than 1 MiB."
+        elif near:
+            found = (f"There is no {name} in {folder.name}. We found {near[0]}: put it into the folder"
+                     f" itself, as {name}.")
+        elif packed:
+            found = f"There is no {name} in {folder.name}. We found {packed[0]}: unpack it in the folder itself."
+        else:
+            found = f"There is no {name} in {folder.name}."
+        missing[name] = as_line(found)
+    return missing
+
+
+def with_missing_files(messages: dict[str, str], missing: dict[str, str]) -> dict[str, str]:
+    """The messages, where those about a missing file speak of the folder that was handed in."""
+    told = {}
+    for id, message in messages.items():
+        exercise = EXERCISES[id]
+        told[id] = not_begun(exercise, missing[exercise.file]) if exercise.file in missing else message
+    return told
 
 
 def grade_one(files: dict[str, bytes], seed: int, ids: list[str]) -> dict[str, str]:
@@ -132,16 +168,24 @@ def grade_one(files: dict[str, bytes], seed: int, ids: list[str]) -> dict[str, s
 def grade_class(folder: Path, marks: Path | None, feedback: Path | None, seed: int, ids: list[str]) -> None:
     """Grade all students, a few at a time. The file of marks is complete after each of them."""
     students = read_class(folder)
+    missing = {name: missing_files(folder / name) for name in students}
+    left_out = [as_line(path.name) for path in sorted(folder.iterdir()) if not is_student(path)]
+    if left_out:
+        print(f"left out, since each student needs a folder: {', '.join(left_out)}")
     rows = {}
     pool = ThreadPoolExecutor(AT_ONCE)
     begun = {pool.submit(grade_one, files, seed, ids): name for name, files in students.items()}
     try:
         for done in as_completed(begun):
             name = begun[done]
-            messages = done.result()
+            messages = with_missing_files(done.result(), missing[name])
             rows[name] = {id: mark(message) for id, message in messages.items()}
             passed = sum(map(bool, rows[name].values()))
             print(f"{as_line(name)}: {passed} of {len(messages)} passed", flush=True)
+            for file in dict.fromkeys(EXERCISES[id].file for id in messages):
+                why = missing[name].get(file, "")
+                if "We found" in why or "is not a plain file" in why:
+                    print(f"   {why}", flush=True)
             if feedback:
                 title = f"{as_line(name)}: {passed} of {len(messages)} passed (seed {seed})"
                 write_feedback(feedback / f"{name}.md", title, messages)

@@ -1,9 +1,11 @@
 """Every exercise proves itself: stubs are not begun, solutions pass, and each known mistake is recognised."""
 
+import argparse
 import ast
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import warnings
@@ -19,8 +21,8 @@ ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "lessons"))
 
 from exercises import checking, grading  # noqa: E402
-from exercises.__main__ import main  # noqa: E402
-from exercises.checking import EXERCISES, check, copy_stubs  # noqa: E402
+from exercises.__main__ import advice, main  # noqa: E402
+from exercises.checking import ANSWERS, EXERCISES, check, copy_stubs  # noqa: E402
 
 every_exercise = pytest.mark.parametrize("exercise", EXERCISES.values(), ids=EXERCISES)
 # Mistakes that are wrong because they raise an exception, and a part of its message.
@@ -380,7 +382,8 @@ def go(tmp_path, capsys, monkeypatch):
 
     def go(*words):
         try:
-            main(["--answers", str(tmp_path / "mine"), *map(str, words)])
+            folder = [] if "grade" in words else ["--answers", str(tmp_path / "mine")]
+            main([*folder, *map(str, words)])
             status, problem = 0, ""
         except SystemExit as stop:
             status, problem = stop.code, ""
@@ -438,6 +441,61 @@ def test_only_reset_replaces_an_answer_and_it_keeps_a_backup(go, tmp_path):
     assert "def zero_conv" in path.read_text()
     status, said = go("check", "99z")
     assert status == 2 and "there is no exercise '99z'" in said and go("hint")[0] == 2
+
+
+def test_the_advice_of_each_command_names_the_folder_of_the_answers(go, tmp_path):
+    """Typed as it stands, it acts on the same answers. For the usual folder no option is needed."""
+    mine = str(tmp_path / "mine")
+    assert f"check 01a --answers {mine}" in go()[1]
+    path = tmp_path / "mine" / "ex03_zero_conv.py"
+    path.write_text("from minicontrolnet import zero_conv\n")
+    assert go("check", "03a")[1].rstrip().endswith(f"lessons/03_zero_conv.py --mine {mine}")
+    assert go("check", "03b")[1].rstrip().endswith(f"hint 03b --answers {mine}")
+    assert f"hint 03b --answers {mine}" in go("solution", "03b")[1]
+    assert f"hint 03b --answers {mine}" in go("hint", "03b")[1]
+    said = go("reset", "03a")[1]
+    words = shlex.split(re.search(r"give python lessons/exercises (.+) \(it keeps", said)[1])
+    main(words)
+    assert "def zero_conv" in path.read_text()
+    usual = argparse.Namespace(answers=ANSWERS)
+    assert advice(usual, "hint 03a") == "python lessons/exercises hint 03a"
+
+
+@pytest.mark.parametrize("words, says", [
+    (["check", "03a", "--only", "05a"], "--only has no effect on check; it is for grade"),
+    (["check", "03a", "--json", "a.json"], "--json has no effect on check; it is for grade"),
+    (["hint", "03a", "--csv", "a.csv"], "--csv has no effect on hint; it is for grade --class"),
+    (["hint", "03a", "--seed", "1"], "--seed has no effect on hint; it is for check or grade"),
+    (["check", "03a", "--yes"], "--yes has no effect on check; it is for reset"),
+    (["check", "--show"], "--show has no effect on check; it is for solution"),
+    (["grade", "mine", "--csv", "a.csv"], "--csv has no effect on grade; it is for grade --class"),
+    (["grade", "mine", "--feedback", "pages"], "--feedback has no effect on grade; it is for grade --class"),
+    (["grade", "--answers", "mine"], "--answers has no effect on grade"),
+    (["grade", "--class", ".", "--json", "a.json"], "--json has no effect on grade --class; it is for grade"),
+    (["grade", "mine", "--class", "."], "grade takes one folder"),
+    (["show", "03a"], "show lists all exercises"),
+])
+def test_options_without_an_effect_are_refused(words, says, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 2 and says in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_grading_never_writes_into_what_it_grades(go, tmp_path):
+    """Not over a student's file, and not beside it."""
+    go()
+    progress = tmp_path / "mine" / "progress.json"
+    before = progress.read_bytes()
+    for words in (["grade", tmp_path / "mine", "--json", progress],
+                  ["grade", "--class", tmp_path, "--csv", tmp_path / "mine" / "marks.csv"],
+                  ["grade", "--class", tmp_path, "--feedback", tmp_path / "pages"]):
+        status, said = go(*words)
+        assert status == 1 and "grading changes nothing there" in said
+    assert progress.read_bytes() == before and [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
 @pytest.mark.parametrize("damage", [

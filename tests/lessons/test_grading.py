@@ -82,6 +82,27 @@ def test_things_that_are_not_files_and_huge_files_are_left_out(tmp_path):
     assert grading.read_answers(tmp_path) == {names[2]: b"x = 1"}
 
 
+def test_what_lies_in_another_place_is_named(tmp_path, capsys, monkeypatch):
+    """Answers in a folder below, under another name or in an archive, and things beside the students' folders."""
+    name = EXERCISES["03a"].file
+    for place in (f"good/{name}", f"below/answers/{name}", f"large/{name.upper()}", "packed/work.zip", "late.zip",
+                  ".hidden/x.py"):
+        path = tmp_path / "class" / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x = 1")
+    monkeypatch.setattr(grading, "grade_one", lambda files, *given: {
+        "03a": "passed" if name in files else "not begun: There is no file /scratch/x"})
+    grading.grade_class(tmp_path / "class", None, tmp_path / "pages", 0, ["03a"])
+    said = capsys.readouterr().out
+    assert said.startswith("left out, since each student needs a folder: .hidden, late.zip\n")
+    pages = {path.stem: path.read_text() for path in (tmp_path / "pages").iterdir()}
+    for student, found in (("below", f"answers/{name}"), ("large", name.upper()), ("packed", "work.zip")):
+        told = f"There is no {name} in {student}. We found {found}:"
+        assert told in said and told in pages[student] and "/scratch" not in pages[student]
+        assert "not begun" in pages[student]
+    assert said.count("We found") == 3 and "We found" not in pages["good"]
+
+
 @pytest.mark.slow
 def test_a_student_alone_is_graded_in_some_exercises(students, capsys):
     """In the order of the exercises, each once. An unknown exercise is an error of one sentence."""
