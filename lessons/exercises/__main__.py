@@ -110,7 +110,7 @@ def grade(args: argparse.Namespace) -> None:
     for path in filter(None, (args.csv, args.json, args.feedback)):
         if path.resolve().is_relative_to(folder):
             raise Problem(f"{path} lies in {folder}, and grading changes nothing there; give a place outside")
-    for path in filter(None, (args.csv, args.json)):
+    for path in filter(None, (args.csv, args.json, args.feedback and args.feedback / "page.md")):
         check_place(path)
     if args.students:
         grade_class(args.students, args.csv, args.feedback, args.seed, args.only)

@@ -485,6 +485,13 @@ def test_options_without_an_effect_are_refused(words, says, tmp_path, monkeypatc
     assert not list(tmp_path.iterdir())
 
 
+def test_a_file_where_the_pages_should_go_is_told_before_any_work(go, tmp_path):
+    (tmp_path / "class").mkdir()
+    (tmp_path / "pages").write_text("mine")
+    status, said = go("grade", "--class", tmp_path / "class", "--feedback", tmp_path / "pages")
+    assert status == 1 and "pages is not a folder" in said and (tmp_path / "pages").read_text() == "mine"
+
+
 def test_grading_never_writes_into_what_it_grades(go, tmp_path):
     """Not over a student's file, and not beside it."""
     go()
