@@ -496,18 +496,16 @@ def clinic(live: Live) -> Figure:
     gaps = {letter: {int(step): gap for step, gap in each.items()} for letter, each in record["gaps"].items()}
     silent = [letter for letter, each in gaps.items() if not any(each.values())]
     figure, body = page(
-        "The losses do not show which ControlNet is healthy: four of these five have a bug",
+        "One loss curve does not show whether a ControlNet is healthy: four of these have a bug",
         f"{' and '.join(silent)}: the part that reads the condition gets no gradient, and the gap is exactly 0.",
         "B: it is healthy. C: its copy is frozen, and its gap rises less than B's.",
-        "E: training changes its base, too. For a while its loss is a little higher.",
+        "E: training changes its base, too. For a while its loss is higher.",
         note="Run lessons/13_clinic.py, and show this slide after the vote. Lesson 13 calls the ControlNets patients."
              " python -m minicontrolnet doctor examines the network, and not the curves."
              " Ask: which patient would you have sent home as healthy?")
     left, right = body.subplots(1, 2)
     differences_from_a(left, record["losses"])
-    left.set_title("Only E's loss stands out")
     shuffle_gaps(right, gaps)
-    right.set_ylim(bottom=1e-7)  # room for the legend
     for axes in (left, right):
         for text in axes.get_legend().get_texts():
             text.set_size(16)  # the smallest size that can be read in a lecture hall
