@@ -2,8 +2,8 @@
 # # Lesson 13: Why does my ControlNet ignore its condition?
 #
 # Users of ControlNet often ask this question, and no error message answers it. A ControlNet
-# with a bug still trains. Its loss still falls, and the locked base still generates good
-# pictures.
+# with a bug may train without an error. Its loss may fall, and the locked base still generates
+# good pictures.
 #
 # In this lesson eight patients come to a clinic. One of them is healthy. Each of the other
 # seven has one bug, and all of these bugs are easy to make. You will
@@ -21,7 +21,7 @@ import sys
 import warnings
 from itertools import islice
 
-sys.path.insert(0, os.path.dirname(sys.argv[0]))  # this folder, also under python -P
+sys.path.insert(0, os.path.dirname(sys.argv[0]))  # finds the folder of the lessons
 import torch
 from lesson import Lesson, elsewhere, table
 from lesson.figures_13 import charts, ward
@@ -38,10 +38,10 @@ lesson = Lesson("13_clinic", steps=80, quick_steps=2)
 n = 6 if lesson.quick else 16  # pictures for the gap and for the doctor
 ddim_steps = 2 if lesson.quick else 8
 
-from_losses = lesson.predict("Five ControlNets train on the same batches. Four of them have a bug. Can we"
-                             " find the healthy one by the loss curves?",
+from_losses = lesson.predict("Five ControlNets are in training, and four of them have a bug. You see the loss"
+                             " curve of one of them. Does this curve tell you whether it is the healthy one?",
                              a="yes: only the healthy one's loss falls",
-                             b="no: its curve hardly differs from those of some sick ones",
+                             b="no: the loss jumps from batch to batch, and hides the bug",
                              c="yes: the losses of all sick ones grow")
 
 # %% [markdown]
@@ -72,25 +72,31 @@ for letter, build in IN_TRAINING.items():
     patients[letter] = Patient(base, control, as_it_is)
 
 # %% [markdown]
-# All five have finished. 13_clinic_charts.png shows their losses on the left. Below the losses
-# you see by how much each of them differs from A's loss on the same batch. The grey band shows
-# how much A's loss usually changes from one batch to the next. The shuffle gaps are on the right.
+# All five have finished. 13_clinic_charts.png shows their losses in the upper left plot. Look
+# at one colour at a time: each curve jumps from batch to batch.
+#
+# All five see the same batches, so we can compare them batch by batch. The lower left plot
+# shows each patient's loss minus A's loss on the same batch. The grey band is a measure of the
+# jumps. It shows how much A's loss changes from one batch to the next, on average. The shuffle
+# gaps are on the right.
 
 # %%
 lesson.save_figure(charts(losses, gaps), "_charts")
 lesson.reveal(from_losses, "b",
-              because="from A, B, C and D we cannot pick the healthy one. The loss goes up and down with the"
-                      " batch, and this hides the small differences between these four. The gap always"
-                      " uses the same pictures, noise and times, so it shows more.",
-              a="the losses of all five fall a little, and all of them go up and down with the batches.",
-              c="only E's loss lies above the others for a while, and later it falls again. The other sick"
-                " ones stay with the healthy one.")
+              because="A, B, C and D differ by less than the usual change from batch to batch. We see their"
+                      " differences only because all five train on the same batches.",
+              a="on average, the last 20 losses of each patient are lower than its first 20.",
+              c="only E's loss grows for a while, and then it falls again.")
 
 # %% [markdown]
-# One patient stands out: from step 20 to 60 the loss of E is higher than all the others. So E is
-# suspicious. Of the other four, B has a slightly lower loss in the last 20 steps, but the
-# difference stays inside the grey band. The gaps differ much more: two of them are exactly 0, and
-# the other three grow at different speeds.
+# From step 20 to step 60 the loss of E is higher than those of the others. So E is suspicious.
+# In the last 20 steps B has the lowest loss on every batch. The difference is smaller than the
+# grey band, so B's curve alone would not show it. If you train a ControlNet of your own, you
+# have no second patient on the same batches.
+#
+# The gap needs no second patient, because it always uses the same pictures, noise and times. At
+# step 20 all five gaps are still about 0. Later they differ clearly: those of A and D stay
+# exactly 0, and the other three grow at different speeds.
 #
 # ## The second symptom: the pictures
 #
@@ -128,7 +134,7 @@ lesson.save_figure(ward(edges[SHOWN], upper, lower, truth.prompt[SHOWN]))
 #
 # On held-out pictures we measure the loss, the gap, and the mask IoU of the generated pictures.
 # For comparison the last row has the base without any ControlNet. Its IoU is not 0, because two
-# shapes that have nothing to do with each other still overlap.
+# shapes overlap even if they are independent of each other.
 
 # %%
 symptoms = {}
@@ -136,7 +142,7 @@ rows = [["patient", "held-out loss", "shuffle gap", "mask IoU"]]
 for letter, patient in patients.items():
     loss_with, outlines = loss_of_condition(patient.base, patient.control, "edge", n)
     own = loss_with(patient.prepare(outlines)).item()
-    other = loss_with(patient.prepare(outlines.roll(1, 0))).item()
+    other = loss_with(patient.prepare(outlines.roll(1, 0))).item()  # each picture gets another one's outline
     iou = mask_iou(mask_of(with_control[letter]), truth.mask).mean().item()
     symptoms[letter] = {"loss": own, "gap": other - own, "IoU": iou}
     rows.append([letter, f"{own:.4f}", f"{other - own:.4f}", f"{iou:.2f}"])
@@ -148,8 +154,8 @@ rows.append(["no ControlNet", f"{loss_with(outlines):.4f}", "", f"{iou:.2f}"])
 table(rows)
 
 # %% [markdown]
-# The gap of F is negative: with F, the wrong outline does even a little less harm than the right
-# one.
+# The gap of F is negative. So for F the loss is even a little lower with the wrong outline than
+# with the right one.
 #
 # The numbers alone name no bug. If the gap is small, the patient may have a bug, or it may only
 # have trained for a short time. And a patient with a high IoU may still have a bug.
@@ -163,9 +169,10 @@ table(rows)
 # - A `detach()` cuts the copy off from the loss.
 # - There are two zero convs in a row.
 # - The condition is inverted.
-# - The controls of the same size come in reversed order.
+# - The controls come in the wrong order: among controls of equal size, the order is reversed.
 # - The ControlNet is used with another base than in its training. (This base may still generate
-#   the same pictures. It is enough that its channels are in another order.)
+#   the same pictures. The ControlNet already fails if the base's channels are in another
+#   order.)
 # - None of these: the patient is healthy.
 #
 # Some patients have the same symptoms. You need one more measurement to distinguish them.
@@ -180,11 +187,18 @@ a_or_d = lesson.predict("The gap of A and of D is exactly 0 at every step. Which
 # %% [markdown]
 # ## The doctor's diagnosis
 #
-# The doctor does not look at curves. It takes one noisy batch, as a training step makes it,
-# and examines the network. Does the copy share memory with the base? Has the copy moved from
-# its start? In which order do gradients arrive? Which zero convs are still 0? Finally it tries
-# treatments. It inverts the condition or reverses the order of the controls, and checks
-# whether the loss falls.
+# The doctor does not look at curves. It gets the base and the ControlNet with all their
+# weights, and one noisy batch, as a training step makes it. It also gets the fingerprint of the
+# base for which the ControlNet was made. Then it examines the networks:
+#
+# - Does the copy share memory with the base?
+# - Is the base the right one?
+# - In which order do gradients arrive?
+# - Which zero convs are still 0?
+# - Has the copy moved from its start?
+#
+# Finally it tries treatments. For example, it inverts the condition or reverses the order of
+# the controls, and checks whether the loss falls.
 #
 # The doctor is the function `diagnose`. It returns a list of findings, and the causes come
 # before the symptoms that they explain.
@@ -199,32 +213,40 @@ for letter, patient in patients.items():
                                 trained_on=right_base)
     rows.append([letter, verdict_of(findings[letter]), cause_of(findings[letter])])
 table(rows)
-if not lesson.quick:
-    assert {letter: cause_of(found) for letter, found in findings.items()} == BUGS
 lesson.reveal(a_or_d, "b",
-              because="behind the detach() of A, the 13 zero convs at the outputs learn, weight and bias, and"
-                      " nothing else does. In D, only the biases of the outer zero convs learn.",
+              because="in A, the 13 zero convs at the outputs learn, with their weights and biases. They come after"
+                      " the detach(), and nothing before it learns. In D, only the biases of the outer zero convs"
+                      " learn.",
               a="neither can. In both of them no gradient ever reaches the condition encoder, through which"
                 " the outline enters.",
               c="see the table of symptoms: both have nearly the same loss as the base alone.")
 
 # %% [markdown]
-# How many did you get right? This is what you could have seen:
+# How many did you get right? These are the symptoms:
 #
 # | patient | symptom |
 # |---|---|
 # | A, D | The gap is exactly 0, and the pictures are nearly those of the base alone. |
 # | B | It is the healthy one. Of A to E it has the largest gap and the highest IoU. |
-# | C | It begins to follow, but later than B. Without B it would look like a young ControlNet. |
+# | C | It begins to follow, but later than B. |
 # | E | With control off, its pictures are different from the others. Its base has changed. |
-# | F | Its loss is higher than that of the base alone, and its IoU is lower. |
-# | G | Its loss is the highest of all. So its control does harm, even with the right base. |
+# | F | Its loss is higher than that of the base alone. Its gap is below 0. |
+# | G | Its loss is the highest of all. But its gap is above 0. |
 # | H | Its pictures follow. But its loss is hardly lower than that of the base alone. |
 #
-# C and H are the hardest ones. H was trained to the end and B was not, so H should have a much
-# lower loss than B. It has a higher one.
+# C is hard to find. Without B to compare with, it would look like a healthy ControlNet after a
+# shorter training. H is hard, too. It was trained to the end and B was not, so H should have a
+# much lower loss than B. It has a higher one.
 #
-# A full report shows how the findings of one patient fit together. This is the report of D.
+# F and G are hard to distinguish, because for both the loss is higher with control than without
+# it. But G has a gap above 0, and its IoU is above that of the base alone. So G still gets
+# something from its outline. For F, the right outline is of no more use than a wrong one. The
+# doctor can find out more: it checks the base's fingerprint, and it tries to invert the
+# condition.
+#
+# A full report shows how the findings of one patient fit together. This is the report of D. Its
+# `zero_convs` are pairs. The outer ones are *the zero convs at the outputs*, and the report
+# calls the inner ones *the other layers of zero_convs*.
 
 # %%
 print("\nPatient D\n")
@@ -232,8 +254,9 @@ show_findings(findings["D"])
 
 # %% [markdown]
 # The finding about the gradients names the cause, and the findings below it are symptoms. The
-# controls are constant, and the condition changes nothing. The copy has learned nothing, either.
-# It has only shrunk, because weight decay makes all weights smaller even if their gradient is 0.
+# controls are constant, and the condition changes nothing. The copy has learned nothing,
+# either. It has only shrunk, because weight decay makes all weights smaller even if their
+# gradient is 0.
 #
 # ## The wrong line, and the right one
 #
@@ -243,9 +266,9 @@ show_findings(findings["D"])
 # | C | `copy.deepcopy(base.encoder)` of a locked base | `self.requires_grad_(True)` after it |
 # | D | `nn.Sequential(zero_conv(c), zero_conv(c))` | `zero_conv(c)` |
 # | E | `self.encoder = base.encoder` | `copy.deepcopy(base.encoder)` |
-# | F | any base of this architecture | the base of its training, or a fine-tuned sibling |
+# | F | any base of this architecture | the base of its training, or this base trained further |
 # | G | black lines on white | white lines on black, in [0, 1], as in training |
-# | H | among maps of the same size: deep to shallow | shallow to deep, the middle last |
+# | H | among controls of equal size: deep to shallow | shallow to deep, the middle last |
 #
 # ## A ControlNet from elsewhere
 #
@@ -254,14 +277,14 @@ show_findings(findings["D"])
 #     base(xt, t, prompt, controls) -> output
 #     control(xt, t, prompt, condition) -> a list of controls
 #
-# In lesson/elsewhere.py there is a UNet of another kind and a ControlNet for it. This ControlNet
-# returns a dictionary, so we write a small function that makes a list of it. We also hand over
-# the module itself, so that the doctor can look at its weights. The noisy batch is made as in the
-# training of that ControlNet.
+# In lesson/elsewhere.py there is a UNet of another kind and a ControlNet for it. This
+# ControlNet returns a dictionary, so we write a small function that makes a list of it. We also
+# hand over the module itself, so that the doctor can look at its weights. The noisy batch is
+# made as in the training of that ControlNet.
 
 # %%
-unet = elsewhere.train_unet(10 if lesson.quick else 200)
-theirs = elsewhere.train_control(unet, 5 if lesson.quick else 150)
+unet = elsewhere.train_unet(steps=10 if lesson.quick else 200)
+theirs = elsewhere.train_control(unet, steps=5 if lesson.quick else 150)
 
 
 def their_controls(xt, t, prompt, condition):
@@ -274,12 +297,13 @@ x0, label, outline = elsewhere.pictures(32, generator)
 xt, timestep, eps = elsewhere.noised(x0, generator)
 batch = NoisyBatch(xt, timestep, prompt=label, target=eps)
 report = diagnose(unet, their_controls, outline, batch, control_module=theirs)
-gap_of_theirs = next(finding for finding in report if "shuffle gap" in finding.question)
-print(f"\nThe shuffle gap of the ControlNet from elsewhere is {gap_of_theirs.number:.3f}.")
+answers = {finding.question: finding for finding in report}
+gap_of_theirs = answers["Does the condition help, and how large is the shuffle gap beside the loss?"].number
+print(f"\nThe shuffle gap of the ControlNet from elsewhere is {gap_of_theirs:.3f}.")
 
 # %% [markdown]
-# Imagine that its author says: "The loss falls, and my ControlNet follows outlines a bit. But my
-# friend's is much better." All weights ask for gradients, and the gap is above 0.
+# Imagine that its author says: "The loss falls, and my ControlNet follows outlines a bit. But
+# my friend's is much better." All weights ask for gradients, and the gap is above 0.
 
 # %%
 still_wrong = lesson.predict("The gap is above 0, so the condition is used. What can still be wrong?",
@@ -292,27 +316,31 @@ still_wrong = lesson.predict("The gap is above 0, so the condition is used. What
 
 # %%
 print("\nThe ControlNet from elsewhere\n")
-shown = ("Can the copy be trained?", "In which order do gradients arrive?", "Has the copy moved from its start?")
-show_findings([finding for finding in report if finding.question in shown])
+show_findings([answers["Can the copy be trained?"],
+               answers["In which order do gradients arrive?"],
+               answers["Has the copy moved from its start?"]])
 assert cause_of(report) == "frozen copy"
 lesson.reveal(still_wrong, "b",
               because="the copy still has the weights that it began with. Zero convs and a condition"
                       " encoder alone can learn something.",
               a="a frozen copy reaches a gap above 0 as well. Patient C showed it.",
               c="this batch is made as in their training. If their training inverted the conditions, the"
-                " condition encoder would have learned to read them so.")
+                " condition encoder would have learned to read inverted ones.")
 
 # %% [markdown]
 # The copy asks for gradients, and they arrive. But it stands still, so the optimiser probably
 # holds other parameters. The code confirms it: `train_control` makes the optimiser first, and
-# then it copies the encoder again. A student project lost weeks to a frozen copy.
+# then it copies the encoder again.
 #
 # For your own weights there is a command: `python -m minicontrolnet doctor`. For your own
 # code, start with the checklist "My ControlNet ignores its condition" in lessons/README.md.
 
 # %%
-lesson.verdict(f"The doctor named the bugs of all {len(BUGS) - 1} sick patients, each from one batch of {n}"
-               " pictures (one training seed). It was written with these bugs in mind.",
+sick = [letter for letter, bug in BUGS.items() if bug]
+named = [letter for letter in sick if cause_of(findings[letter]) == BUGS[letter]]
+lesson.verdict(f"The doctor named the bugs of {len(named)} of the {len(sick)} sick patients (one training seed). For"
+               f" each patient it had the weights, the right base's fingerprint, and one batch of {n} pictures."
+               " It was written with these bugs in mind.",
                f"After {lesson.steps} steps the gap of the healthy one is {symptoms['B']['gap']:.4f}, and that"
                f" of the frozen copy is {symptoms['C']['gap']:.4f}. The gaps of A and D are exactly 0.")
 lesson.save_results({"losses": losses, "symptoms": symptoms, "gaps": gaps,

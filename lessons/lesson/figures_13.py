@@ -11,6 +11,7 @@ from torch import Tensor
 from minicontrolnet.draw.figures import captions, enlarge, grid, outlined, styled
 
 COLOURS = {"A": "C0", "B": "C2", "C": "C1", "D": "C4", "E": "C3"}
+SMALLEST = 1e-5  # a smaller gap is about 0, since the loss itself is about 0.02
 
 
 @styled
@@ -26,9 +27,11 @@ def charts(losses: dict[str, list[float]], gaps: dict[str, dict[int, float]]) ->
 
 def losses_of_batches(axes: Axes, losses: dict[str, list[float]]) -> None:
     for letter, values in losses.items():
-        axes.plot(range(1, len(values) + 1), values, color=COLOURS[letter], linewidth=1.5)
-    axes.set(ylabel="loss of a batch", title="Only E's loss stands out")
+        axes.plot(range(1, len(values) + 1), values, color=COLOURS[letter], linewidth=1.5, label=letter)
+    axes.set(ylabel="loss of a batch", title="Each loss jumps from batch to batch")
     axes.tick_params(labelbottom=False)
+    leave_room_above(axes, 0.25)
+    axes.legend(loc="upper right", fontsize=13, ncols=len(losses), handlelength=1, columnspacing=1)
 
 
 def differences_from_a(axes: Axes, losses: dict[str, list[float]]) -> None:
@@ -38,24 +41,28 @@ def differences_from_a(axes: Axes, losses: dict[str, list[float]]) -> None:
     for letter, values in losses.items():
         differences = [own - of_a for own, of_a in zip(values, losses["A"])]
         axes.plot(range(1, len(values) + 1), differences, color=COLOURS[letter], linewidth=2)
-    axes.set(xlabel="training step", ylabel="loss minus A's loss")
-    low, high = axes.get_ylim()
-    axes.set_ylim(low, high + 0.5 * (high - low))  # room for the legend
+    axes.set(xlabel="training step", ylabel="loss minus A's loss", title="E is higher for a while, and B ends lowest")
+    leave_room_above(axes, 0.5)
     axes.legend(loc="upper right", fontsize=13)
 
 
+def leave_room_above(axes: Axes, share: float) -> None:
+    """Extend the y axis by this share of its length, so that the legend covers no curve."""
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high + share * (high - low))
+
+
 def shuffle_gaps(axes: Axes, gaps: dict[str, dict[int, float]]) -> None:
-    """The shuffle gaps that are above 0, since a log scale has no place for the others."""
+    """The shuffle gaps that are not about 0. (A log scale has no place for a 0.)"""
     for letter, gap in gaps.items():
-        shown = {step: value for step, value in gap.items() if value > 0}
-        label = f"{letter}: exactly 0"
-        if shown:
-            missing = [str(step) for step in gap if step not in shown]
-            label = f"{letter} (below 0 at step {', '.join(missing)})" if missing else letter
+        shown = {step: value for step, value in gap.items() if value > SMALLEST}
+        label = letter if any(gap.values()) else f"{letter}: exactly 0"
         axes.plot(list(shown), list(shown.values()), "o-", color=COLOURS[letter], label=label)
     axes.set(yscale="log", xlabel="training step", ylabel="shuffle gap (log scale)",
-             title="The shuffle gaps differ much more")
-    axes.legend(loc="lower right", fontsize=14, handlelength=1)
+             title="Only the gaps of B, C and E grow")
+    axes.set_xlim(left=0)
+    axes.set_ylim(bottom=SMALLEST)
+    axes.legend(loc="upper left", fontsize=14, handlelength=1)
 
 
 @styled
