@@ -68,11 +68,12 @@ def shuffle_gaps(axes: Axes, gaps: dict[str, dict[int, float]]) -> None:
 @styled
 def ward(edges: Tensor, with_control: dict[str, Tensor], control_off: dict[str, Tensor], prompt: Tensor) -> Figure:
     """A column for each patient: pictures with control in the upper rows, and its base alone in the lower rows."""
-    columns = [enlarge(edges, 3), *(outlined(images, edges, 3) for images in with_control.values())]
-    nothing = torch.ones_like(columns[0])
-    off = [nothing, *(enlarge(images, 3) for images in control_off.values())]
-    rows = torch.cat([torch.stack(columns, dim=1), torch.stack(off, dim=1)])
+    columns = [enlarge(edges, 3)]
+    columns += [outlined(images, edges, 3) for images in with_control.values()]
+    below = [torch.ones_like(columns[0])]  # nothing stands below the outlines
+    below += [enlarge(images, 3) for images in control_off.values()]
+    rows = torch.cat([torch.stack(columns, dim=1), torch.stack(below, dim=1)])
     names = captions(prompt)
     title = "Some patients ignore the outline (magenta), and one base has changed"
-    left = [*names, *(f"{name},\ncontrol off" for name in names)]
+    left = names + [f"{name},\ncontrol off" for name in names]
     return grid(rows.flatten(0, 1), len(columns), title, ["outline", *with_control], left)

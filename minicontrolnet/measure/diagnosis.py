@@ -833,7 +833,8 @@ def show_findings(findings: Sequence[Finding]) -> None:
         print(f"{finding.verdict:12} {finding.question}")
         for text in filter(None, (finding.found, finding.advice and f"-> {finding.advice}")):
             print(textwrap.fill(text, 100, initial_indent=" " * 13, subsequent_indent=" " * 13))
-    verdict, cause = verdict_of(findings), cause_of(findings)
+    verdict = verdict_of(findings)
+    cause = cause_of(findings)
     if verdict == "healthy":
         asked = sum(finding.verdict == "healthy" for finding in findings)
         cause = f"none of these {asked} questions found anything"

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import traceback
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -275,6 +276,27 @@ def test_results_and_pictures_are_saved_and_read_again(begin, monkeypatch):
     assert (content["seed"], content["steps"]) == (3, 200)
     assert content["command"] == "python 05_edge_control.py --seed 3"
     assert (results.load_pictures("05_edge_control") - pictures).abs().max() < 1 / 255
+
+
+def test_the_record_of_lesson_13_shows_what_its_page_says(begin):
+    """The doctor names every bug. E's loss is the highest from step 20 to 60, and B's the lowest in the last 20 steps."""
+    begin()
+    numbers = importlib.import_module("lesson.results").load_results("13_clinic")["numbers"]
+    assert numbers["causes"] == importlib.import_module("lesson.patients").BUGS
+    losses = numbers["losses"]
+    others = [min(batch) for batch in zip(*(losses[letter] for letter in "ACDE"))]
+    assert all(b < other for b, other in zip(losses["B"][-20:], others[-20:], strict=True))
+    others = [max(batch) for batch in zip(*(losses[letter] for letter in "ABCD"))]
+    assert all(e > other for e, other in zip(losses["E"][19:60], others[19:60], strict=True))
+    jumps = [abs(late - early) for early, late in pairwise(losses["A"])]
+    for letter in "BCD":  # the differences stay inside the grey band
+        assert all(abs(own - a) < sum(jumps) / len(jumps) for own, a in zip(losses[letter], losses["A"], strict=True))
+    for letter in "ABCDE":
+        assert sum(losses[letter][-20:]) < sum(losses[letter][:20])
+        assert abs(numbers["gaps"][letter]["20"]) < 1e-5
+    symptoms = numbers["symptoms"]
+    assert symptoms["F"]["gap"] < 0 < symptoms["G"]["gap"] and symptoms["H"]["loss"] > symptoms["B"]["loss"]
+    assert max(symptoms, key=lambda letter: symptoms[letter]["loss"]) == "G"
 
 
 @pytest.mark.parametrize("damaged", [
