@@ -80,6 +80,9 @@ def _palette_of(batch: Batch) -> Tensor:
 
 
 def _pose_of(batch: Batch) -> Tensor:
+    if batch.scenes is None:
+        raise Problem("the batch has no scenes, so its poses are unknown; give a batch of painted pictures, or your own"
+                      " condition as a function of the batch")
     return stick_figure(batch.scenes.centre, tip_of(batch.scenes))
 
 

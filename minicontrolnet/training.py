@@ -2,6 +2,7 @@
 
 import copy
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,7 +15,7 @@ from .conditions import Kind, check_kind, condition_of, roughen
 from .controlnet import ControlNet
 from .diffusion import TIMESTEPS, noise_loss
 from .errors import Problem, check_count, check_generator, check_number, check_seed
-from .shapes import EMPTY, Batch, random_batch
+from .shapes import EMPTY, Batch, check_tokens, random_batch
 from .unet import UNet
 
 BATCH_SIZE = 16
@@ -67,6 +68,7 @@ def base_loss(unet: UNet, generator: torch.Generator, next_batch: NextBatch = fr
     part: the part of the batch that counts, if several processes share it.
     """
     batch = next_batch(generator)
+    _check_batch(batch)
     prompt = drop_words(batch.prompt, generator, whole=0.1, each=0.03)
     t, eps = random_times_and_noise(batch.x0, generator)
     x0, t, eps, prompt = moved(unet, part, batch.x0, t, eps, prompt)
@@ -86,6 +88,7 @@ def condition_loss(model: Callable[..., Tensor], unet: nn.Module, kind: Kind, ge
     drop: the share of prompts that are replaced by the empty one (Sec. 3.3: one half).
     """
     batch = next_batch(generator)
+    _check_batch(batch)
     condition = condition_of(kind, batch)
     if kind == "edge":
         condition = roughen(condition, generator)
@@ -97,6 +100,19 @@ def condition_loss(model: Callable[..., Tensor], unet: nn.Module, kind: Kind, ge
         return model(xt, t, prompt, condition)
 
     return noise_loss(with_words_and_condition, x0, t, eps, unet.prediction_type)
+
+
+def _check_batch(batch: Batch) -> None:
+    """Raise Problem unless pictures and prompts are as networks take them, and warn if x0 has the range of an image."""
+    if not isinstance(batch, Batch):
+        raise Problem(f"next_batch returned a {type(batch).__name__}; let it return a Batch, as random_batch does")
+    check_tokens(batch.prompt)
+    low, high = batch.x0.aminmax()
+    if max(-low, high) > 2:
+        raise Problem(f"x0 of the batch goes from {low.item():.4g} to {high.item():.4g}; give pictures in [-1, 1], such"
+                      " as image * 2 - 1 for an image in [0, 1]")
+    if low >= 0 and batch.image is not None and torch.equal(batch.x0, batch.image):
+        warnings.warn("x0 of the batch equals its image in [0, 1]; networks learn from image * 2 - 1", stacklevel=2)
 
 
 def control_loss(base: UNet, kind: Kind, drop: float = 0.5, next_batch: NextBatch = fresh_batch,
@@ -185,12 +201,20 @@ class Training:
 
     def __iter__(self) -> Iterator[tuple[int, float]]:
         while self.step < self.steps:
+            self._check_parameters()
             loss = find_gradients(self.network, self.loss, self.generator)
             self.optimiser.step()
             self.schedule.step()
             self.average.update_parameters(self.network)
             self.step += 1
             yield self.step, loss.item()
+
+    def _check_parameters(self) -> None:
+        """Raise Problem if a part of the network was replaced or added, since the optimiser does not hold it."""
+        held = {id(parameter) for group in self.optimiser.param_groups for parameter in group["params"]}
+        if {id(parameter) for parameter in self.network.parameters()} != held:
+            raise Problem("the network has other parameters than when this Training was made, and its optimiser would"
+                          " not move the new ones; make a new Training after every change of the network")
 
     @property
     def averaged(self) -> nn.Module:

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from ..controlnet import OddRange
 from ..errors import Problem
-from .fingerprint import fingerprint
+from .fingerprint import is_fingerprint_of
 from .probes import (ENOUGH, PASSES, Case, Evidence, Network, NoisyBatch, all_tensors, best_pairing, borrowed, change,
                      check_case, check_modules, conditions_differ, controls_of, copies, count, difference, evidence_of,
                      first_gradients, have_default_weights, is_untrained, losses, noisy_batch, not_finite,
@@ -207,7 +207,7 @@ def is_it_the_right_base(case: Case, trained_on: str | None) -> Finding:
     if case.base_module is None:
         return unknown(question, "the base is a function; give base_module=...")
     told = trained_on is not None
-    same = told and fingerprint(case.base_module.state_dict()) == trained_on
+    same = told and is_fingerprint_of(trained_on, case.base_module)
     alike = _cosine(copies(case.control_module, case.base_module)) if case.control_module is not None else None
     near = ""
     if alike is not None:
@@ -441,7 +441,13 @@ def _has_only_shrunk(pairs: list[tuple[nn.Parameter, nn.Parameter]], share: floa
 
 def _starts_with_noise(case: Case, shown: Evidence) -> bool:
     """Whether the controls make the prediction worse before anything behind them has moved."""
-    return _is_one_step_old(case) and _harms(shown)
+    return _harms(shown) and (_is_one_step_old(case) or _no_bias_has_moved(case))
+
+
+def _no_bias_has_moved(case: Case) -> bool:
+    """Whether the output convs have biases that are all 0. The first step of a training moves them."""
+    biases = [getattr(layer, "bias", None) for layer in output_layers(case)]
+    return bool(biases) and all(bias is not None and not bias.any() for bias in biases)
 
 
 def _harms(shown: Evidence) -> bool:

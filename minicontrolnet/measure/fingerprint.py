@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import Problem, check_tensor
 
@@ -22,3 +22,14 @@ def fingerprint(tensors: dict[str, Tensor]) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().flatten().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def is_fingerprint_of(mark: str, network: nn.Module) -> bool:
+    """Whether this is the fingerprint of a network's weights: as they are, in float32, or in half precision."""
+    weights = network.state_dict()
+    if fingerprint(weights) == mark:
+        return True
+    for dtype in (torch.float32, torch.float16):
+        if fingerprint({name: tensor.to(dtype) for name, tensor in weights.items()}) == mark:
+            return True
+    return False

@@ -5,6 +5,7 @@ lists the command, seed, steps, versions and minutes of the training, and the fi
 weights. A ControlNet's file also holds the fingerprint of the base that it was trained on.
 """
 
+import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from ..conditions import CHANNELS
 from ..controlnet import ControlNet, lock
 from ..errors import Problem, check_device, check_tensor
 from ..measure.classifier import ShapeClassifier
-from ..measure.fingerprint import fingerprint
+from ..measure.fingerprint import fingerprint, is_fingerprint_of
 from ..training import seeded
 from ..unet import UNet
 from .files import load_file, save_file
@@ -30,7 +31,7 @@ class OtherBase(UserWarning):
 
 
 def save_weights(network: nn.Module, kind: str, path: str | Path, base: UNet | None = None) -> str:
-    """Write the weights of a network in half precision and return their fingerprint.
+    """Write the weights of a network in half precision and return their fingerprint. A ~ in the path is your home.
 
     base: of a ControlNet, the base that it was trained on. Raises Problem if a weight is not
     finite in half precision, whose largest number is 65504.
@@ -46,8 +47,8 @@ def save_weights(network: nn.Module, kind: str, path: str | Path, base: UNet | N
                       f" so {path} was not written; train with a smaller learning rate")
     content: dict[str, Any] = {"kind": kind, "weights": weights}
     if base is not None:
-        content["base"] = fingerprint(base.state_dict())
-    save_file(content, path)
+        content["base"] = fingerprint({name: tensor.half() for name, tensor in base.state_dict().items()})
+    save_file(content, os.path.expanduser(path))
     return fingerprint(weights)
 
 
@@ -106,12 +107,7 @@ def load_control(kind: str, base: UNet, path: str | Path | None = None) -> Contr
 
 def _is_of_another_base(trained_on: str | None, base: UNet) -> bool:
     """Whether a ControlNet's file names the base that it was trained on, and this is another one."""
-    return bool(trained_on) and trained_on != _fingerprint_of(base)
-
-
-def _fingerprint_of(base: UNet) -> str:
-    """The fingerprint of a base's weights in float32, also where float64 is the default."""
-    return fingerprint({name: tensor.float() for name, tensor in base.state_dict().items()})
+    return bool(trained_on) and not is_fingerprint_of(trained_on, base)
 
 
 def start_from(control: ControlNet, source: str | Path, base: UNet) -> str:
@@ -122,7 +118,7 @@ def start_from(control: ControlNet, source: str | Path, base: UNet) -> str:
     description of the start for the training's records. Warns with OtherBase if the start was trained
     on another base than ``base``.
     """
-    path = WEIGHTS / f"{source}.pt" if str(source) in CHANNELS else Path(source)
+    path = WEIGHTS / f"{source}.pt" if str(source) in CHANNELS else Path(source).expanduser()
     found = load_file(path)
     _refuse_raw_weights(found, path)
     kind = found.get("kind") if isinstance(found, dict) else None
@@ -158,7 +154,7 @@ def load_classifier() -> ShapeClassifier:
 def _load_into(network: nn.Module, kind: str, path: str | Path | None) -> str | None:
     """Load a file into a network. Returns the fingerprint of the base, where the file holds one."""
     shipped = path is None
-    path = WEIGHTS / f"{kind}.pt" if shipped else Path(path)
+    path = WEIGHTS / f"{kind}.pt" if shipped else Path(path).expanduser()
     found = load_file(path)
     weights = _weights_of_kind(found, kind, path)
     try:

@@ -518,3 +518,30 @@ def test_seeded_depends_on_its_seed_alone():
     torch.manual_seed(2)
     assert torch.equal(seeded(5, nn.Linear, 3, 2, bias=False).weight, first.weight)
     assert not torch.equal(seeded(6, nn.Linear, 3, 2).weight, first.weight)
+
+
+@pytest.mark.parametrize("change", [lambda net: net.append(nn.Linear(2, 2)), lambda net: net.__setitem__(0, nn.Linear(2, 2))])
+def test_a_network_that_was_changed_needs_a_new_training(change):
+    """The optimiser holds the parameters of the network as it was."""
+    network = nn.Sequential(nn.Linear(2, 2))
+    training = Training(network, lambda net, generator: net(torch.ones(1, 2)).square().mean(), steps=3, lr=1e-2)
+    change(network)
+    with pytest.raises(Problem, match="make a new Training"):
+        next(iter(training))
+
+
+@pytest.mark.parametrize("change, said", [
+    (lambda batch: batch._replace(x0=batch.image * 255), "in \\[-1, 1\\]"),
+    (lambda batch: batch._replace(prompt=["red star"]), "as tokenize makes"), (tuple, "returned a tuple"),
+    (lambda batch: batch._replace(scenes=None), "has no scenes")])
+def test_a_batch_that_no_training_can_use_is_a_problem(change, said, make_base):
+    base = make_base(dtype=torch.float32)
+    loss = control_loss(base, "pose", next_batch=lambda generator: change(random_batch(2, generator)))
+    with pytest.raises(Problem, match=said):
+        loss(ControlNet(base, 3), torch.Generator())
+
+
+def test_pictures_in_the_range_of_images_are_told(make_base):
+    with pytest.warns(UserWarning, match="image \\* 2 - 1"):
+        base_loss(make_base(dtype=torch.float32), torch.Generator(), next_batch=lambda generator: (
+            batch := random_batch(2, generator))._replace(x0=batch.image))

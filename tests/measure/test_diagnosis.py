@@ -141,6 +141,22 @@ def test_a_copy_that_the_optimiser_does_not_hold(base, lines, batch):
     assert told(findings, "frozen copy", "moved") and found(findings, "order").verdict == "healthy"
 
 
+@pytest.mark.parametrize("start", [nn.init.kaiming_uniform_, nn.init.xavier_normal_, nn.init.ones_])
+def test_zero_convs_that_start_otherwise_are_no_frozen_copy(start, base, control, lines, batch):
+    """Nothing has been trained: their biases are still 0."""
+    for conv in [*control.zero_convs, control.condition_encoder.layers[-1]]:
+        start(conv.weight)
+    assert cause_of(diagnose(base, control, lines, batch())) == "zero convs do not start at 0"
+
+
+def test_the_fingerprint_that_saving_returns_is_that_of_the_base(base, healthy, lines, batch):
+    """A file holds the weights in half precision, so its fingerprint is that of the halves."""
+    halves = {name: tensor.half() for name, tensor in base.state_dict().items()}
+    base.load_state_dict(halves)
+    findings = diagnose(base, healthy, lines, batch(healthy), trained_on=fingerprint(halves))
+    assert found(findings, "trained on").verdict == "healthy"
+
+
 def test_a_copy_that_only_weight_decay_has_moved(base, control, lines, batch):
     """AdamW shrinks every weight whose gradient is 0. Such a copy has moved, and has learned nothing."""
     moved(nn.ModuleList([control.zero_convs, control.condition_encoder]))

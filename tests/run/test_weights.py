@@ -1,11 +1,14 @@
 """Weights: how a file of them is made, checked and loaded, and what ships."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 from minicontrolnet import (CHANNELS, ControlNet, OtherBase, Problem, ShapeClassifier, fingerprint, load_base,
                             load_classifier, load_control, save_weights, seeded)
+from minicontrolnet.measure.fingerprint import is_fingerprint_of
 from minicontrolnet.run import weights as pretrained
 from minicontrolnet.run.files import load_file, save_file
 
@@ -228,3 +231,17 @@ def test_the_base_of_a_controlnet_is_a_unet(tmp_path, shipped):
         with pytest.raises(Problem, match="the base is a .*; give a UNet"):
             save_weights(shipped.controls["edge"], "edge", path, wrong)
     assert not path.exists()
+
+
+def test_a_base_and_its_controlnet_that_were_saved_together_fit(tmp_path, shipped, monkeypatch, recwarn):
+    """The base that is loaded differs from the one that was saved by the rounding to half precision. A ~ is the home."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    base = copy.deepcopy(shipped.base)
+    with torch.no_grad():
+        for parameter in base.parameters():
+            parameter *= 1.01
+    mark = save_weights(base, "base", "~/base.pt")
+    save_weights(shipped.controls["edge"], "edge", "~/edge.pt", base)
+    loaded = load_base("~/base.pt")
+    load_control("edge", loaded, "~/edge.pt")
+    assert not recwarn.list and is_fingerprint_of(mark, loaded) and not is_fingerprint_of(mark, shipped.base)
