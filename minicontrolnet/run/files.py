@@ -42,6 +42,8 @@ def check_place(path: str | Path) -> None:
 
 
 def _write(path: str | Path, data: bytes, keep: bool) -> None:
+    if str(path).startswith("~/"):
+        raise Problem(f"cannot write {path}: {advice_on_missing(path)}")
     target = Path(os.path.realpath(path))
     if os.path.exists(target) and not os.path.isfile(target):  # unlike Path's methods, these never raise
         raise Problem(f"cannot write {path}: it is not a plain file; give another name")

@@ -5,7 +5,6 @@ lists the command, seed, steps, versions and minutes of the training, and the fi
 weights. A ControlNet's file also holds the fingerprint of the base that it was trained on.
 """
 
-import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ class OtherBase(UserWarning):
 
 
 def save_weights(network: nn.Module, kind: str, path: str | Path, base: UNet | None = None) -> str:
-    """Write the weights of a network in half precision and return their fingerprint. A ~ in the path is your home.
+    """Write the weights of a network in half precision and return their fingerprint.
 
     base: of a ControlNet, the base that it was trained on. Raises Problem if a weight is not
     finite in half precision, whose largest number is 65504.
@@ -48,7 +47,7 @@ def save_weights(network: nn.Module, kind: str, path: str | Path, base: UNet | N
     content: dict[str, Any] = {"kind": kind, "weights": weights}
     if base is not None:
         content["base"] = fingerprint({name: tensor.half() for name, tensor in base.state_dict().items()})
-    save_file(content, os.path.expanduser(path))
+    save_file(content, path)
     return fingerprint(weights)
 
 
@@ -118,7 +117,7 @@ def start_from(control: ControlNet, source: str | Path, base: UNet) -> str:
     description of the start for the training's records. Warns with OtherBase if the start was trained
     on another base than ``base``.
     """
-    path = WEIGHTS / f"{source}.pt" if str(source) in CHANNELS else Path(source).expanduser()
+    path = WEIGHTS / f"{source}.pt" if str(source) in CHANNELS else Path(source)
     found = load_file(path)
     _refuse_raw_weights(found, path)
     kind = found.get("kind") if isinstance(found, dict) else None
@@ -154,7 +153,7 @@ def load_classifier() -> ShapeClassifier:
 def _load_into(network: nn.Module, kind: str, path: str | Path | None) -> str | None:
     """Load a file into a network. Returns the fingerprint of the base, where the file holds one."""
     shipped = path is None
-    path = WEIGHTS / f"{kind}.pt" if shipped else Path(path).expanduser()
+    path = WEIGHTS / f"{kind}.pt" if shipped else Path(path)
     found = load_file(path)
     weights = _weights_of_kind(found, kind, path)
     try:

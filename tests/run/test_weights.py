@@ -233,15 +233,22 @@ def test_the_base_of_a_controlnet_is_a_unet(tmp_path, shipped):
     assert not path.exists()
 
 
-def test_a_base_and_its_controlnet_that_were_saved_together_fit(tmp_path, shipped, monkeypatch, recwarn):
-    """The base that is loaded differs from the one that was saved by the rounding to half precision. A ~ is the home."""
-    monkeypatch.setenv("HOME", str(tmp_path))
+def test_a_base_and_its_controlnet_that_were_saved_together_fit(tmp_path, shipped, recwarn):
+    """The base that is loaded differs from the one that was saved by the rounding to half precision."""
     base = copy.deepcopy(shipped.base)
     with torch.no_grad():
         for parameter in base.parameters():
             parameter *= 1.01
-    mark = save_weights(base, "base", "~/base.pt")
-    save_weights(shipped.controls["edge"], "edge", "~/edge.pt", base)
-    loaded = load_base("~/base.pt")
-    load_control("edge", loaded, "~/edge.pt")
+    mark = save_weights(base, "base", tmp_path / "base.pt")
+    save_weights(shipped.controls["edge"], "edge", tmp_path / "edge.pt", base)
+    loaded = load_base(tmp_path / "base.pt")
+    load_control("edge", loaded, tmp_path / "edge.pt")
     assert not recwarn.list and is_fingerprint_of(mark, loaded) and not is_fingerprint_of(mark, shipped.base)
+
+
+def test_the_home_folder_is_written_out(tmp_path, shipped, monkeypatch):
+    """A folder of the name ~ would be made otherwise."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Problem, match="only a shell replaces ~"):
+        save_weights(shipped.base, "base", "~/base.pt")
+    assert not list(tmp_path.iterdir())
