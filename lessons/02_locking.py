@@ -88,8 +88,9 @@ def next_batch(generator):
 # ## The first way: fine-tune the base
 #
 # `ConditionedUNet` is a copy of the whole base with one addition: a small network turns the
-# outline into features, which are added after the first convolution. Nothing in it is locked. A
-# smaller learning rate might forget less, so we make two of them, for two rates.
+# outline into features, which are added after the first convolution. Nothing in it is locked.
+# With a smaller learning rate it might forget less. So we make two such networks, one for each
+# rate.
 
 # %%
 fine_tuned = seeded(lesson.seed, ConditionedUNet, base).to(lesson.device)
@@ -234,8 +235,9 @@ lesson.verdict(f"After {lesson.steps} steps the IoU is {copied['IoU'].mean():.2f
 #
 # No. A record in lessons/results repeats this experiment with three seeds. There the learning
 # rate stays constant during training. And we also try another choice of the four colours: the
-# pictures show blue instead of cyan. The table gives the share of pictures with the right
-# colours at the moment when the IoU first reaches 0.6.
+# pictures show blue instead of cyan, and the test asks for cyan instead of blue. The table
+# gives the share of pictures with the right colours at the moment when the IoU first reaches
+# 0.6.
 
 # %%
 record = load_results("forgetting_at_equal_fidelity")
@@ -251,8 +253,9 @@ for trained, rate, shown, name in [
 table(rows)
 
 # %% [markdown]
-# A higher rate makes fine-tuning forget more. And here one other colour matters even more than
-# the rate. Do three seeds suffice to show the effect of this colour?
+# A higher rate makes fine-tuning forget more. And here it matters even more which colours the
+# pictures show, although we exchanged only one of them. Do three seeds suffice to show the
+# effect of this exchange?
 
 # %%
 with_blue = record["findings"]["the record's colours, constant rate, right colours at IoU 0.6"]
@@ -262,8 +265,10 @@ lesson.verdict(f"Share of right colours, with blue minus with cyan: {kept.mean:+
                f"(95 % interval {kept.low:+.2f} to {min(kept.high, 1):+.2f}, three seeds): {kept.verdict}.")
 
 # %% [markdown]
-# *Shown* means that the interval lies on one side of 0. If it contained 0, we would write
-# *undecided*. We do not know why this colour matters so much.
+# We only asked whether the colours matter, in whichever direction. So *shown* means here that
+# the interval lies on one side of 0. If it contained 0, we would write *undecided*. With the
+# colours of the pictures, those of the test change as well. We do not know which of the two
+# matters, or why.
 #
 # With blue and a low rate, fine-tuning has kept all colours, just as the ControlNet has. So the
 # argument for the lock is not that fine-tuning must destroy the model. How much it destroys
@@ -272,7 +277,7 @@ lesson.verdict(f"Share of right colours, with blue minus with cyan: {kept.mean:+
 #
 # ## Switch the copy off
 #
-# From this follows one more advantage. Without its copy the locked base generates exactly the
+# The lock has one more advantage. Without its copy the locked base generates exactly the
 # pictures that it generated before, bit for bit.
 
 # %%

@@ -98,8 +98,8 @@ lesson.verdict(f"The old ControlNet minus no ControlNet ({n} pictures, one sibli
 # %% [markdown]
 # 10_transfer_sibling.png shows some of the pictures. With the old ControlNet the sibling
 # follows the outlines much more closely, and its pictures are still pale. In this run, a few
-# pictures have a wrong colour with it and not without it. With so few pictures we cannot decide
-# whether this is chance.
+# pictures get a wrong colour only when the ControlNet is on. With so few pictures we cannot
+# decide whether this is chance.
 #
 # Why does it work so well? One possible reason is that each channel of the sibling still stands
 # for the same thing as in our base, for example for a corner. We have not tested this.
@@ -137,10 +137,10 @@ table(rows)
 #
 #     moved copy = old copy + (encoder of the new base - encoder of the old base)
 #
-# The idea is this. The old copy is the encoder of the old base, plus what the copy has learned.
-# So the moved copy is the encoder of the new base, plus the same. We compare three ControlNets
-# on the stranger: the old one (the base's), the moved one, and its own. The last one was
-# trained on the stranger itself, but only for 300 steps.
+# The idea is this. The old copy is the encoder of the old base, plus a part that it has
+# learned. So the moved copy is the encoder of the new base, plus the same learned part. We
+# compare three ControlNets on the stranger: the old one (the base's), the moved one, and its
+# own. The last one was trained on the stranger itself, but only for 300 steps.
 
 # %%
 stranger_record = load_results("claim_21_stranger")
@@ -187,9 +187,9 @@ lesson.reveal(guess, answer, f"on the stranger it gains {gain_on_stranger.mean:.
 # %% [markdown]
 # Two things need an explanation. Why is anything left? We do not know. And why is about half of
 # the effect lost? One possible reason is that the channels stand for other things. Another is
-# that the stranger is a weaker model. The stranger's own ControlNet gains less than ours, too,
-# which would fit a weaker model. But it was trained for 300 steps only. With one stranger we
-# cannot know which reason is right.
+# that the stranger is a weaker model. Even the stranger's own ControlNet gains less on the
+# stranger than ours gains on our base. This would fit a weaker model. But it was trained for
+# 300 steps only. With one stranger we cannot know which reason is right.
 #
 # Moving the ControlNet does harm here. The tool is meant for siblings, whose weights differ
 # only a little. The weights of two strangers are far apart. Perhaps their difference is too
@@ -239,9 +239,9 @@ lesson.save_figure(too_little(edges[chosen], rest[chosen], pictures, truth.promp
 # line. Some of the results are none of the four shapes, and the classifier has to name one. So
 # read its shares with care.
 #
-# The table also counts only a few pictures. A record has 48. We ask it two questions. Does the
-# right word help to find the outline's shape? And does a wrong word bring its own shape, where
-# a part is missing?
+# There is a second reason for care: the table counts only a few pictures. A record has 48. We
+# ask it two questions. Does the right word help to find the outline's shape? And does a wrong
+# word bring its own shape, where a part is missing?
 
 # %%
 erased_record = load_results("words_on_erased_outlines")
@@ -255,7 +255,7 @@ lesson.verdict("Shares of 48 pictures with 60 % erased:",
 print("\nEXERCISE  10a: python lessons/exercises")
 
 # %% [markdown]
-# So both answers are yes. With the shipped ControlNet, a wrong word hardly ever wins against a
+# So both answers are yes. With our trained ControlNet, a wrong word hardly ever wins against a
 # whole outline (lesson 06). If a part of the outline is missing, words begin to matter. An
 # outline and a prompt are two sources of information, and each of them can decide what the
 # other leaves open.

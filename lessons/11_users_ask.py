@@ -102,9 +102,10 @@ lesson.verdict(f"Strength 2 minus strength 1 ({n} pictures):",
 
 # %% [markdown]
 # **Answer.** The strength decides how often the outline wins against the words. With so few
-# pictures, we cannot show that a strength above 1 gains anything. At strength 2, about one
-# pixel in a thousand more is off the palette than at strength 1. This is shown, but it is still
-# less than without control. In lesson 06 it was a large *guidance* scale that did harm.
+# pictures, we cannot show that a strength above 1 gains anything. At strength 2, the share of
+# pixels off the palette is 0.1 percentage points higher than at strength 1. This is shown, but
+# even then the share is below that without control. In lesson 06 it was a large *guidance*
+# scale that did harm.
 #
 # ## 2. When should control act?
 #
@@ -159,7 +160,7 @@ lesson.reveal(guess, right, "the edge F1 of the first half minus that of the sec
 #
 # We choose a region by a mask, which is 1 where control should act and 0 elsewhere. The control
 # maps are small grids, so the mask is shrunk to the size of each grid. Let m_i be the shrunk
-# mask for the map c_i. We multiply the two before we add them to the base's skip h_i:
+# mask for the map c_i. We multiply the two, and add the product to the base's map h_i:
 #
 #     h_i + m_i * c_i
 #

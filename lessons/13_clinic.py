@@ -12,8 +12,8 @@
 # 2. write down your own diagnosis,
 # 3. compare it with the diagnosis of a doctor who examines the network itself.
 #
-# It takes about a minute. Then do exercises 13a to 13d. The patients are in
-# lesson/patients.py; open this file only after your own diagnosis.
+# It takes about a minute. Then do exercises 13a to 13d. The patients are in lesson/patients.py;
+# open this file only after your own diagnosis.
 
 # %%
 import os
@@ -72,8 +72,8 @@ for letter, build in IN_TRAINING.items():
     patients[letter] = Patient(base, control, as_it_is)
 
 # %% [markdown]
-# All five have finished. 13_clinic_charts.png shows their losses in the upper left plot. Look
-# at one colour at a time: each curve jumps from batch to batch.
+# All five have finished. The upper left plot of 13_clinic_charts.png shows the losses of A and
+# E. Each of them jumps from batch to batch. The losses of B, C and D would lie close to that of A.
 #
 # All five see the same batches, so we can compare them batch by batch. The lower left plot
 # shows each patient's loss minus A's loss on the same batch. The grey band is a measure of the
@@ -169,10 +169,11 @@ table(rows)
 # - A `detach()` cuts the copy off from the loss.
 # - There are two zero convs in a row.
 # - The condition is inverted.
-# - The controls come in the wrong order: among controls of equal size, the order is reversed.
-# - The ControlNet is used with another base than in its training. (This base may still generate
-#   the same pictures. The ControlNet already fails if the base's channels are in another
-#   order.)
+# - The controls come in the wrong order: among controls with the same channels and grid, the
+#   order is reversed.
+# - The ControlNet is used with another base than in its training. (This base may even generate
+#   exactly the same pictures. Renumber its channels in all layers, and it computes the same.
+#   But then the controls are added to the wrong channels.)
 # - None of these: the patient is healthy.
 #
 # Some patients have the same symptoms. You need one more measurement to distinguish them.
@@ -228,7 +229,7 @@ lesson.reveal(a_or_d, "b",
 # |---|---|
 # | A, D | The gap is exactly 0, and the pictures are nearly those of the base alone. |
 # | B | It is the healthy one. Of A to E it has the largest gap and the highest IoU. |
-# | C | It begins to follow, but later than B. |
+# | C | It begins to follow, but its gap grows more slowly than B's. |
 # | E | With control off, its pictures are different from the others. Its base has changed. |
 # | F | Its loss is higher than that of the base alone. Its gap is below 0. |
 # | G | Its loss is the highest of all. But its gap is above 0. |
@@ -266,7 +267,7 @@ show_findings(findings["D"])
 # | C | `copy.deepcopy(base.encoder)` of a locked base | `self.requires_grad_(True)` after it |
 # | D | `nn.Sequential(zero_conv(c), zero_conv(c))` | `zero_conv(c)` |
 # | E | `self.encoder = base.encoder` | `copy.deepcopy(base.encoder)` |
-# | F | any base of this architecture | the base of its training, or this base trained further |
+# | F | any base of this architecture | the base that it was trained on, or a fine-tuned version of that base |
 # | G | black lines on white | white lines on black, in [0, 1], as in training |
 # | H | among controls of equal size: deep to shallow | shallow to deep, the middle last |
 #
@@ -332,8 +333,8 @@ lesson.reveal(still_wrong, "b",
 # holds other parameters. The code confirms it: `train_control` makes the optimiser first, and
 # then it copies the encoder again.
 #
-# For your own weights there is a command: `python -m minicontrolnet doctor`. For your own
-# code, start with the checklist "My ControlNet ignores its condition" in lessons/README.md.
+# For your own weights there is a command: `python -m minicontrolnet doctor`. For your own code,
+# start with the checklist "My ControlNet ignores its condition" in lessons/README.md.
 
 # %%
 sick = [letter for letter, bug in BUGS.items() if bug]

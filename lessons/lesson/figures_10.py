@@ -54,7 +54,7 @@ def too_little(edges: Tensor, rest: Tensor, pictures: dict[str, Tensor], prompt:
     below = []
     for right, words, wins in zip(captions(prompt.cpu()), describe(wrong.cpu()), word_wins.tolist()):
         shape = words.split()[1]
-        below.append(f"{right}\nwrong: {shape}" + "\n(it wins)" * wins)
+        below.append(f"{right}\nwrong: {shape}" + "\n(wins)" * wins)
     return grid(torch.cat(rows), len(rest), "If a part of the outline is missing, a wrong word can decide the shape\n"
-                "(magenta: what is left of the outline)", below,
+                "(magenta: what is left of the outline; \"wins\": by the classifier)", below,
                 ["the outline\n(grey: erased)", *(name.replace(" ", "\n", 1) for name in pictures)])

@@ -26,12 +26,14 @@ def charts(losses: dict[str, list[float]], gaps: dict[str, dict[int, float]]) ->
 
 
 def losses_of_batches(axes: Axes, losses: dict[str, list[float]]) -> None:
-    for letter, values in losses.items():
+    """The losses of A and E. Those of B, C and D would lie on A's."""
+    for letter in ("A", "E"):
+        values = losses[letter]
         axes.plot(range(1, len(values) + 1), values, color=COLOURS[letter], linewidth=1.5, label=letter)
-    axes.set(ylabel="loss of a batch", title="Each loss jumps from batch to batch")
+    axes.set(ylabel="loss of a batch", title="A loss jumps from batch to batch")
     axes.tick_params(labelbottom=False)
     leave_room_above(axes, 0.25)
-    axes.legend(loc="upper right", fontsize=13, ncols=len(losses), handlelength=1, columnspacing=1)
+    axes.legend(loc="upper right", fontsize=13, ncols=2, handlelength=1, columnspacing=1)
 
 
 def differences_from_a(axes: Axes, losses: dict[str, list[float]]) -> None:
@@ -40,10 +42,11 @@ def differences_from_a(axes: Axes, losses: dict[str, list[float]]) -> None:
     axes.axhspan(-change, change, color="0.9", label="usual change from\none batch to the next")
     for letter, values in losses.items():
         differences = [own - of_a for own, of_a in zip(values, losses["A"])]
-        axes.plot(range(1, len(values) + 1), differences, color=COLOURS[letter], linewidth=2)
+        label = letter if letter != "A" else None  # A's difference from A is 0
+        axes.plot(range(1, len(values) + 1), differences, color=COLOURS[letter], linewidth=2, label=label)
     axes.set(xlabel="training step", ylabel="loss minus A's loss", title="E is higher for a while, and B ends lowest")
-    leave_room_above(axes, 0.5)
-    axes.legend(loc="upper right", fontsize=13)
+    leave_room_above(axes, 0.6)
+    axes.legend(loc="upper right", fontsize=12, ncols=2, handlelength=1, columnspacing=1)
 
 
 def leave_room_above(axes: Axes, share: float) -> None:
@@ -53,15 +56,13 @@ def leave_room_above(axes: Axes, share: float) -> None:
 
 
 def shuffle_gaps(axes: Axes, gaps: dict[str, dict[int, float]]) -> None:
-    """The shuffle gaps that are not about 0. (A log scale has no place for a 0.)"""
+    """The shuffle gaps, on a log scale that is linear near 0, so that a gap of 0 has a place."""
     for letter, gap in gaps.items():
-        shown = {step: value for step, value in gap.items() if value > SMALLEST}
         label = letter if any(gap.values()) else f"{letter}: exactly 0"
-        axes.plot(list(shown), list(shown.values()), "o-", color=COLOURS[letter], label=label)
-    axes.set(yscale="log", xlabel="training step", ylabel="shuffle gap (log scale)",
+        axes.plot(list(gap), list(gap.values()), "o-", color=COLOURS[letter], label=label)
+    axes.set_yscale("symlog", linthresh=SMALLEST)
+    axes.set(xlabel="training step", ylabel="shuffle gap (log scale, linear near 0)",
              title="Only the gaps of B, C and E grow")
-    axes.set_xlim(left=0)
-    axes.set_ylim(bottom=SMALLEST)
     axes.legend(loc="upper left", fontsize=14, handlelength=1)
 
 

@@ -503,7 +503,8 @@ def is_the_start_exact(case: Case, shown: Evidence) -> Finding:
                        "controls are not added")
     layers = output_layers(case) if case.control_module is not None else [None]
     if is_untrained(shown.controls):
-        return Finding(question, "healthy", "With this ControlNet the base's output is the same bit for bit.", 0.0)
+        return Finding(question, "healthy", "With this ControlNet the base's output is what it is without one, bit for"
+                       " bit.", 0.0)
     if None in layers:
         return Finding(question, "healthy", "Controls of 0 leave the base's output unchanged bit for bit. We could"
                        " not find the zero convs, so we did not set them back to 0.", 0.0)
@@ -516,8 +517,8 @@ def is_the_start_exact(case: Case, shown: Evidence) -> Finding:
         return Finding(question, "broken", f"With its zero convs at 0 the ControlNet still changes the output by up to"
                        f" {left:.1e}.", left, "Let only the outputs of zero convs leave the ControlNet.",
                        "not only zero convs")
-    return Finding(question, "healthy", "With its zero convs set back to 0 the base's output is the same bit for"
-                   " bit.", 0.0)
+    return Finding(question, "healthy", "With its zero convs set back to 0 the base's output is what it is without a"
+                   " ControlNet, bit for bit.", 0.0)
 
 
 def is_the_condition_in_range(case: Case, seen: tuple[float, float] | Tensor | None) -> Finding:

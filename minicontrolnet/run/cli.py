@@ -10,7 +10,8 @@ from ..sampling import GUIDANCE
 from ..shapes import SIZE
 from .board import PROMPT, board_command
 from .doctor import doctor_command
-from .options import any_path, device, file_to_write, hint_at_idle_weights, in_range, read_words, report_problems
+from .options import (Once, any_path, device, file_to_write, hint_at_idle_weights, in_range, read_words,
+                      report_problems)
 from .sample import sample_command
 from .train import RECIPES, train_command
 from .weights import load_base, load_classifier, load_control
@@ -76,13 +77,17 @@ def add_sample(command: argparse.ArgumentParser) -> None:
     edges, colours = command.add_mutually_exclusive_group(), command.add_mutually_exclusive_group()
     command.add_argument("--prompt", action="append", help='such as "red star on blue"; any word may be missing;'
                                                            " each further --prompt adds a row")
-    edges.add_argument("--edge", type=any_path, metavar="FILE", help="a line drawing: one closed outline")
-    edges.add_argument("--edge-from", type=any_path, metavar="FILE", help="a picture whose edges are detected")
-    edges.add_argument("--edge-map", type=any_path, metavar="FILE",
+    edges.add_argument("--edge", action=Once, type=any_path, metavar="FILE", help="a line drawing: one closed outline")
+    edges.add_argument("--edge-from", action=Once, type=any_path, metavar="FILE",
+                       help="a picture whose edges are detected")
+    edges.add_argument("--edge-map", action=Once, type=any_path, metavar="FILE",
                        help="a 64x64 edge map, taken as it is (the board saves one)")
-    colours.add_argument("--palette", type=any_path, metavar="FILE", help="a picture whose colours are taken")
-    colours.add_argument("--palette-map", type=any_path, metavar="FILE", help="a 64x64 palette, taken as it is")
-    command.add_argument("--pose", type=in_range(float, 0, SIZE), nargs=4, metavar=("X", "Y", "TIP_X", "TIP_Y"),
+    colours.add_argument("--palette", action=Once, type=any_path, metavar="FILE",
+                         help="a picture whose colours are taken")
+    colours.add_argument("--palette-map", action=Once, type=any_path, metavar="FILE",
+                         help="a 64x64 palette, taken as it is")
+    command.add_argument("--pose", action=Once, type=in_range(float, 0, SIZE), nargs=4,
+                         metavar=("X", "Y", "TIP_X", "TIP_Y"),
                          help="the centre and the tip in pixels from the upper left, such as 32 36 36 16")
     command.add_argument("--count", type=in_range(int, 1, 256),
                          help="pictures for each prompt; default: 8, or 1 with --grid")
@@ -92,7 +97,8 @@ def add_sample(command: argparse.ArgumentParser) -> None:
     command.add_argument("--conditioning-scale", type=in_range(float, -100, 100), default=1.0)
     command.add_argument("--connection-scales", type=in_range(float, -100, 100), nargs=13, metavar="SCALE",
                          help="13 further factors, one for each control from shallow to deep")
-    command.add_argument("--region", type=any_path, metavar="FILE", help="a 64x64 mask: control acts where it is white")
+    command.add_argument("--region", action=Once, type=any_path, metavar="FILE",
+                         help="a 64x64 mask: control acts where it is white")
     command.add_argument("--control-start", type=in_range(float, 0, 1), default=0.0, metavar="SHARE",
                          help="the share of the steps after which control begins")
     command.add_argument("--control-end", type=in_range(float, 0, 1), default=1.0, metavar="SHARE")

@@ -35,6 +35,15 @@ def in_range(kind: type, low: float, high: float) -> Callable[[str], float]:
     return parse
 
 
+class Once(argparse.Action):
+    """Store a value, and refuse a second one: of two drawings argparse would drop the first without a word."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        if getattr(namespace, self.dest) is not None:
+            parser.error(f"{option_string} is given twice; give one condition of each kind")
+        setattr(namespace, self.dest, values)
+
+
 def any_path(text: str) -> Path:
     """An argparse type: the name of a file or a folder.
 

@@ -3,6 +3,7 @@
 import argparse
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -11,11 +12,12 @@ from torch import Tensor
 from ..conditions import stick_figure
 from ..errors import Problem
 from ..sampling import GUIDANCE, Control, control_window, sample, seeded_noise
-from ..shapes import SIZE, tokenize
+from ..shapes import SIZE, TILT, tokenize
 from .files import check_place, write_file
 from .options import hint_at_idle_weights
 from .weights import load_base, load_control
 
+STEEPEST_POSE = 30  # degrees: the shapes of the training lean by less, even where they are stretched
 SHORTEST_POSE = 4  # pixels: a shorter stick vanishes in the dot at its centre
 SCALES = [0, 0.25, 0.5, 0.75, 1, 1.5, 2]  # of --grid scale
 
@@ -145,8 +147,17 @@ def hint_at_idle_options(args: argparse.Namespace, conditions: dict[str, Tensor]
     if args.pose and math.dist(args.pose[:2], args.pose[2:]) < SHORTEST_POSE:
         print("hint: the pose is so short that it shows no direction; give the centre and the tip in pixels, such as"
               " 32 36 36 16")
+    elif args.pose and tilt_of(args.pose) > STEEPEST_POSE:
+        print(f"hint: the pose is tilted by {tilt_of(args.pose):.0f} degrees, but no shape in training by more than"
+              f" {math.degrees(TILT):.0f}; so the pictures hardly follow it")
     if args.edge_map and not conditions["edge"].any():
         print(f'hint: the edge map "{args.edge_map}" is black everywhere, so it shows no outline')
+
+
+def tilt_of(pose: Sequence[float]) -> float:
+    """How far a pose leans to either side, in degrees: 0 is upright, and 180 upside down."""
+    x, y, tip_x, tip_y = pose
+    return abs(math.degrees(math.atan2(tip_x - x, y - tip_y)))
 
 
 def hint_at_idle_guidance(args: argparse.Namespace, conditions: dict[str, Tensor], has_words: bool) -> None:

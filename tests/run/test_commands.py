@@ -515,6 +515,19 @@ def test_names_given_to_functions_are_told_as_well(name, says):
             read(name)
 
 
+@pytest.mark.parametrize("words", [["--edge", "a.png", "--edge", "b.png"],
+                                   ["--pose", *"20 20 20 10".split(), "--pose", *"44 44 44 30".split()]])
+def test_a_second_condition_of_a_kind_is_refused(words, capsys):
+    assert "is given twice" in error_of(capsys, "sample", *words)
+
+
+@pytest.mark.parametrize("pose, tilted", [("32 36 32 16", False), ("32 36 42 18", False), ("32 32 48 32", True),
+                                          ("32 32 16 32", True), ("32 20 32 40", True)])
+def test_a_pose_that_no_training_showed_is_told(pose, tilted, tmp_path, capsys):
+    main(["sample", "--pose", *pose.split(), "--count", "1", "--steps", "1", "--out", str(tmp_path / "a.png")])
+    assert ("hint: the pose is tilted by" in capsys.readouterr().out) == tilted
+
+
 def test_a_line_drawing_for_the_edge_detector_gets_a_hint(tmp_path, drawing, capsys):
     words = ["--count", "1", "--steps", "1", "--plain", "--out", str(tmp_path / "a.png")]
     main(["sample", "--edge-from", str(drawing), *words])
