@@ -55,7 +55,7 @@ def dropped_prompts(pictures: Tensor, numbers: dict[str, dict]) -> Figure:
         share = fmean(scores["none"]["right colours"])
         dropped = arm.removesuffix(" dropped")  # "half" or "none"
         left.append(f"{dropped} of the prompts\nempty in training:\n{share:.0%} right colours\nwith no prompt")
-    return grid(pictures, 4, "Empty training prompts teach the copy which colours an outline has\n"
+    return grid(pictures, 4, "With empty prompts in training, the copy paints the colours that an outline has\n"
                 "(magenta: the outline; the last column shows the right colours)", PROMPTS, left)
 
 
