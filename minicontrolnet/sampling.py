@@ -155,9 +155,9 @@ def guided(base: UNet, prompt: Tensor, controls: Sequence[Control] = (),
            guidance_scale: float = GUIDANCE, in_both: bool = False) -> Model:
     """Classifier-free guidance from the empty prompt towards ``prompt``, with control.
 
-    Control is in the conditional branch alone, so guidance amplifies control as well. With
-    ``in_both`` it is in both branches. With an empty prompt both branches are then the same, and
-    guidance has nothing to amplify (Sec. 3.4; lesson 06 measures the choice).
+    Control is in the conditional branch alone, so guidance amplifies control as well, and at a scale
+    of 0 there is none. With ``in_both`` it is in both branches. With an empty prompt both branches
+    are then the same, and guidance has nothing to amplify (Sec. 3.4; lesson 06 measures the choice).
     """
     check_number("guidance_scale", guidance_scale)
     check_flag("in_both", in_both)
@@ -199,7 +199,7 @@ def sample_steps(base: UNet, prompt: str | Sequence[str] | Tensor, noise: Tensor
     You may change what is yielded. The last x0 is the picture. The arguments are those of ``sample``.
     """
     tokens, noise, controls = _fitted(base, prompt, noise, controls)
-    _tell_what_has_no_effect(controls, guidance_scale, in_both)
+    _tell_what_has_no_effect(controls, guidance_scale, in_both, (control_start, control_end))
     return _steps(base, tokens, noise, controls, guidance_scale, steps, in_both, control_start, control_end)
 
 
@@ -246,7 +246,7 @@ def sample(base: UNet, prompt: str | Sequence[str] | Tensor, noise: Tensor,
     check_count("batch", batch)
     if not (progress is None or isinstance(progress, str)):
         raise Problem(f"progress is {progress!r}; give a title for the progress bar, or None for no bar")
-    _tell_what_has_no_effect(controls, guidance_scale, in_both)
+    _tell_what_has_no_effect(controls, guidance_scale, in_both, (control_start, control_end))
     done = []
     for i in tqdm(range(0, len(noise), batch), progress, disable=progress is None):
         part = slice(i, i + batch)
@@ -259,8 +259,11 @@ def sample(base: UNet, prompt: str | Sequence[str] | Tensor, noise: Tensor,
     return to_image(torch.cat(done))
 
 
-def _tell_what_has_no_effect(controls: list[Control], guidance_scale: float, in_both: bool) -> None:
-    """Warn where a condition cannot have the effect that was meant. ``stacklevel`` names the caller's caller."""
+def _tell_what_has_no_effect(controls: list[Control], guidance_scale: float, in_both: bool,
+                             window: tuple[float, float]) -> None:
+    """Warn where an argument cannot have the effect that was meant. ``stacklevel`` names the caller's caller."""
+    if not controls and (in_both or window != (0, 1)):
+        warnings.warn("in_both, control_start and control_end have no effect without controls", stacklevel=3)
     if controls and guidance_scale == 0 and not in_both:
         warnings.warn("at guidance scale 0 only the unconditional branch counts, and it has no control, so the"
                       " conditions have no effect; choose another scale, or in_both=True", stacklevel=3)

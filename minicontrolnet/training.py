@@ -269,7 +269,7 @@ def _shapes(weights: dict[str, Any]) -> dict[str, Any]:
 def _check_training(network: nn.Module, steps: int, lr: float) -> None:
     check_count("steps", steps)
     check_number("the learning rate", lr)
-    if lr <= 0:
+    if not 0 < lr <= 100:
         raise Problem(f"the learning rate is {lr!r}; give a positive number, such as 1e-3")
     half = [p.dtype for p in network.parameters() if p.requires_grad and p.dtype in (torch.float16, torch.bfloat16)]
     if half:

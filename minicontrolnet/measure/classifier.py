@@ -127,8 +127,8 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
                           " of finite numbers, with n of at least 2 and the same d")
     a = a.double()
     b = b.double()
-    cov_a = a.T.cov()
-    cov_b = b.T.cov()
+    cov_a = torch.atleast_2d(a.T.cov())
+    cov_b = torch.atleast_2d(b.T.cov())
     values, vectors = torch.linalg.eigh(cov_a)
     root = vectors * values.clamp(min=0).sqrt() @ vectors.T
     cross = torch.linalg.eigvalsh(root @ cov_b @ root).clamp(min=0).sqrt().sum()

@@ -17,6 +17,7 @@ Read the file from its end: ``diagnose`` asks one question after another, and ea
 """
 
 import math
+import re
 import textwrap
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -801,8 +802,9 @@ def diagnose(base: Network, control: Network, condition: Tensor, batch: NoisyBat
 def _check_told(trained_on: str | None, seen: tuple[float, float] | Tensor | None,
                 optimiser: torch.optim.Optimizer | None) -> None:
     """Raise Problem unless these are what ``diagnose`` says they are."""
-    if not isinstance(trained_on, str | None):
-        raise Problem(f"trained_on is {trained_on!r}; give a fingerprint, such as fingerprint(base.state_dict())")
+    if trained_on is not None and not (isinstance(trained_on, str) and re.fullmatch("[0-9a-f]{64}", trained_on)):
+        raise Problem(f"trained_on is {trained_on!r}; give a fingerprint of 64 letters and digits, such as"
+                      " fingerprint(base.state_dict())")
     if not (optimiser is None or hasattr(optimiser, "param_groups")):
         raise Problem(f"the optimiser is {optimiser!r}; give one of torch's, such as torch.optim.AdamW(...)")
     try:

@@ -56,6 +56,8 @@ def condition_scores(kind: str, images: Tensor, truth: Batch) -> dict[str, float
     so it raises Problem. A picture without a shape has no pose, so the pose errors leave it out and
     warn.
     """
+    if not isinstance(truth, Batch):
+        raise Problem(f"the truth is a {type(truth).__name__}; give a Batch, such as the first result of held_out")
     scores = {"mask IoU": mask_iou(mask_of(images), truth.mask).mean().item()}
     if kind == "edge":
         scores["edge F1"] = edge_f1(images, condition_of(kind, truth)).mean().item()

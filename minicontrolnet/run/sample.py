@@ -40,12 +40,15 @@ def sample_command(args: argparse.Namespace) -> None:
     count = args.count or (1 if args.grid else 8)
     noise = seeded_noise(count, args.seed).repeat(len(prompts), 1, 1, 1)
     tokens = tokens.repeat_interleave(count, 0)
+    window = {}
+    if conditions:  # without one these have no effect, as the hints have said
+        window = {"in_both": args.in_both, "control_start": args.control_start, "control_end": args.control_end}
     strip = []
     for scale in SCALES if args.grid else [args.conditioning_scale]:
         strength = strength_of_controls(args, scale)
         controls = [Control(nets[kind], condition, strength, region) for kind, condition in conditions.items()]
-        strip.append(sample(base, tokens, noise, controls, args.guidance_scale, args.steps, in_both=args.in_both,
-                            control_start=args.control_start, control_end=args.control_end, progress="sampling"))
+        strip.append(sample(base, tokens, noise, controls, args.guidance_scale, args.steps, progress="sampling",
+                            **window))
     pictures = torch.stack(strip, 1).flatten(0, 1).cpu()
     write_file(args.out, output(args, conditions, pictures, labels(args, prompts, count)))
     print(f"wrote {args.out}")

@@ -781,3 +781,9 @@ def test_controls_are_composed_one_by_one(inputs, base, control, condition):
     controls = control(*inputs, condition)
     with pytest.raises(Problem, match=r"compose\(one, other\)"):
         compose([controls, controls])
+
+
+def test_options_of_control_without_controls_are_told(shipped):
+    for option in ({"in_both": True}, {"control_start": 0.5}, {"control_end": 0.5}):
+        with pytest.warns(UserWarning, match="no effect without controls"):
+            sample(shipped.base, "red star", torch.zeros(1, 3, 64, 64), steps=2, **option)

@@ -545,3 +545,9 @@ def test_pictures_in_the_range_of_images_are_told(make_base):
     with pytest.warns(UserWarning, match="image \\* 2 - 1"):
         base_loss(make_base(dtype=torch.float32), torch.Generator(), next_batch=lambda generator: (
             batch := random_batch(2, generator))._replace(x0=batch.image))
+
+
+def test_a_rate_without_bounds_is_a_problem():
+    """One step of it would leave weights that are not finite, and no further step would find them."""
+    with pytest.raises(Problem, match="learning rate"):
+        Training(nn.Linear(2, 2), lambda net, generator: net.weight.sum(), 1, lr=1e38)

@@ -59,8 +59,10 @@ def test_the_scores_are_those_of_the_shipped_weights(row, prompt, controlled, sh
     controls = [(shipped.controls["edge"], detect_edges(truth.image))] if controlled else []
     images = sample(shipped.base, words, noise, controls)
     measured = [mask_iou(mask_of(images), truth.mask)]
+    if prompt != "none":
+        measured.append(colours_right(images, truth.prompt))
     if prompt == "right":
-        measured += [colours_right(images, truth.prompt), shapes_right(images, truth.prompt, shipped.classifier)]
+        measured.append(shapes_right(images, truth.prompt, shipped.classifier))
     printed = scores_in(row)
     assert len(printed) == len(measured)
     for number, values in zip(printed, measured):

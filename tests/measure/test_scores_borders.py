@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from minicontrolnet import (ControlNet, Training, colours_right, condition_of, conflicting, control_loss, detect_edges,
+from minicontrolnet import (ControlNet, Training, colours_right, condition_of, condition_scores, conflicting, control_loss,
+                            detect_edges,
                             difference, edge_f1, fingerprint, frechet_distance, gap, held_out, load_base, load_classifier,
                             load_control, loss_of_condition, mask_iou, mask_of, no_worse, off_palette, paired,
                             palette_error, pose_errors, prompt_scores, seeded, shapes_right, shuffle_gap, tokenize)
@@ -267,3 +268,15 @@ def test_poses_are_those_of_square_pictures():
 def test_a_verdict_needs_an_interval(wrong):
     with pytest.raises(Problem, match="the difference is .* give an interval"):
         no_worse(wrong, 0.1)
+
+
+def test_frechet_distance_of_one_feature():
+    """Of two normal distributions on a line: the squared difference of the means and of the deviations."""
+    a, b = torch.tensor([[0.0], [2.0]]), torch.tensor([[1.0], [7.0]])
+    assert frechet_distance(a, b) == pytest.approx(3**2 + (2**0.5 - 18**0.5) ** 2)
+
+
+def test_the_truth_is_a_batch():
+    truth, noise = held_out(2)
+    with pytest.raises(Problem, match="the first result of held_out"):
+        condition_scores("edge", truth.image, (truth, noise))

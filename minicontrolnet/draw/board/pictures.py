@@ -49,9 +49,11 @@ def follow(asked: Asked, seen: Seen, base: UNet, nets: dict[str, ControlNet]) ->
         controls.append(Control(net, condition, strength(asked), seen.region))
     if asked.steps < FINAL and not _has_control(asked):
         controls = []  # a preview of a few steps can miss a narrow window
+    options = {}
+    if controls:
+        options = {"in_both": asked.in_both, "control_start": asked.control_start, "control_end": asked.control_end}
     steps = sample_steps(base, asked.prompt, seeded_noise(COUNT, asked.seed), controls, asked.guidance_scale,
-                         asked.steps, in_both=asked.in_both, control_start=asked.control_start,
-                         control_end=asked.control_end)
+                         asked.steps, **options)
     for number, (xt, x0) in enumerate(steps, start=1):
         yield Step(number, to_image(xt), to_image(x0), heat_maps(asked, seen, watched))
         for net in watched:
