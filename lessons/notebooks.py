@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from lesson import LESSONS
 
 from minicontrolnet.errors import Problem
-from minicontrolnet.run.files import check_place, set_aside, write_file
+from minicontrolnet.run.files import write_and_keep
 from minicontrolnet.run.options import any_path, read_words, report_problems
 
 SCRIPTS = {path.stem[:2]: path for path in sorted(LESSONS.glob("[0-9][0-9]_*.py"))}
@@ -91,10 +91,7 @@ def notebook(path: Path) -> dict:
 
 def write_notebook(path: Path, content: bytes) -> None:
     """Write a notebook and print its name. Another one in its place, such as one that was run, becomes a backup."""
-    check_place(path)
-    if path.exists() and path.read_bytes() != content:
-        print(f"the notebook that was here is now {set_aside(path)}")
-    write_file(path, content)
+    write_and_keep(path, content)
     print(path)
 
 

@@ -24,7 +24,7 @@ from exercises.checking import ANSWERS, COMMAND, EXERCISES, FILES, copy_stubs, m
 from exercises.checking import check as check_one  # noqa: E402
 from exercises.grading import grade_class, missing_files, verdicts, with_missing_files  # noqa: E402
 from minicontrolnet.errors import Problem  # noqa: E402
-from minicontrolnet.run.files import check_place, set_aside, write_file  # noqa: E402
+from minicontrolnet.run.files import check_place, set_aside, write_and_keep, write_file  # noqa: E402
 from minicontrolnet.run.options import any_path, file_to_write, in_range, read_words, report_problems  # noqa: E402
 
 
@@ -127,7 +127,7 @@ def grade(args: argparse.Namespace) -> None:
     if args.json:
         content = {"answers": str(folder), "date": time.strftime("%Y-%m-%d"), "seed": args.seed,
                    "passed": passed, "of": len(marks), "exercises": marks}
-        write_file(args.json, json.dumps(content, indent=1).encode())
+        write_and_keep(args.json, json.dumps(content, indent=1).encode())
 
 
 def check_folder(folder: Path) -> None:

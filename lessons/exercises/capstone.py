@@ -28,7 +28,7 @@ from minicontrolnet import (Batch, Control, ControlNet, Paired, Problem, Trainin
                             control_loss, gap, held_out, load_base, mask_iou, mask_of, paired, palette,
                             palette_error, pose_errors, random_batch, sample, seeded)
 from minicontrolnet.measure.scores import HELD_OUT  # noqa: E402
-from minicontrolnet.run.files import check_place, write_file  # noqa: E402
+from minicontrolnet.run.files import check_place, write_and_keep  # noqa: E402
 from minicontrolnet.run.options import any_path, device, in_range, read_words, report_problems  # noqa: E402
 from minicontrolnet.shapes import SHAPES, SIZE  # noqa: E402
 from minicontrolnet.training import BATCH_SIZE  # noqa: E402
@@ -273,7 +273,7 @@ def save_figure(condition: Tensor, truth: Batch, images: dict[str, Tensor], meas
         torch.cat(tiles), len(tiles[0]),
         f"Without words the mask IoU is {with_it:.2f} with your condition and {without:.2f} without control",
         figures.captions(truth.prompt[:6], lines=3), [arm.replace(", ", ",\n") for arm in rows])
-    write_file(path, figures.as_png(figure))
+    write_and_keep(path, figures.as_png(figure))
 
 
 # %% The command
@@ -296,7 +296,7 @@ def main(words: list[str] | None = None) -> None:
     report_problems()
     args = read_options(words)
     if args.file == ANSWERS / "capstone.py" and not args.file.exists():
-        write_file(args.file, TEMPLATE.encode())
+        write_and_keep(args.file, TEMPLATE.encode())
         print(f"A template is now in {args.file}. Change it, and run this again.\n")
     own = read_condition(args.file.resolve())
     numbers, picture = args.out / "capstone.json", args.out / "capstone.png"
@@ -308,7 +308,7 @@ def main(words: list[str] | None = None) -> None:
     measured, images = grade(base, control, own, truth, noise, DDIM_STEPS)
     report(measured)
     settings = {"file": str(args.file), "steps": args.steps, "seed": args.seed}
-    write_file(numbers, json.dumps(settings | measured, indent=1).encode())
+    write_and_keep(numbers, json.dumps(settings | measured, indent=1).encode())
     save_figure(own.of(truth), truth, images, measured, picture)
     print(f"   figure: {picture}")
 

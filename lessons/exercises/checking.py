@@ -237,6 +237,8 @@ def check(exercise: Exercise, answers: Path, seed: int = 0, seconds: int | None 
     path = answers / exercise.file
     if not path.exists():
         return not_begun(exercise, f"There is no file {path}. {COMMAND} makes it.")
+    if not path.is_file():  # reading a pipe would wait for its other end
+        return not_begun(exercise, f"{path} is not a plain file. Move it away, and {COMMAND} makes one.")
     wanted = known(exercise.id, seed)
     try:
         with time_limit(seconds or SECONDS, log):

@@ -23,7 +23,7 @@ import torch
 from exercises.checking import EXERCISES, FILES, HERE, SECONDS, check, failed, mark, not_begun, out_of_time
 from exercises.probing import Exercise
 from minicontrolnet.errors import Problem
-from minicontrolnet.run.files import write_file
+from minicontrolnet.run.files import write_and_keep
 
 SECONDS_IN_CLASS = 20  # the time limit of one exercise; a right answer takes about one
 AT_ONCE = min(4, os.cpu_count() or 1)  # students that are checked at the same time
@@ -208,7 +208,7 @@ def write_marks(path: Path, rows: dict[str, dict[str, int | None]]) -> None:
     for name, own in sorted(rows.items()):
         passed = [id for id in own if own[id]]
         table.writerow([as_text(name), len(passed), *own.values(), points(passed)])
-    write_file(path, text.getvalue().encode(errors="backslashreplace"))  # a name may be in any encoding
+    write_and_keep(path, text.getvalue().encode(errors="backslashreplace"))  # a name may be in any encoding
 
 
 def as_line(name: str) -> str:
@@ -226,7 +226,7 @@ def write_feedback(path: Path, title: str, messages: dict[str, str]) -> None:
     parts = [f"# {title}"]
     for id, message in messages.items():
         parts.append(f"## {id} {EXERCISES[id].task}\n\n    " + message.replace("\n", "\n    "))
-    write_file(path, ("\n\n".join(parts) + "\n").encode(errors="backslashreplace"))
+    write_and_keep(path, ("\n\n".join(parts) + "\n").encode(errors="backslashreplace"))
 
 
 if __name__ == "__main__":

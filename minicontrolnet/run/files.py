@@ -36,6 +36,15 @@ def set_aside(path: str | Path) -> Path:
     return path.rename(next(backup for backup in backups if not os.path.lexists(backup)))
 
 
+def write_and_keep(path: str | Path, data: bytes) -> None:
+    """Write a file that somebody may have edited. Another one in its place becomes a backup, which is told."""
+    check_place(path)
+    path = Path(path)
+    if path.is_file() and path.read_bytes() != data:
+        print(f"the {path.name} that was here is now {set_aside(path)}")
+    write_file(path, data)
+
+
 def check_place(path: str | Path) -> None:
     """Raise Problem if ``path`` cannot be written. Commands call this before their work, not after it."""
     _write(path, b"", keep=False)

@@ -227,6 +227,11 @@ def test_zeroing_a_weight_while_gradients_are_recorded_has_a_way_out(line, tmp_p
     assert "Use nn.init.zeros_ or a similar function, or with torch.no_grad():" in said
 
 
+def test_a_pipe_in_the_place_of_answers_does_not_wait(tmp_path):
+    os.mkfifo(tmp_path / "ex03_zero_conv.py")
+    assert "is not a plain file" in checking.check(checking.EXERCISES["03a"], tmp_path)
+
+
 def test_changing_a_tensor_within_a_tuple_is_noticed(tmp_path):
     body = "def compose(*several):\n    several[0][0].zero_()\n    return several[0]\n"
     assert "in place" in answer(tmp_path, "07a", body)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from minicontrolnet.errors import Problem
-from minicontrolnet.run.files import check_place, load_file, save_file, set_aside, write_file
+from minicontrolnet.run.files import check_place, load_file, save_file, set_aside, write_and_keep, write_file
 
 CONTENT = {"x": torch.arange(3000.0), "n": [1, "two"]}
 
@@ -301,3 +301,12 @@ def test_what_is_no_bytes_and_what_cannot_be_pickled_is_a_problem(tmp_path):
     with pytest.raises(Problem, match="give tensors and plain values"):
         save_file({"a": lambda: 1}, path)
     assert not path.exists()
+
+
+def test_what_somebody_edited_becomes_a_backup(tmp_path, capsys):
+    path = tmp_path / "marks.csv"
+    for data in (b"one", b"one", b"two", b"three"):
+        write_and_keep(path, data)
+    assert path.read_bytes() == b"three"
+    assert [(tmp_path / f"marks.backup{i}.csv").read_bytes() for i in (1, 2)] == [b"one", b"two"]
+    assert capsys.readouterr().out.count("that was here is now") == 2 and len(list(tmp_path.iterdir())) == 3
