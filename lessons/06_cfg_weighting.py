@@ -108,10 +108,10 @@ one = {scale: generate(scale) for scale in SCALES}
 lesson.save_figure(one_branch_or_both(edges, both, one), "_branches")
 
 # %% [markdown]
-# 06_cfg_weighting_branches.png shows some of the pictures. (Their colours differ from column to
-# column, because there is no prompt. This is no harm.) The table gives two averages: the share
-# of pixels off the palette, and how closely the outline is followed (edge F1, where 1 is
-# perfect).
+# 06_cfg_weighting_branches.png shows some of the pictures. (The colours may change from column
+# to column, because no prompt fixes them. This does not count as harm.) The table gives two
+# averages: the share of pixels off the palette, and how closely the outline is followed (edge
+# F1, where 1 is perfect).
 
 # %%
 def scores(images):
@@ -156,10 +156,11 @@ lesson.verdict(f"At a scale of {scale}, control in one branch puts {more.mean:.1
 # on a side, so we use 16 / h, which gives the same weights.
 #
 # None of these weights is below 1. So they make control *stronger*, which seems odd as a
-# remedy. The paper combines them with a smaller guidance scale. We look at the weights alone,
-# at every scale. We also try two lists that make control weaker. The first is the paper's list
-# divided by 8, which is our idea and not the paper's. The second comes from the authors'
-# released code, where it is called *guess mode*.
+# remedy. The paper speaks of "reducing the CFG guidance strength". We read this as a smaller
+# guidance scale, used together with the weights. We look at the weights alone, at every scale.
+# We also try two lists that make control weaker. The first is the paper's list divided by 8,
+# which is our idea and not the paper's. The second comes from the authors' released code, where
+# it is called *guess mode*.
 
 # %%
 weights = {"one branch, unweighted": [1.0] * 13,
@@ -289,10 +290,10 @@ print("\nEXERCISES  06a, 06b, 06c: python lessons/exercises")
 # %% [markdown]
 # With control on the larger grids, the outline wins. With control on the smaller grids alone,
 # the words win, and the pictures look much like those without control. The 8 x 8 grid alone is
-# the most interesting case. Look at its row in the figure: many pictures have the shape of the
-# *words* at the place of the *outline*. So control on this grid blends the two. We cannot
-# confirm that the smallest grids carry the meaning: by themselves they carry hardly anything
-# here.
+# the most interesting case. Look at its row in the figure: some pictures have the shape of the
+# *words*, moved towards the *outline*, such as the first one. About a quarter show neither
+# shape. So control on this grid blends the two. Control on the smaller grids alone changes
+# hardly anything here. What the base itself keeps on them we have not tested.
 #
 # A record of 64 pictures agrees (words_against_grids). With the 8 x 8 grid alone, pictures that
 # show the shape of the words still cover the outline's shape better than without control. With

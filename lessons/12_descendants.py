@@ -180,10 +180,10 @@ introduce("ControlNet-XS", xs)
 #     base      xt -> first level -(+)-> two blocks -> rest of the encoder -> decoder -> eps
 #     trained   outline -> 4 convs -^    (trained)
 #
-# The authors also give up the zero start, because zero convs, they say, learn slowly. Instead
-# they use *cross normalisation*: it gives the control the mean and the standard deviation of
-# the maps to which it is added. Here we apply it to a weak control and to maps, both made of
-# random numbers.
+# The authors also give up the zero start, because they say that zero convs learn slowly.
+# Instead they use *cross normalisation*: it gives the control the mean and the standard
+# deviation of the maps to which it is added. Here we apply it to a weak control and to maps,
+# both made of random numbers.
 
 # %%
 numbers = torch.Generator().manual_seed(lesson.seed)
@@ -211,7 +211,8 @@ introduce("ControlNeXt", seeded(lesson.seed, methods.ControlNeXt, base))
 introduce("the fine-tuned base", seeded(lesson.seed, methods.FineTuned, base))
 
 # %% [markdown]
-# It trains the most weights of all, and it changes the base.
+# At the start it changes nothing, either. But it trains the most weights of all, and these are
+# the weights of the base itself.
 #
 # ## 7. ControlNet++: look at the picture
 #
@@ -240,10 +241,10 @@ print(f"   edge loss of the base's predictions: {methods.edge_loss(predicted, ed
 #
 # The edge loss also has a gradient with respect to the noisy picture xt. *Training-free
 # guidance* follows it at each step of sampling. No weight changes. This is the idea of your
-# prediction, and the next cell has its lines. The gradient says how to change xt, and we use
-# the same direction for the predicted x0. To lower the loss, x0 must move against it. The
-# predicted x0 contains eps with a minus sign (lesson 01), so we *add* the gradient to eps. Here
-# we make a small change, of 0.01 of the length of eps.
+# prediction, and the next cell has its lines. Strictly, the gradient says how to change xt. We
+# take it as an approximate direction for the predicted x0, too. To lower the loss, x0 must move
+# against the gradient. The predicted x0 contains eps with a minus sign (lesson 01), so we *add*
+# the gradient to eps. Here we make a small change, of 0.01 of the length of eps.
 
 # %%
 xt.requires_grad_(True)
@@ -409,8 +410,8 @@ lesson.verdict(
 #
 # ## Your prediction
 #
-# To decide between a and b we need a border. We take the middle between no control and
-# ControlNet. Above it, b is right.
+# To decide between a and b we need a threshold. We take the value halfway between no control
+# and ControlNet. Above it, b is right.
 
 # %%
 of_free = values(record, "training-free, 25 steps", 0, "right")
@@ -433,9 +434,9 @@ lesson.reveal(guess, right,
 # %% [markdown]
 # ## The pictures
 #
-# We save two more figures. 12_descendants_grid.png has a column for each method, after 2,000
-# steps, and its rows name the prompts. 12_descendants.png plots the edge F1 against the number
-# of weights that you store.
+# We save two more figures. 12_descendants_grid.png has a column for each method, the trained
+# ones after 2,000 steps, and its rows name the prompts. 12_descendants.png plots the edge F1
+# against the number of weights that you store.
 
 # %%
 pictures = load_pictures("12_descendants", 256)
@@ -463,7 +464,8 @@ lesson.save_figure(cost_and_fidelity(record, title))
 # - **Many pictures to generate, and the base must stay:** ControlNet-XS or T2I-Adapter. One
 #   adds little to each step (*step*), and the other runs only once per picture (*once*).
 # - **A short training:** ControlNet++, or T2I-Adapter with its cubic times (*150*). But this
-#   order belongs to one learning rate. A larger rate changes it (see the end of this page).
+#   order belongs to one learning rate. A larger rate changes it (see the end of this page). The
+#   fine-tuned base is about as fast as T2I-Adapter, if the base need not stay.
 # - **Words and outline disagree, and the outline should win:** the fine-tuned base
 #   (*conflict*). If the base must stay, T2I-Adapter with its cubic times, or ControlNet++.
 # - **An outline together with the palette ControlNet:** not T2I-Adapter with its cubic times,
@@ -482,10 +484,10 @@ lesson.save_figure(cost_and_fidelity(record, title))
 # expectations, at the top of the experiment. Some of them came from a trial run with one seed.
 # Each of them says that one or several differences are above 0. It is *shown* if all of their
 # intervals lie above 0, and *refuted* if one of them lies below. Otherwise it is *undecided*.
-# Below each expectation stands the difference that decides. If all of its differences are above
-# 0, this is the smallest of them. It is a difference of edge F1 after 600 steps, unless it says
-# something else. Where an expectation says "within 0.05" or "near", we add 0.05 to the
-# difference.
+# Below each expectation we print one difference. For a shown one it is the smallest, for a
+# refuted one it is a difference below 0, and for an undecided one its interval contains 0. It
+# is a difference of edge F1 after 600 steps, unless it says something else. Where an
+# expectation says "within 0.05" or "near", we add 0.05 to the difference.
 
 # %%
 table(verdicts(record))
@@ -510,9 +512,9 @@ table(rate_table(record, rates))
 print(f"\n   new colours of the fine-tuned base: {kept_at_each_rate(record, rates, 'fine-tuned base')}")
 
 # %% [markdown]
-# All methods but the fine-tuned base follow better at a larger rate. For four of them 4e-3 is
-# the best rate that we tried, so a still larger one may be better. At the best rates all
-# methods but ControlNeXt are so close that their order means little.
+# All methods but the fine-tuned base follow better at 2e-3 than at the rate of 1e-3. For four
+# of them 4e-3 is the best rate that we tried, so a still larger one may be better. At the best
+# rates all methods but ControlNeXt are so close that their order means little.
 #
 # The rate changes two things. The first one is speed: at 4e-3 even Control-LoRA follows well
 # after 150 steps. So if your training is short, raise the rate first. The second one is

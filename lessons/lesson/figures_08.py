@@ -40,8 +40,8 @@ def gaps(arms: dict[str, dict]) -> Figure:
         left.plot(list(means), list(means.values()), label=name)
         right.plot(list(visible), list(visible.values()), label=name)
     left.set(xlabel="training step", ylabel="condition-shuffle gap", ylim=(0, None),
-             title="All four wait, and then rise steeply")
-    right.set(xlabel="training step", ylabel=f"the same on a log scale (above {FAINT:g})", yscale="log",
+             title="All four stay near 0 at first,\nand then rise steeply")
+    right.set(xlabel="training step", ylabel="the same gap (log scale)", yscale="log",
               title="A large Gaussian is ahead at first,\nand the zeros overtake it")
     left.legend(frameon=False)
     return figure
@@ -55,7 +55,7 @@ def dropped_prompts(pictures: Tensor, numbers: dict[str, dict]) -> Figure:
         share = fmean(scores["none"]["right colours"])
         dropped = arm.removesuffix(" dropped")  # "half" or "none"
         left.append(f"{dropped} of the prompts\nempty in training:\n{share:.0%} right colours\nwith no prompt")
-    return grid(pictures, 4, "With empty prompts in training, the copy paints the colours that an outline has\n"
+    return grid(pictures, 4, "With empty prompts in training, the copy paints the colours that belong to the shape\n"
                 "(magenta: the outline; the last column shows the right colours)", PROMPTS, left)
 
 
@@ -67,9 +67,8 @@ def few_pictures(pictures: Tensor, arms: list[str], share: dict[str, float]) -> 
     prompt names new colours. The figure has its order.
     """
     each = dict(zip(arms, pictures.unflatten(0, (len(arms), -1))))
-    left = [name.replace(" ", "\n") + f"\n{right:.0%}" for name, right in share.items()]
+    left = [name.replace(" ", "\n") + f"\n{right:.0%} of new\ncolours right" for name, right in share.items()]
     return grid(torch.cat([each[name] for name in share]), 4,
                 "Networks with a locked base (first three rows) keep the other four colours,\n"
-                "even where they miss the outline (magenta).\n"
-                "On the left: the share of pictures in new colours that have both colours right",
+                "even where they miss the outline (magenta)",
                 ["colours of\nthe training", "new colours", "new colours\nand shapes", "new colours\nand shapes"], left)
