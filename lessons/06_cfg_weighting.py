@@ -293,7 +293,7 @@ print("\nEXERCISES  06a, 06b, 06c: python lessons/exercises")
 # the most interesting case. Look at its row in the figure: some pictures have the shape of the
 # *words*, moved towards the *outline*, such as the first one. About a quarter show neither
 # shape. So control on this grid blends the two. Control on the smaller grids alone changes
-# hardly anything here. What the base itself keeps on them we have not tested.
+# hardly anything here. We have not tested what the base itself keeps on them.
 #
 # A record of 64 pictures agrees (words_against_grids). With the 8 x 8 grid alone, pictures that
 # show the shape of the words still cover the outline's shape better than without control. With

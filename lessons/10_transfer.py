@@ -124,8 +124,8 @@ table(rows)
 #
 # ## A stranger
 #
-# A stranger has the same layers, but it was trained from another random start. What each
-# channel stands for in the end depends on this start. So we would expect that channel 17 of one
+# A stranger has the same layers, but it was trained from another random start. This start
+# influences what each channel stands for in the end. So we would expect that channel 17 of one
 # network has little to do with channel 17 of the other. The paper claims nothing for this case.
 #
 # Our record has one stranger. It was trained for 1,500 steps, while our base was trained for

@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from .conditions import Kind, check_kind, condition_of, roughen
 from .controlnet import ControlNet
 from .diffusion import TIMESTEPS, noise_loss
-from .errors import Problem, check_count, check_generator, check_number, check_seed
+from .errors import Problem, check_count, check_generator, check_number, check_seed, dtype_name
 from .shapes import EMPTY, Batch, check_tokens, random_batch
 from .unet import UNet
 
@@ -136,9 +136,9 @@ def control_loss(base: UNet, kind: Kind, drop: float = 0.5, next_batch: NextBatc
 
 def _check_fits(control: nn.Module, condition: Tensor) -> None:
     """Raise Problem unless the ControlNet has the dtype of the base, and takes conditions of so many channels."""
-    own = next(control.parameters(), condition).dtype if hasattr(control, "parameters") else condition.dtype
-    if own != condition.dtype:
-        raise Problem(f"the ControlNet is in {str(own)[6:]} and the base in {str(condition.dtype)[6:]}; bring both"
+    own = next(control.parameters(), condition) if hasattr(control, "parameters") else condition
+    if own.dtype != condition.dtype:
+        raise Problem(f"the ControlNet is in {dtype_name(own)} and the base in {dtype_name(condition)}; bring both"
                       " together by .to(torch.float32)")
     channels = condition.shape[1]
     wanted = getattr(control, "c_condition", channels)  # your own network need not have this attribute
@@ -271,9 +271,9 @@ def _check_training(network: nn.Module, steps: int, lr: float) -> None:
     check_number("the learning rate", lr)
     if not 0 < lr <= 100:
         raise Problem(f"the learning rate is {lr!r}; give a positive number, such as 1e-3")
-    half = [p.dtype for p in network.parameters() if p.requires_grad and p.dtype in (torch.float16, torch.bfloat16)]
+    half = [p for p in network.parameters() if p.requires_grad and p.dtype in (torch.float16, torch.bfloat16)]
     if half:
-        raise Problem(f"the weights are in {str(half[0])[6:]}, in which small updates are rounded away and clean"
+        raise Problem(f"the weights are in {dtype_name(half[0])}, in which small updates are rounded away and clean"
                       " pictures give nan; train in float32 by network.float(), and inside torch.autocast to save time")
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise Problem("every parameter of the network is locked, so there is nothing to train; unlock it first"

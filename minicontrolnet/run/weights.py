@@ -93,20 +93,21 @@ def load_control(kind: str, base: UNet, path: str | Path | None = None) -> Contr
     control = ControlNet(base, CHANNELS[kind])
     control.kind = kind
     trained_on = _load_into(control, kind, path)
-    if _is_of_another_base(trained_on, base):
-        warnings.warn(f"the {kind} ControlNet {path or 'that ships'} was trained on another base than this one, so"
-                      " it may follow its condition less well; train it on this base, or give its own base",
-                      OtherBase, stacklevel=2)
-    if not trained_on:
-        warnings.warn(f"the {kind} ControlNet {path} does not record on which base it was trained, so it may belong to"
-                      " another one than this; save it by save_weights(control, kind, path, base)",
-                      OtherBase, stacklevel=2)
+    _tell_other_base(trained_on, base, f"the {kind} ControlNet {path or 'that ships'}",
+                     "it may follow its condition less well; train it on this base, or give its own base")
     return lock(control)
 
 
-def _is_of_another_base(trained_on: str | None, base: UNet) -> bool:
-    """Whether a ControlNet's file names the base that it was trained on, and this is another one."""
-    return bool(trained_on) and not is_fingerprint_of(trained_on, base)
+def _tell_other_base(trained_on: str | None, base: UNet, name: str, advice: str) -> None:
+    """Warn if a ControlNet's file names another base than this one, or none.
+
+    ``stacklevel`` lets the warning point at the line that called the public function.
+    """
+    if not trained_on:
+        warnings.warn(f"{name} does not record on which base it was trained, so it may belong to another one than this;"
+                      " save it by save_weights(control, kind, path, base)", OtherBase, stacklevel=3)
+    elif not is_fingerprint_of(trained_on, base):
+        warnings.warn(f"{name} was trained on another base than this one, so {advice}", OtherBase, stacklevel=3)
 
 
 def start_from(control: ControlNet, source: str | Path, base: UNet) -> str:
@@ -132,14 +133,8 @@ def start_from(control: ControlNet, source: str | Path, base: UNet) -> str:
         control.load_state_dict(weights)
     except (RuntimeError, AttributeError, TypeError) as error:
         raise Problem(f"the weights in {path} belong to a ControlNet of another size; give another file") from error
-    if not found.get("base"):
-        warnings.warn(f"the {kind} ControlNet {path}, from which this training starts, does not record on which base it"
-                      " was trained, so it may belong to another one than this; save it by save_weights(control, kind,"
-                      " path, base)", OtherBase, stacklevel=2)
-    if _is_of_another_base(found.get("base"), base):
-        warnings.warn(f"the {kind} ControlNet {path}, from which this training starts, was trained on another base than"
-                      " this one, so it may be a poor start; give the base that it was trained on, or train longer",
-                      OtherBase, stacklevel=2)
+    _tell_other_base(found.get("base"), base, f"the {kind} ControlNet {path}, from which this training starts,",
+                     "it may be a poor start; give the base that it was trained on, or train longer")
     return f"{kind} ControlNet {mark}"
 
 
