@@ -18,10 +18,11 @@ from importlib.metadata import version
 from statistics import median
 
 sys.path.insert(0, os.path.dirname(sys.argv[0]))  # finds the folder of the lessons
-import torch
-import torchvision
 from lesson import Lesson, table
 from lesson.figures_00 import toy_world, with_and_without
+
+import torch
+import torchvision
 
 from minicontrolnet import (ControlNet, UNet, base_loss, colours_right, control_loss,
                             detect_edges, fingerprint, held_out, load_base, load_control,

@@ -17,9 +17,10 @@ import os
 import sys
 
 sys.path.insert(0, os.path.dirname(sys.argv[0]))  # finds the folder of the lessons
-import torch
 from lesson import Lesson, finding, load_pictures, load_results, table
 from lesson.figures_01 import noising_and_sampling, one_prompt_many_poses, outputs
+
+import torch
 
 from minicontrolnet import (ALPHA_BAR, ddim_times, eps_from_x0, held_out, load_base,
                             load_classifier, pose_errors, q_sample, render, sample,

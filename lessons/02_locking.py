@@ -22,11 +22,12 @@ import os
 import sys
 
 sys.path.insert(0, os.path.dirname(sys.argv[0]))  # finds the folder of the lessons
-import torch
 from lesson import Lesson, finding, load_results, table, two_digits
 from lesson.diagram import architecture
 from lesson.figures_02 import forgetting, paths
 from lesson.networks import ConditionedUNet
+
+import torch
 from tqdm import tqdm
 
 from minicontrolnet import (ControlNet, Training, base_loss, colours_right, condition_loss,

@@ -21,9 +21,10 @@ import sys
 from collections.abc import Iterable
 
 sys.path.insert(0, os.path.dirname(sys.argv[0]))  # finds the folder of the lessons
-import torch
 from lesson import Lesson, table
 from lesson.figures_03 import first_gradients, from_zero, same_start
+
+import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 

@@ -23,11 +23,12 @@ import sys
 from statistics import fmean
 
 sys.path.insert(0, os.path.dirname(sys.argv[0]))  # finds the folder of the lessons
-import torch
-import torch.nn.functional as F
 from lesson import Lesson, finding, load_pictures, load_results, table, two_digits, with_interval
 from lesson.figures_04 import followed, recovered
 from lesson.networks import encoder
+
+import torch
+import torch.nn.functional as F
 from torch import nn
 
 from minicontrolnet import detect_edges, held_out, random_batch, seeded

@@ -18,10 +18,11 @@ import os
 import sys
 
 sys.path.insert(0, os.path.dirname(sys.argv[0]))  # finds the folder of the lessons
-import torch
 from lesson import Lesson, table
 from lesson.curves import reached
 from lesson.figures_05 import loss_and_gap, while_training
+
+import torch
 from tqdm import tqdm
 
 from minicontrolnet import (ControlNet, Training, control_loss, describe, detect_edges, edge_f1,

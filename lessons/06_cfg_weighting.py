@@ -26,9 +26,10 @@ import os
 import sys
 
 sys.path.insert(0, os.path.dirname(sys.argv[0]))  # finds the folder of the lessons
-import torch
 from lesson import Lesson, table, two_digits
 from lesson.figures_06 import harm_by_scale, one_branch_or_both, who_wins
+
+import torch
 
 from minicontrolnet import (cfg, conflicting, detect_edges, edge_f1, guess_mode_weights, held_out,
                             load_base, load_classifier, load_control, off_palette, paired,

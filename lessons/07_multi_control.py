@@ -20,9 +20,10 @@ import os
 import sys
 
 sys.path.insert(0, os.path.dirname(sys.argv[0]))  # finds the folder of the lessons
-import torch
 from lesson import Lesson, table, with_interval
 from lesson.figures_07 import three_cases, with_a_pose
+
+import torch
 
 from minicontrolnet import (CHANNELS, ControlNet, compose, condition_of, detect_edges, held_out,
                             load_base, load_control, mask_iou, mask_of, paired, palette,

@@ -21,10 +21,11 @@ from functools import partial
 from statistics import fmean
 
 sys.path.insert(0, os.path.dirname(sys.argv[0]))  # finds the folder of the lessons
-import torch
 from lesson import Lesson, finding, load_pictures, load_results, table, with_interval
 from lesson.figures_10 import on_the_sibling, on_the_stranger, too_little
 from lesson.styles import erase, pale_batch, unpale
+
+import torch
 from tqdm import tqdm
 
 from minicontrolnet import (Training, base_loss, colours_right, conflicting, detect_edges, difference,

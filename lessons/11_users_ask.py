@@ -21,9 +21,10 @@ import sys
 from statistics import fmean
 
 sys.path.insert(0, os.path.dirname(sys.argv[0]))  # finds the folder of the lessons
-import torch
 from lesson import Lesson, finding, load_results, table, two_digits, with_interval
 from lesson.figures_11 import in_a_region, strengths, windows
+
+import torch
 
 from minicontrolnet import (Control, conflicting, detect_edges, edge_f1, held_out, load_base,
                             load_classifier, load_control, off_palette, paired, pose_errors,

@@ -21,12 +21,13 @@ import sys
 from statistics import fmean
 
 sys.path.insert(0, os.path.dirname(sys.argv[0]))  # finds the folder of the lessons
-import torch
 from lesson import Lesson, load_pictures, load_results, table
 from lesson import descendants as methods
 from lesson.figures_12 import cost_and_fidelity, pictures_of, sketches
 from lesson.record_12 import (cost_table, fidelity_table, kept_at_each_rate, rate_table, values,
                               verdicts)
+
+import torch
 from tqdm import tqdm
 
 from minicontrolnet import (Training, colours_right, detect_edges, difference, edge_f1, load_base,

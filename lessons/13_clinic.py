@@ -22,10 +22,11 @@ import warnings
 from itertools import islice
 
 sys.path.insert(0, os.path.dirname(sys.argv[0]))  # finds the folder of the lessons
-import torch
 from lesson import Lesson, elsewhere, table
 from lesson.figures_13 import charts, ward
 from lesson.patients import BUGS, IN_TRAINING, Patient, as_it_is, used_wrongly
+
+import torch
 from tqdm import tqdm
 
 from minicontrolnet import (Control, ControlNet, Training, control_loss, detect_edges, fingerprint,

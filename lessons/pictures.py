@@ -4,12 +4,6 @@ import argparse
 import sys
 from pathlib import Path
 
-import torch
-from matplotlib.figure import Figure
-from PIL import Image
-from torch import Tensor
-from torchvision.transforms.functional import pil_to_tensor
-
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))  # the package stands beside the lessons
 
@@ -19,6 +13,12 @@ from minicontrolnet.draw.board import Asked, Stroke, follow, see
 from minicontrolnet.draw.board.sheet import drawing
 from minicontrolnet.run.files import write_file
 from minicontrolnet.run.options import read_words, report_problems
+
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.functional import pil_to_tensor
 
 # A house as somebody drew it: points of the sheet, in 256ths.
 WALLS = ((52, 122), (53, 160), (51, 222), (120, 224), (205, 221), (207, 160), (205, 124))

@@ -17,10 +17,10 @@ from statistics import fmean
 from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent))
-import torch
-# The lessons' package comes first, because it says in one sentence if matplotlib does not start.
+# The lessons' package comes first: it says in one sentence if matplotlib does not start, and Ctrl-C is quiet.
 from lesson import LESSONS, finding, load_pictures, load_results  # isort: skip
 import matplotlib
+import torch
 from lesson.diagram import architecture
 from lesson.figures_08 import PROMPTS
 from lesson.figures_13 import differences_from_a, shuffle_gaps

@@ -6,13 +6,9 @@ imported from here. Those of ``draw`` are loaded when they are first used: they 
 which takes longer to import than all the rest.
 """
 
-import signal
-import sys
 from typing import Any
 
-if sys.argv[:1] == ["-m"] and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # python -m minicontrolnet: Ctrl-C ends the slow imports quietly
-
+from .run import interrupts  # first, since it makes Ctrl-C quiet during the slow imports
 from .errors import Problem
 from .shapes import (COLOURS, SHAPES, Batch, describe, random_batch, random_scenes, render, tip_of,
                      to_image, tokenize)

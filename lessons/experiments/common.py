@@ -17,7 +17,7 @@ from torchvision.utils import save_image
 
 from minicontrolnet import (GUIDANCE, Training, UNet, colours_right, detect_edges, edge_f1, held_out, load_classifier,
                             mask_iou, mask_of, off_palette, paired, sample, shapes_right)
-from minicontrolnet.run.options import any_path
+from minicontrolnet.run.options import any_path, read_words, report_problems
 
 Scores = dict[str, "float | list | Scores"]
 Findings = dict[str, list[float]]  # the name of a difference or a score -> a number for each seed or picture
@@ -185,7 +185,8 @@ def run(name: str, parts: dict[str, Callable[[Record], None]], findings: Callabl
     parser.add_argument("--quick", action="store_true", help="a smoke test of seconds; its numbers mean nothing")
     parser.add_argument("--out", type=any_path, default=Path("outputs"), metavar="DIR",
                         help="where NAME.json is; a record that is already there is continued")
-    args = parser.parse_args()
+    args = read_words(parser, None)
+    report_problems()
     torch.set_num_threads(1)
     record = Record(name, args.out, args.quick)
     for part in [args.part] if args.part else parts:
