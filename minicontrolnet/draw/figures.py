@@ -7,6 +7,7 @@ uses pyplot, so no window toolkit is needed.
 
 import io
 import math
+import os
 from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any, TypeVar
@@ -24,8 +25,15 @@ try:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
-except ValueError as error:  # MPLBACKEND names a backend that does not exist
-    raise Problem(f"matplotlib cannot start ({error}); correct MPLBACKEND or remove it") from error
+except UnicodeDecodeError as error:  # a matplotlibrc or a style file; matplotlib has just printed its name
+    raise Problem(f"matplotlib cannot read its settings ({error}); save the file that the line above names as UTF-8,"
+                  " or remove it") from error
+except OSError as error:
+    raise Problem(f"matplotlib cannot start ({error}); make this file readable, or remove it") from error
+except ValueError as error:
+    backend = os.environ.get("MPLBACKEND")  # it may name a backend that does not exist
+    advice = "correct MPLBACKEND or remove it" if backend else "correct matplotlib's settings file, matplotlibrc"
+    raise Problem(f"matplotlib cannot start ({error}); {advice}") from error
 
 # 16:9 at 1280 x 720 points of 1/100 inch: 18 point text is 25 pixels high on a 1280-pixel hall screen.
 STYLE = {"figure.figsize": (12.8, 7.2), "figure.dpi": 100, "font.size": 18,

@@ -31,6 +31,21 @@ def test_a_lesson_starts_with_a_safe_path(tmp_path):
     assert "--steps: '0' is not a whole number" in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("place", ["matplotlibrc", "elsewhere", "config/stylelib/mine.mplstyle"])
+def test_settings_of_matplotlib_that_are_not_utf_8_are_not_blamed_on_its_backend(place, tmp_path):
+    (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / place).write_bytes(b"\x91\xff\xfe")
+    places = {"MATPLOTLIBRC": "elsewhere" if place == "elsewhere" else "", "MPLCONFIGDIR": str(tmp_path / "config")}
+    done = shell("PYTHON -c 'import minicontrolnet.draw.figures'", tmp_path, MPLBACKEND="agg", **places)
+    assert "MPLBACKEND" not in done.stderr and "Problem: matplotlib cannot read its settings" in done.stderr
+    assert place in done.stderr.split("Traceback")[0]  # the line of matplotlib that our sentence speaks of
+
+
+def test_a_backend_that_does_not_exist_is_blamed_where_it_is_named(tmp_path):
+    done = shell("PYTHON -c 'import minicontrolnet.draw.figures'", tmp_path, MPLBACKEND="none_such")
+    assert "correct MPLBACKEND or remove it" in done.stderr
+
+
 @pytest.mark.slow
 def test_a_users_matplotlibrc_changes_no_pixel(tmp_path):
     (tmp_path / "matplotlibrc").write_text("image.origin: lower\ntext.usetex: True\nfont.size: 40\n")
