@@ -74,7 +74,14 @@ def read_words(parser: argparse.ArgumentParser, words: list[str] | None) -> argp
     for word in sys.argv[1:] if words is None else words:
         if word.startswith("--") and word.endswith("=--"):
             parser.error(f"{word!r} has no value, since -- is none; write the value after the =")
-    return parser.parse_args(words)
+    args, left = parser.parse_known_args(words)
+    if left:
+        advice = ""
+        if not any(word.startswith("-") for word in left):  # the shell cuts a text at its spaces
+            example = ', behind its option, such as --prompt "red star on blue"' if hasattr(args, "prompt") else ""
+            advice = f"; leave out what does not belong here, and put a text with spaces in quotes{example}"
+        parser.error(f"unrecognized arguments: {' '.join(left)}{advice}")
+    return args
 
 
 def hint_at_idle_weights(args: argparse.Namespace, kinds: Iterable[str], advice: str) -> None:
@@ -115,7 +122,7 @@ def report_problems() -> None:
             setattr(sys, name, open(os.devnull, "w"))
         elif hasattr(stream, "reconfigure"):  # a notebook's streams have no such method
             stream.reconfigure(errors="backslashreplace")
-    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # as during the imports, see minicontrolnet/__init__.py
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # as during the imports, see interrupts.py
         signal.signal(signal.SIGINT, signal.default_int_handler)
     usual = sys.excepthook
 

@@ -490,6 +490,20 @@ def test_names_that_are_none_are_told(option, capsys):
     assert "has no value" in error_of(capsys, "sample", f"{option}=--")
 
 
+@pytest.mark.parametrize("words", ["sample red star", "sample --prompt red star", "board --prompt red star on blue"])
+def test_a_prompt_without_quotes_is_told_to_have_them(words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(words.split())
+    said = capsys.readouterr().err
+    assert stop.value.code == 2 and "star" in said and 'in quotes, behind its option, such as --prompt "red' in said
+
+
+def test_a_mistyped_option_has_nothing_to_do_with_quotes(capsys):
+    with pytest.raises(SystemExit):
+        main(["sample", "--promt", "red star"])
+    assert "--promt" in (said := capsys.readouterr().err) and "quotes" not in said
+
+
 def test_two_dashes_are_no_prompt(capsys):
     assert "'--prompt=--' has no value" in error_of(capsys, "sample", "--prompt=--")
     assert "'--seed=--' has no value" in error_of(capsys, "train", "edge", "--seed=--")
