@@ -18,14 +18,15 @@ from pathlib import Path
 
 sys.path[:0] = map(str, Path(__file__).resolve().parents[1:3])
 
-import torch  # noqa: E402
-
 from exercises.checking import ANSWERS, COMMAND, EXERCISES, FILES, copy_stubs, mark  # noqa: E402
 from exercises.checking import check as check_one  # noqa: E402
-from exercises.grading import grade_class, missing_files, verdicts, with_missing_files  # noqa: E402
+from exercises.grading import (grade_class, hint_at_names, is_told, missing_files,  # noqa: E402
+                               not_graded, verdicts, with_missing_files)
 from minicontrolnet.errors import Problem  # noqa: E402
 from minicontrolnet.run.files import check_place, set_aside, write_and_keep, write_file  # noqa: E402
 from minicontrolnet.run.options import any_path, file_to_write, in_range, read_words, report_problems  # noqa: E402
+
+import torch  # noqa: E402  # the package comes before torch, so that Ctrl-C is quiet while torch loads
 
 
 # The options that have an effect, for each command; any other option is refused.
@@ -117,13 +118,17 @@ def grade(args: argparse.Namespace) -> None:
         return
     check_folder(folder)
     marks = {}
-    messages = with_missing_files(verdicts(args.only, folder, args.seed), missing_files(folder))
+    missing = missing_files(folder)
+    messages = with_missing_files(verdicts(args.only, folder, args.seed), missing)
     for id, message in messages.items():
         marks[id] = {"passed": bool(mark(message)), "message": message}
         word = {1: "passed", 0: "not passed", None: "not begun"}[mark(message)]
         print(f"{id}  {word}", flush=True)
     passed = sum(one["passed"] for one in marks.values())
     print(f"{passed} of {len(marks)} passed (seed {args.seed})")
+    graded = {EXERCISES[id].file for id in marks}
+    for sentence in [why for file, why in missing.items() if file in graded and is_told(why)] + not_graded(folder):
+        print(sentence)
     if args.json:
         content = {"answers": str(folder), "date": time.strftime("%Y-%m-%d"), "seed": args.seed,
                    "passed": passed, "of": len(marks), "exercises": marks}
@@ -137,7 +142,8 @@ def check_folder(folder: Path) -> None:
     first = FILES[0].name
     below = ", ".join(sorted(path.parent.name for path in folder.glob(f"*/{first}")))
     others = f", such as {below} in it" if below else ""
-    raise Problem(f"{folder} contains no answers (no {first} and so on); grade another folder{others}")
+    raise Problem(f"{folder} contains no answers (no {first} and so on); grade another folder{others}"
+                  f"{'' if below else hint_at_names(folder)}")
 
 
 # %% The command line
@@ -201,6 +207,7 @@ def main(words: list[str] | None = None) -> None:
         return grade(args)
     copy_stubs(args.answers)
     progress = args.answers / "progress.json"
+    check_place(progress)
     args.passed, args.hints = read_progress(progress)
     try:
         args.run(args)

@@ -3,9 +3,9 @@
     python lessons/exercises/capstone.py [FILE] [--steps 1500]
 
 FILE is answers/capstone.py by default. If it does not exist, the program writes a template there.
-Read it, write down what you expect, and replace its condition by your own. The program checks the
-condition, trains a ControlNet with it on the locked base for a few minutes, and grades the
-pictures that it generates. It runs the code in FILE.
+Read it, write down what you expect, and replace its condition by your own. The program checks
+that you did both, trains a ControlNet with the condition on the locked base for a few minutes, and
+grades the pictures that it generates. It runs the code in FILE.
 """
 
 import argparse
@@ -19,10 +19,6 @@ from typing import Any, NamedTuple
 
 sys.path[:0] = map(str, Path(__file__).resolve().parents[1:3])
 
-import torch  # noqa: E402
-from torch import Tensor, nn  # noqa: E402
-from tqdm import tqdm  # noqa: E402
-
 from exercises.checking import ANSWERS, SECONDS, OutOfTime, explain_error, load, time_limit  # noqa: E402
 from minicontrolnet import (Batch, Control, ControlNet, Paired, Problem, Training, UNet,  # noqa: E402
                             control_loss, gap, held_out, load_base, mask_iou, mask_of, paired, palette,
@@ -32,6 +28,10 @@ from minicontrolnet.run.files import check_place, write_and_keep  # noqa: E402
 from minicontrolnet.run.options import any_path, device, in_range, read_words, report_problems  # noqa: E402
 from minicontrolnet.shapes import SHAPES, SIZE  # noqa: E402
 from minicontrolnet.training import BATCH_SIZE  # noqa: E402
+
+import torch  # noqa: E402  # the package comes before torch, so that Ctrl-C is quiet while torch loads
+from torch import Tensor, nn  # noqa: E402
+from tqdm import tqdm  # noqa: E402
 
 TEMPLATE = '''\
 """My condition: a blurred mask.
@@ -55,6 +55,8 @@ def condition(batch, generator):
     blurred = F.avg_pool2d(batch.mask, 17, stride=1, padding=8)
     return blurred
 '''
+COMMAND = "python lessons/exercises/capstone.py"
+FEWEST_LETTERS = 10  # an expectation has at least so many; "..." and "to do" have fewer
 DDIM_STEPS = 20
 USED = 1e-3  # a ControlNet with a shuffle gap below this hardly uses its condition, whatever the interval says
 ROUNDING = 1e-5  # values that leave [0, 1] by no more than this are clamped
@@ -72,6 +74,7 @@ class Own(NamedTuple):
     channels: int
     function: Function
     path: Path
+    expectation: str
 
     def of(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
         """The condition (n, channels, 64, 64) of a batch. Without a generator it is always the same.
@@ -112,17 +115,41 @@ def read_condition(path: Path) -> Own:
     if not os.path.isfile(path):
         raise Problem(f"{path} is a folder or another thing that is not a file; give the Python file with your"
                       " condition")
+    if path.suffix.lower() == ".ipynb":
+        raise Problem(f"{path.name} is a notebook; save its code as a Python file, and give the name of that file")
     try:
         with time_limit(SECONDS):
             module = load(path)
-        own = Own(module.CHANNELS, module.condition, path)
     except (Exception, SystemExit, OutOfTime) as error:
         raise explained(error, path) from None
+    if not hasattr(module, "CHANNELS"):
+        raise Problem(f"{path.name} has no CHANNELS; write how many channels your condition has, such as CHANNELS = 1,"
+                      " outside of all functions")
+    if not callable(getattr(module, "condition", None)):
+        raise Problem(f"{path.name} has no function condition; write def condition(batch, generator), as in the"
+                      f" template, which {COMMAND} writes where there is no file")
+    own = Own(module.CHANNELS, module.condition, path, expectation_in(module.__doc__))
     if type(own.channels) is not int or not 1 <= own.channels <= 16:
         raise Problem(f"CHANNELS is {own.channels!r}; give a whole number from 1 to 16")
     for n in (1, BATCH_SIZE):
         check_condition(own, n)
     return own
+
+
+def expectation_in(docstring: str | None) -> str:
+    """The text behind "I expect" at the top of a file, or all of it if these words are not there."""
+    text = " ".join((docstring or "").split())
+    return text.split("I expect", 1)[-1].removeprefix(" (written before training)").strip(": ")
+
+
+def check_expectation(own: Own) -> None:
+    """Raise Problem unless the author wrote down what to expect. The template may be tried as it is."""
+    if own.path.read_bytes() == TEMPLATE.encode():
+        return
+    is_the_templates = own.expectation == expectation_in(TEMPLATE.split('"""')[1])
+    if is_the_templates or sum(map(str.isalnum, own.expectation)) < FEWEST_LETTERS:
+        raise Problem(f"{own.path.name} has no expectation of your own; write down at its top, between"
+                      ' """ and """, what you expect of your condition, and train it then')
 
 
 def check_condition(own: Own, n: int) -> None:
@@ -280,7 +307,7 @@ def save_figure(condition: Tensor, truth: Batch, images: dict[str, Tensor], meas
 
 
 def read_options(words: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python lessons/exercises/capstone.py",
+    parser = argparse.ArgumentParser(prog=COMMAND,
                                      description="Train and grade your own condition.")
     parser.add_argument("file", type=any_path, nargs="?", default=ANSWERS / "capstone.py")
     parser.add_argument("--steps", type=in_range(int, 1, 10**6), default=1500, help="training steps")
@@ -299,15 +326,18 @@ def main(words: list[str] | None = None) -> None:
         write_and_keep(args.file, TEMPLATE.encode())
         print(f"A template is now in {args.file}. Change it, and run this again.\n")
     own = read_condition(args.file.resolve())
+    check_expectation(own)
     numbers, picture = args.out / "capstone.json", args.out / "capstone.png"
     check_place(numbers)
     check_place(picture)
+    from minicontrolnet.draw import figures  # noqa: F401  # if matplotlib cannot start, that is told before any work
+
     base = load_base(device=args.device)
     control = train(base, own, args.steps, args.seed)
     truth, noise = held_out(args.count)
     measured, images = grade(base, control, own, truth, noise, DDIM_STEPS)
     report(measured)
-    settings = {"file": str(args.file), "steps": args.steps, "seed": args.seed}
+    settings = {"file": str(args.file), "expectation": own.expectation, "steps": args.steps, "seed": args.seed}
     write_and_keep(numbers, json.dumps(settings | measured, indent=1).encode())
     save_figure(own.of(truth), truth, images, measured, picture)
     print(f"   figure: {picture}")

@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import traceback
+from bdb import BdbQuit
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -20,12 +21,12 @@ from pkgutil import resolve_name
 from types import ModuleType
 from typing import Any, TextIO
 
+from minicontrolnet.errors import Problem  # before torch, so that Ctrl-C is quiet while torch loads
+from minicontrolnet.run.files import write_file
+from exercises.probing import Exercise, Mistake, Observed, tensors_in
+
 import torch
 from torch import Tensor
-
-from exercises.probing import Exercise, Mistake, Observed, tensors_in
-from minicontrolnet.errors import Problem
-from minicontrolnet.run.files import write_file
 
 HERE = Path(__file__).parent
 ANSWERS = HERE.parents[1] / "answers"
@@ -141,6 +142,10 @@ def explain_error(error: BaseException, path: Path) -> tuple[str, str]:
         return short(f"no result after {error.args[0]} seconds, in {where}"), out_of_time(where == "the check")
     if isinstance(error, SystemExit):
         message = "Your code ends the whole program. Remove the exit()."
+    if isinstance(error, BdbQuit):
+        message = "Your code stops at a breakpoint(). Remove it."
+    if isinstance(error, EOFError):
+        message = "Your code waits for input, and there is none. Remove the input()."
     if "modified by an inplace operation" in message:
         message = "The backward pass needs a tensor that was changed in place (+=). Make a new one."
     if "leaf Variable that requires grad is being used in an in-place" in message:
@@ -160,7 +165,7 @@ def out_of_time(outside: bool) -> str:
     """The likely cause if time ran out, inside or outside of the learner's code."""
     if outside:
         return "Your code was not running, so the machine is probably busy. Check again once it is quiet."
-    return "A loop there never ends, or there is far too much to do."
+    return "A loop there never ends, there is far too much to do, or your code waits for input()."
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import csv
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -111,7 +112,7 @@ def read_class(folder: Path) -> dict[str, dict[str, bytes]]:
     students = {path.name: read_answers(path) for path in sorted(folder.iterdir()) if is_student(path)}
     if not any(students.values()):
         raise Problem(f"no folder in {folder} contains {FILES[0].name} and so on; give --class the folder that"
-                      " contains a folder for each student")
+                      f" contains a folder for each student{hint_at_names(folder)}")
     return students
 
 
@@ -128,24 +129,73 @@ def read_answers(folder: Path) -> dict[str, bytes]:
 
 def missing_files(folder: Path) -> dict[str, str]:
     """The files that a student did not hand in, with a sentence about each. It names what lies in another place."""
-    below = [path for pattern in ("*", "*/*", "*/*/*") for path in sorted(folder.glob(pattern))]
+    below = files_below(folder)
     packed = [path.name for path in below if path.name.lower().endswith(ARCHIVES)]
     missing = {}
     for name in (path.name for path in FILES):
         if (folder / name).is_file() and (folder / name).stat().st_size <= LARGEST:
             continue
         near = [str(path.relative_to(folder)) for path in below if path.name.lower() == name]
+        similar = [str(path.relative_to(folder)) for path in below if looks_like(path, name)]
         if name in near:
             found = f"{name} is not a plain file, or is larger than 1 MiB."
-        elif near:
-            found = (f"There is no {name} in {folder.name}. We found {near[0]}: put it into the folder"
+        elif near or similar:
+            names = near[:1] or similar
+            it = "it" if len(names) == 1 else "the right one"
+            found = (f"There is no {name} in {folder.name}. We found {', '.join(names)}: put {it} into the folder"
                      f" itself, as {name}.")
+            if any(other.endswith(".ipynb") for other in names):
+                found += " Save the code of a notebook as a Python file."
         elif packed:
             found = f"There is no {name} in {folder.name}. We found {packed[0]}: unpack it in the folder itself."
         else:
             found = f"There is no {name} in {folder.name}."
         missing[name] = as_line(found)
     return missing
+
+
+def files_below(folder: Path) -> list[Path]:
+    """The paths in a folder and in two levels of folders below it, the nearest first."""
+    return [path for pattern in ("*", "*/*", "*/*/*") for path in sorted(folder.glob(pattern))]
+
+
+def looks_like(path: Path, name: str) -> bool:
+    """Whether a file has another name than ``name``, but one that a browser, Moodle or a person makes of it.
+
+    For ex03_zero_conv.py these are "ex03_zero_conv (1).py", "Jane Doe_12_file_ex03_zero_conv.py",
+    "ex03_zero_conv.py.txt", "ex3.py" and the like, and its notebook.
+    """
+    other = path.name.lower()
+    is_hidden = other.startswith(".") or "__MACOSX" in path.parts
+    if path.name == name or is_hidden or not other.endswith((".py", ".py.txt", ".ipynb")) or not path.is_file():
+        return False
+    number = f"(?<![a-z0-9])ex(ercise)?[^a-z0-9]?0?{int(name[2:4])}(?![0-9])"
+    return name[2:-3] in other or bool(re.search(number, other))
+
+
+def hint_at_names(folder: Path) -> str:
+    """For a folder without any answer: the end of a sentence about a file that looks like one, or ""."""
+    for path in files_below(folder):
+        for name in (path.name for path in FILES):
+            if looks_like(path, name):
+                return f"; we found {as_line(str(path.relative_to(folder)))}: an answer needs the name {name}"
+    return ""
+
+
+def is_told(why: str) -> bool:
+    """Whether a teacher should hear of a missing file: there is something in its place, or in another one."""
+    return "We found" in why or "is not a plain file" in why
+
+
+def not_graded(folder: Path) -> list[str]:
+    """A sentence for each answer of which there are copies. Backups, which "reset" makes, are none."""
+    told = []
+    for name in (path.name for path in FILES):
+        copies = [path.name for path in sorted(folder.glob("*")) if looks_like(path, name)]
+        copies = [copy for copy in copies if ".backup" not in copy]
+        if copies and (folder / name).is_file():
+            told.append(as_line(f"We graded {name}, and not {', '.join(copies)}."))
+    return told
 
 
 def with_missing_files(messages: dict[str, str], missing: dict[str, str]) -> dict[str, str]:
@@ -184,8 +234,10 @@ def grade_class(folder: Path, marks: Path | None, feedback: Path | None, seed: i
             print(f"{as_line(name)}: {passed} of {len(messages)} passed", flush=True)
             for file in dict.fromkeys(EXERCISES[id].file for id in messages):
                 why = missing[name].get(file, "")
-                if "We found" in why or "is not a plain file" in why:
+                if is_told(why):
                     print(f"   {why}", flush=True)
+            for sentence in not_graded(folder / name):
+                print(f"   {sentence}", flush=True)
             if feedback:
                 title = f"{as_line(name)}: {passed} of {len(messages)} passed (seed {seed})"
                 write_feedback(feedback / f"{name}.md", title, messages)

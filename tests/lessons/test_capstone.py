@@ -1,5 +1,6 @@
 """The capstone: a wrong condition gets one sentence, and the points follow from what is measured."""
 
+import io
 import json
 import math
 import signal
@@ -43,11 +44,13 @@ def written(tmp_path, body, head="CHANNELS = 1"):
     ("return batch.mask * (torch.arange(len(batch.mask)).view(-1, 1, 1, 1) % 2)", "on its place among them"),
     ("return batch.mask * (torch.arange(len(batch.mask)).view(-1, 1, 1, 1) < 15)", "on its place among them"),
     ("return batch.masks", "AttributeError in line 6 of mine.py: return batch.masks"),
+    ("input()", "Remove the input()"),
     ("exit()", "Your code ends the whole program. Remove the exit(); correct"),
     ("return (", "SyntaxError"),
 ])
-def test_what_is_wrong_is_one_sentence(body, said, tmp_path):
+def test_what_is_wrong_is_one_sentence(body, said, tmp_path, monkeypatch):
     """No ControlNet could learn from such a condition."""
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
     with pytest.raises(Problem) as found:
         capstone.read_condition(written(tmp_path, body))
     assert said in str(found.value) and "\n" not in str(found.value)
@@ -128,11 +131,39 @@ def test_other_files_are_refused(tmp_path):
     with pytest.raises(Problem, match="is a folder"):
         capstone.read_condition(tmp_path)
     (tmp_path / "empty.py").write_text("", encoding="utf-8")
-    with pytest.raises(Problem, match="CHANNELS"):
+    with pytest.raises(Problem, match="empty.py has no CHANNELS"):
         capstone.read_condition(tmp_path / "empty.py")
+    for text in ("CHANNELS = 1", "CHANNELS = 1\ncondition = 3", "CHANNELS = 1\ndef Condition(batch, generator): pass"):
+        (tmp_path / "empty.py").write_text(text, encoding="utf-8")
+        with pytest.raises(Problem, match="empty.py has no function condition"):
+            capstone.read_condition(tmp_path / "empty.py")
+    (tmp_path / "mine.ipynb").write_text('{"cells": []}', encoding="utf-8")
+    with pytest.raises(Problem, match="is a notebook"):
+        capstone.read_condition(tmp_path / "mine.ipynb")
     for channels in ("0", "'1'", "99"):
         with pytest.raises(Problem, match="whole number from 1 to 16"):
             capstone.read_condition(written(tmp_path, "return batch.mask", f"CHANNELS = {channels}"))
+
+
+@pytest.mark.parametrize("docstring", ["", "...", "My condition: corners.\n\nI expect (written before training): ...\n",
+                                       "TO DO", capstone.TEMPLATE.split('"""')[1],
+                                       capstone.TEMPLATE.split('"""')[1].replace("a blurred mask.", "corners.")])
+def test_nothing_is_trained_without_an_expectation(docstring, tmp_path):
+    """There is none, or dots, or the template's own."""
+    path = written(tmp_path, "return batch.mask")
+    path.write_text(f'"""{docstring}"""\n{path.read_text()}', encoding="utf-8")
+    with pytest.raises(Problem, match="no expectation of your own"):
+        capstone.main([str(path), "--steps", "1", "--out", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_expectation_in_any_language_is_enough_and_the_template_may_be_tried(tmp_path):
+    for text in ("I expect a mask IoU above 0.7, since edges remain.", "预期：形状的位置正确，但是认不出是哪种形状。"):
+        path = written(tmp_path, "return batch.mask")
+        path.write_text(f'"""{text}"""\n{path.read_text()}', encoding="utf-8")
+        capstone.check_expectation(capstone.read_condition(path))
+    path.write_text(capstone.TEMPLATE, encoding="utf-8")
+    capstone.check_expectation(capstone.read_condition(path))
 
 
 def test_a_condition_is_the_same_when_it_is_graded(tmp_path):

@@ -103,6 +103,39 @@ def test_what_lies_in_another_place_is_named(tmp_path, capsys, monkeypatch):
     assert said.count("We found") == 3 and "We found" not in pages["good"]
 
 
+OTHER_NAMES = ["ex03_zero_conv (1).py", "ex03_zero_conv-2.py", "Jane Doe_12345_assignsubmission_file_ex03_zero_conv.py",
+               "ex03_zero_conv.py.txt", "ex3.py", "Exercise 03 Jane.py", "03_zero_conv.py", "ex03_zero_conv.ipynb"]
+NO_ANSWERS = ["ex13_clinic (1).py", "ex03 notes.pdf", "index3.py", ".ex03_zero_conv.py", "ex030.py", "ex03_zero_conv.py"]
+
+
+def test_names_that_downloads_and_people_make_of_an_answers_name(tmp_path):
+    for name in OTHER_NAMES + NO_ANSWERS:
+        (tmp_path / name).write_text("x = 1")
+        assert grading.looks_like(tmp_path / name, "ex03_zero_conv.py") == (name in OTHER_NAMES), name
+    assert not grading.looks_like(tmp_path, "ex03_zero_conv.py")
+
+
+def test_an_answer_under_another_name_is_named(tmp_path, capsys, monkeypatch):
+    """One where the right name is missing, one beside it, and a whole class that cannot be graded so."""
+    place = tmp_path / "class" / "jane"
+    place.mkdir(parents=True)
+    (place / "ex03_zero_conv (1).py").write_text("x = 1")
+    (place / "ex03_zero_conv-2.py").write_text("x = 1")
+    for words in ([str(place)], ["--class", str(tmp_path / "class")], ["--class", str(tmp_path)]):
+        with pytest.raises(Problem, match=r"ex03_zero_conv( \(1\)|-2)\.py: an answer needs the name ex03_zero_conv\.py"):
+            main(["grade", *words])
+    copy_stubs(place)
+    (place / "ex03_zero_conv.py").unlink()
+    (place / "ex05_edge_control (1).py").write_text("x = 1")
+    (place / "ex04_condition_encoder.backup1.py").write_text("x = 1")
+    monkeypatch.setattr(grading, "run_worker", lambda ids, *_: '"not begun"\n' * len(ids))
+    for words in ([str(place)], ["--class", str(tmp_path / "class")]):
+        main(["grade", *words])
+        said = capsys.readouterr().out
+        assert "We found ex03_zero_conv (1).py, ex03_zero_conv-2.py: put the right one" in said
+        assert "We graded ex05_edge_control.py, and not ex05_edge_control (1).py" in said and "backup" not in said
+
+
 @pytest.mark.slow
 def test_a_student_alone_is_graded_in_some_exercises(students, capsys):
     """In the order of the exercises, each once. An unknown exercise is an error of one sentence."""
@@ -172,6 +205,20 @@ def test_a_slow_start_of_python_costs_no_answer_its_time(tmp_path, monkeypatch):
     monkeypatch.setattr(grading.os, "pathsep", f"{os.pathsep}{tmp_path}{os.pathsep}")
     messages = grading.verdicts(["03a"], tmp_path / "answers", seconds=2)
     assert messages["03a"].startswith("not begun")
+
+
+def test_answers_that_stop_for_a_person_are_told_in_words(tmp_path):
+    """They debug, ask, or end the program. Nobody types anything while they are graded."""
+    stops = {"01a": "breakpoint()", "03a": "input('how many? ')", "05a": "import pdb; pdb.set_trace()", "07a": "quit()"}
+    says = {"01a": "Your code stops at a breakpoint()", "03a": "Remove the input()",
+            "05a": "Your code stops at a breakpoint()", "07a": "Your code ends the whole program"}
+    copy_stubs(tmp_path)
+    for id, line in stops.items():
+        path = tmp_path / EXERCISES[id].file
+        path.write_text(f"{line}\n{path.read_text()}")
+    messages = grading.verdicts(stops, tmp_path, quiet=True)
+    for id, sentence in says.items():
+        assert sentence in messages[id] and messages[id].startswith("not yet"), id
 
 
 def test_a_thread_that_an_answer_leaves_running_does_not_hold_up_the_grading(tmp_path):
