@@ -137,6 +137,8 @@ def grade(args: argparse.Namespace) -> None:
 
 def check_folder(folder: Path) -> None:
     """Raise Problem unless the folder contains answers."""
+    if not folder.is_dir():
+        raise Problem(f"{folder} is not a folder; grade the folder with the answers")
     if any((folder / path.name).exists() for path in FILES):
         return
     first = FILES[0].name

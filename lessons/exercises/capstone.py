@@ -115,8 +115,6 @@ def read_condition(path: Path) -> Own:
     if not os.path.isfile(path):
         raise Problem(f"{path} is a folder or another thing that is not a file; give the Python file with your"
                       " condition")
-    if path.suffix.lower() == ".ipynb":
-        raise Problem(f"{path.name} is a notebook; save its code as a Python file, and give the name of that file")
     try:
         with time_limit(SECONDS):
             module = load(path)

@@ -49,10 +49,16 @@ def copy_stubs(answers: Path) -> None:
 
 
 def load(path: Path) -> ModuleType:
-    """Run a learner's file as a new module."""
+    """Run a learner's file as a new module. Raises Mistake if it is something else than Python code."""
+    code = path.read_bytes()
+    if code.lstrip().startswith(b"{") and b'"cells"' in code:
+        raise Mistake(f"{path.name} is a notebook", "Save its code as a Python file.")
+    if b"\0" in code:
+        advice = "It is not plain text in UTF-8. Save it as UTF-8, or restore it."
+        raise Mistake(f"{path.name} contains null bytes", advice)
     module = sys.modules[f"answers_{path.stem}"] = ModuleType(f"answers_{path.stem}")
     module.__file__ = str(path)
-    exec(compile(path.read_bytes(), str(path), "exec"), vars(module))
+    exec(compile(code, str(path), "exec"), vars(module))
     return module
 
 
@@ -134,7 +140,7 @@ def explain_error(error: BaseException, path: Path) -> tuple[str, str]:
     if isinstance(error, SyntaxError):
         line = f"line {error.lineno} of " if error.lineno else ""
         message = error.msg
-        where = f"{line}{path.name}: {(error.text or '').strip()}"
+        where = f"{line}{path.name}: {(error.text or '').strip()}".removesuffix(": ")
     for frame in traceback.extract_tb(error.__traceback__):
         if Path(frame.filename) == path:
             where = f"line {frame.lineno} of {path.name}: {frame.line}"

@@ -24,7 +24,7 @@ import torch
 from exercises.checking import EXERCISES, FILES, HERE, SECONDS, check, failed, mark, not_begun, out_of_time
 from exercises.probing import Exercise
 from minicontrolnet.errors import Problem
-from minicontrolnet.run.files import write_and_keep
+from minicontrolnet.run.files import write_and_keep, write_file
 
 SECONDS_IN_CLASS = 20  # the time limit of one exercise; a right answer takes about one
 AT_ONCE = min(4, os.cpu_count() or 1)  # students that are checked at the same time
@@ -242,7 +242,7 @@ def grade_class(folder: Path, marks: Path | None, feedback: Path | None, seed: i
                 title = f"{as_line(name)}: {passed} of {len(messages)} passed (seed {seed})"
                 write_feedback(feedback / f"{name}.md", title, messages)
             if marks:
-                write_marks(marks, rows)
+                write_marks(marks, rows, again=len(rows) > 1)
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -252,15 +252,19 @@ def points(passed: Iterable[str]) -> int:
     return sum(POINTS.get(id, 1) for id in passed)
 
 
-def write_marks(path: Path, rows: dict[str, dict[str, int | None]]) -> None:
-    """Write a row for each student so far. An exercise that is not begun has an empty cell."""
+def write_marks(path: Path, rows: dict[str, dict[str, int | None]], again: bool = False) -> None:
+    """Write a row for each student so far. An exercise that is not begun has an empty cell.
+
+    again: the file that is there has the rows so far, so it becomes no backup.
+    """
     text = io.StringIO()
     table = csv.writer(text)
     table.writerow(["student", "passed", *next(iter(rows.values())), "points"])
     for name, own in sorted(rows.items()):
         passed = [id for id in own if own[id]]
         table.writerow([as_text(name), len(passed), *own.values(), points(passed)])
-    write_and_keep(path, text.getvalue().encode(errors="backslashreplace"))  # a name may be in any encoding
+    write = write_file if again else write_and_keep
+    write(path, text.getvalue().encode(errors="backslashreplace"))  # a name may be in any encoding
 
 
 def as_line(name: str) -> str:

@@ -137,9 +137,13 @@ def test_other_files_are_refused(tmp_path):
         (tmp_path / "empty.py").write_text(text, encoding="utf-8")
         with pytest.raises(Problem, match="empty.py has no function condition"):
             capstone.read_condition(tmp_path / "empty.py")
-    (tmp_path / "mine.ipynb").write_text('{"cells": []}', encoding="utf-8")
-    with pytest.raises(Problem, match="is a notebook"):
-        capstone.read_condition(tmp_path / "mine.ipynb")
+    for name in ("mine.ipynb", "named_as_code.py"):
+        (tmp_path / name).write_text('{"cells": [null]}', encoding="utf-8")
+        with pytest.raises(Problem, match=f"{name} is a notebook"):
+            capstone.read_condition(tmp_path / name)
+    (tmp_path / "wide.py").write_text("CHANNELS = 1\n", encoding="utf-16")  # as Windows writes it by >
+    with pytest.raises(Problem, match="wide.py contains null bytes: .* Save it as UTF-8"):
+        capstone.read_condition(tmp_path / "wide.py")
     for channels in ("0", "'1'", "99"):
         with pytest.raises(Problem, match="whole number from 1 to 16"):
             capstone.read_condition(written(tmp_path, "return batch.mask", f"CHANNELS = {channels}"))

@@ -524,7 +524,7 @@ def test_grading_the_folder_above_the_answers_is_refused(go, tmp_path):
     status, said = go("grade", tmp_path)
     assert status == 1 and "contains no answers" in said and "mine" in said
     status, said = go("grade", tmp_path / "nowhere")
-    assert status == 1 and "contains no answers" in said
+    assert status == 1 and "nowhere is not a folder" in said
 
 
 @pytest.mark.slow

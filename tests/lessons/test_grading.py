@@ -73,6 +73,13 @@ def test_a_folder_that_is_not_a_class_is_refused(tmp_path):
         grading.read_class(tmp_path)
 
 
+def test_a_file_or_a_name_in_the_place_of_a_folder_is_told(tmp_path):
+    (tmp_path / "ex03_zero_conv.py").write_text("x = 1")
+    for name in ("ex03_zero_conv.py", "none"):
+        with pytest.raises(Problem, match=f"{name} is not a folder"):
+            main(["grade", str(tmp_path / name)])
+
+
 def test_things_that_are_not_files_and_huge_files_are_left_out(tmp_path):
     """A folder with the name of a file, and a file with a megabyte too much."""
     names = [path.name for path in grading.FILES]
@@ -134,6 +141,18 @@ def test_an_answer_under_another_name_is_named(tmp_path, capsys, monkeypatch):
         said = capsys.readouterr().out
         assert "We found ex03_zero_conv (1).py, ex03_zero_conv-2.py: put the right one" in said
         assert "We graded ex05_edge_control.py, and not ex05_edge_control (1).py" in said and "backup" not in said
+
+
+def test_the_marks_of_another_time_become_one_backup(tmp_path, monkeypatch, capsys):
+    """The file is written after each student, and only the first time there is something to keep."""
+    for name in "abc":
+        copy_stubs(tmp_path / "class" / name)
+    (tmp_path / "marks.csv").write_text("edited by hand")
+    monkeypatch.setattr(grading, "grade_one", lambda *given: {"03a": "passed"})
+    grading.grade_class(tmp_path / "class", tmp_path / "marks.csv", None, 0, ["03a"])
+    assert (tmp_path / "marks.backup1.csv").read_text() == "edited by hand"
+    assert len(list(tmp_path.glob("marks*"))) == 2 and capsys.readouterr().out.count("backup") == 1
+    assert len((tmp_path / "marks.csv").read_text().splitlines()) == 4
 
 
 @pytest.mark.slow
