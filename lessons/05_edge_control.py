@@ -29,7 +29,7 @@ from minicontrolnet import (ControlNet, Training, control_loss, describe, detect
                             fingerprint, held_out, load_base, loss_of_condition, mask_iou,
                             mask_of, paired, sample, seeded, shuffle_gap)
 
-lesson = Lesson("05_edge_control", steps=200, quick_steps=4)
+lesson = Lesson("05_edge_control", steps=150, quick_steps=4)
 
 # %% [markdown]
 # Before you read on, make a guess.
@@ -38,7 +38,7 @@ lesson = Lesson("05_edge_control", steps=200, quick_steps=4)
 guess = lesson.predict("How will a new ControlNet begin to follow outlines?",
                        a="gradually: every step contributes about the same",
                        b="suddenly: nothing happens for a long time, and then a lot",
-                       c="not at all in 200 steps, because its zero convolutions hardly learn")
+                       c="not at all in 150 steps, because its zero convolutions hardly learn")
 
 # %% [markdown]
 # ## Lock and copy
@@ -116,7 +116,7 @@ before = sample(base, prompt, noise, steps=ddim_steps)
 # %%
 losses = []
 training = Training(copy.deepcopy(control), control_loss(base, "edge"), steps=lesson.steps,
-                    lr=2e-3, seed=lesson.seed)
+                    lr=3e-3, seed=lesson.seed)
 trained = training.averaged  # the moving average of the weights; it changes in every step below
 # This is the same measure as above, now for the trained network.
 loss_with, outlines = loss_of_condition(base, trained, "edge", n=16)
@@ -125,7 +125,7 @@ for step, loss in tqdm(training, "training"):
     if step % 10 == 0 or step == lesson.steps:
         gaps[step] = shuffle_gap(loss_with, outlines)
         held_out_loss[step] = loss_with(outlines).item()
-    if step in {50, 70, 90, 120, lesson.steps}:
+    if step in {30, 50, 60, 80, lesson.steps}:
         strip[step] = sample(base, words, noise[twice], [(trained, edges[twice])], steps=ddim_steps)
 assert fingerprint(base.state_dict()) == mark  # the base has not changed
 
@@ -168,7 +168,7 @@ lesson.save_figure(while_training(edges[4:5], strip, prompt[4:5]))
 # ## Suddenly or gradually?
 #
 # Look at 05_edge_control.png, where the magenta line is the outline. Cover everything to the
-# right of step 50. Up to there, the training has changed hardly anything that you could see.
+# right of step 30. Up to there, the training has changed hardly anything that you could see.
 # Then it takes only a few dozen steps until the shape is in the right place.
 #
 # The gap puts numbers on this. Suppose that the gap rose along a straight line. Then it would
@@ -185,8 +185,8 @@ print(f"it makes half of its rise by step {half:.0f}; a straight line: {lesson.s
 # %% [markdown]
 # We call the rise sudden if two things hold. The gap needs more steps than a straight line for
 # its first tenth. And from a tenth to a half it needs less than half as many steps as a
-# straight line. (In 200 steps a straight line needs 80 steps for this part. So the gap must
-# need fewer than 40.)
+# straight line. (In 150 steps a straight line needs 60 steps for this part. So the gap must
+# need fewer than 30.)
 
 # %%
 late_start = tenth > lesson.steps / 10
@@ -220,10 +220,11 @@ lesson.save_figure(loss_and_gap(losses, held_out_loss, gaps), "_curves")
 # A single jump is nearly as large as the whole fall. 05_edge_control_curves.png shows the jumps
 # in grey. In single batches you can hardly see when the copy began to use its outlines. The
 # black line is a mean of 20 batches, and it shows roughly when. If pictures, noise and times
-# stay the same, the loss (blue) falls smoothly, and it shows the moment just as clearly as the
-# gap. The gap has one advantage: its value 0 means that the outlines are ignored. (The blue
-# line lies below the others. One reason is that no prompt of the held-out pictures is empty.
-# The gap also grows when the blue line is flat, because wrong outlines then do more harm.)
+# stay the same, the loss (blue) falls without such jumps, and it shows the moment just as
+# clearly as the gap. The gap has one advantage: its value 0 means that the outlines are
+# ignored. (The blue line lies below the others. One reason is that no prompt of the held-out
+# pictures is empty. The gap also grows where the blue line hardly falls, because wrong outlines
+# then do more harm.)
 
 # %%
 lesson.save_results({"IoU": iou, "F1": f1, "gap": gaps, "tenth": tenth, "half": half,

@@ -109,7 +109,7 @@ def begin(tmp_path, monkeypatch):
 
     def begin(*words, **options):
         monkeypatch.setattr(sys, "argv", ["05_edge_control.py", *words])
-        return importlib.import_module("lesson").Lesson("05_edge_control", steps=200, quick_steps=4, **options)
+        return importlib.import_module("lesson").Lesson("05_edge_control", steps=150, quick_steps=4, **options)
 
     return begin
 
@@ -129,7 +129,7 @@ def test_bad_options_get_one_sentence(words, names, begin, tmp_path, capsys):
 
 
 def test_steps_are_the_lessons_own_or_those_asked_for(begin):
-    assert begin().steps == 200 and begin("--quick").steps == 4
+    assert begin().steps == 150 and begin("--quick").steps == 4
     assert begin("--steps", "7").steps == begin("--quick", "--steps", "7").steps == 7
 
 
@@ -195,10 +195,10 @@ def test_in_a_notebook_options_are_those_of_the_lesson_alone(begin, monkeypatch)
     monkeypatch.setitem(sys.modules, "ipykernel", sys)
     again = type(lesson)
     monkeypatch.setattr(sys, "argv", ["ipykernel_launcher.py", "-f", "kernel.json"])
-    lesson = again("05_edge_control", steps=200, quick_steps=4)
-    assert (lesson.quick, lesson.seed, lesson.steps) == (False, 0, 200)
+    lesson = again("05_edge_control", steps=150, quick_steps=4)
+    assert (lesson.quick, lesson.seed, lesson.steps) == (False, 0, 150)
     monkeypatch.setattr(sys, "argv", ["lessons/05_edge_control.py", "--steps", "7"])
-    assert again("05_edge_control", steps=200, quick_steps=4).steps == 7
+    assert again("05_edge_control", steps=150, quick_steps=4).steps == 7
 
 
 def test_a_notebook_without_an_input_box_goes_on(begin, monkeypatch):
@@ -273,7 +273,7 @@ def test_results_and_pictures_are_saved_and_read_again(begin, monkeypatch):
     monkeypatch.setattr(results, "RESULTS", lesson.out)
     content = results.load_results("05_edge_control")
     assert content["numbers"] == {"IoU": 0.5, "steps": [1, 2]}
-    assert (content["seed"], content["steps"]) == (3, 200)
+    assert (content["seed"], content["steps"]) == (3, 150)
     assert content["command"] == "python 05_edge_control.py --seed 3"
     assert (results.load_pictures("05_edge_control") - pictures).abs().max() < 1 / 255
 
