@@ -96,16 +96,17 @@ def check_output(args: argparse.Namespace) -> None:
 
 def conditions_asked_for(args: argparse.Namespace) -> dict[str, Tensor]:
     """The conditions, each (1, c, 64, 64), that the options of a command name."""
-    from ..draw.drawings import (edges_from_picture, hint_about, is_line_drawing, palette_from_picture, read_image,
-                                 trace)
+    from ..draw.drawings import (edges_from_picture, hint_about, hint_about_papers, is_line_drawing,
+                                 palette_from_picture, read_image, trace)
 
     conditions = {}
     hint = ""
     if args.edge:
-        conditions["edge"], zoom = trace(*read_image(args.edge), name=str(args.edge))
+        colours, opacity = read_image(args.edge)
+        conditions["edge"], zoom = trace(colours, opacity, name=str(args.edge))
         if zoom != 1:
             print(f"hint: scaled the drawing by {zoom:.2f}, to the size of the shapes that the networks know")
-        hint = hint_about(conditions["edge"])
+        hint = hint_about(conditions["edge"]) or hint_about_papers(colours, opacity)
     elif args.edge_from:
         conditions["edge"] = edges_from_picture(args.edge_from)
         hint = hint_about(conditions["edge"])

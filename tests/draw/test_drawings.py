@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFilter
 
 from minicontrolnet import edges_from_drawing, edges_from_picture, palette_from_picture
 from minicontrolnet.conditions import detect_edges, palette
-from minicontrolnet.draw.drawings import hint_about, is_line_drawing, read_image, trace
+from minicontrolnet.draw.drawings import hint_about, hint_about_papers, is_line_drawing, read_image, trace
 from minicontrolnet.errors import Problem
 from minicontrolnet.measure.pictures import mask_iou, mask_of
 from minicontrolnet.sampling import sample, seeded_noise
@@ -635,6 +635,96 @@ def test_edge_maps_of_the_toy_world_get_no_hint():
 def test_a_hint_is_about_an_edge_map():
     with pytest.raises(Problem):
         hint_about(torch.zeros(1, 3, 64, 64))
+
+
+# %% A drawing on two papers, half of it inverted
+
+
+def on_two_papers(outline: Image.Image, part: str, colours=((20, 20, 20), (235, 235, 235))) -> Image.Image:
+    """An outline, black on white, in two colours: in one part of the sheet, paper and ink change places."""
+    ink = (255 - np.asarray(outline)) / 255
+    y, x = np.mgrid[-1 : 1 : ink.shape[0] * 1j, -1 : 1 : ink.shape[1] * 1j]
+    inverted = {"left": x < 0, "below": y > 0, "right of a slope": x + y / 3 > 0.05, "two corners": x * y > 0}[part]
+    paper = np.where(inverted, ink, 1 - ink)[..., None]
+    dark, light = np.array(colours)
+    return Image.fromarray((dark + (light - dark) * paper).astype(np.uint8))
+
+
+def hint_about_file(path) -> str:
+    return hint_about_papers(*read_image(path))
+
+
+@pytest.mark.parametrize("shape, part", [("star", "below"), ("star", "right of a slope"), ("star", "two corners"),
+                                         ("square", "left"), ("square", "below"), ("triangle", "below")])
+def test_an_inverted_half_gets_a_hint(shape, part, tmp_path):
+    """Only one half is traced, and the border of the papers closes it. So no other hint would tell of the loss."""
+    path = saved(on_two_papers(pen(shape, 512, 8), part), tmp_path)
+    edges = edges_from_drawing(path)
+    assert f1(edges, detect_edges(render(scene(shape)[0])[0])) < 0.9, "a part is lost"
+    assert hint_about(edges) == ""
+    said = hint_about_file(path)
+    assert "a part of the drawing is inverted" in said and said.isascii() and "\n" not in said
+
+
+@pytest.mark.parametrize("width", [4, 8, 12])
+@pytest.mark.parametrize("colours", [[(0, 0, 0), (255, 255, 255)], [(30, 60, 200), (240, 220, 40)],
+                                     [(200, 0, 0), (0, 200, 0)]])
+def test_an_inverted_half_gets_a_hint_in_any_colours_and_by_any_pen(width, colours, tmp_path):
+    picture = on_two_papers(pen("star", 512, width), "below", colours)
+    assert "inverted" in hint_about_file(saved(picture, tmp_path))
+
+
+def test_a_photo_of_an_inverted_half_gets_a_hint(tmp_path):
+    picture = on_two_papers(pen("star", 512, 8), "below").convert("L")
+    assert "inverted" in hint_about_file(saved(photo(picture), tmp_path))
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_an_ordinary_drawing_has_no_inverted_half(style, tmp_path):
+    assert hint_about_file(saved(STYLES[style]("star"), tmp_path)) == ""
+
+
+def in_shadow(outline: Image.Image, blur: float) -> Image.Image:
+    shadow = Image.new("L", outline.size, 255)
+    ImageDraw.Draw(shadow).polygon([(0, 0), (260, 0), (200, 512), (0, 512)], fill=140)
+    light = np.asarray(shadow.filter(ImageFilter.GaussianBlur(blur))) / 255
+    return Image.fromarray((np.asarray(outline) * light).astype(np.uint8))
+
+
+def on_a_table(outline: Image.Image, table: int) -> Image.Image:
+    sheet = outline.copy()
+    ImageDraw.Draw(sheet).rectangle([430, 0, 511, 511], fill=table)
+    return sheet
+
+
+def double() -> Image.Image:
+    return Image.fromarray(np.minimum(pen("circle", 512, 6), np.roll(pen("circle", 512, 6), 24, 1)))
+
+
+def filled(ink: int, paper: int) -> Image.Image:
+    picture = Image.new("L", (512, 512), paper)
+    ImageDraw.Draw(picture).ellipse([120, 120, 400, 400], fill=ink)
+    return picture
+
+
+ORDINARY = {
+    "a shadow with a sharp rim": lambda: in_shadow(pen("star", 512, 8), 0),
+    "a soft shadow": lambda: in_shadow(pen("star", 512, 8), 12),
+    "a dark table": lambda: on_a_table(pen("circle", 512, 8), 40),
+    "a grey table": lambda: on_a_table(pen("circle", 512, 8), 150),
+    "a double outline": double,
+    "a filled shape": lambda: filled(0, 255),
+    "a light shape on black": lambda: filled(240, 15),
+    "a hatched shape": lambda: hatched(24),
+    "a frame": framed,
+    "a blank sheet": lambda: Image.new("L", (300, 300), 255),
+    "a strip": lambda: Image.new("L", (300, 20), 255),
+}
+
+
+@pytest.mark.parametrize("name", ORDINARY)
+def test_shadows_tables_and_filled_shapes_are_no_inverted_halves(name, tmp_path):
+    assert hint_about_file(saved(ORDINARY[name](), tmp_path)) == ""
 
 
 # %% Dashes, lines for a detector, and pictures that are too small

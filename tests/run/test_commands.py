@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 from conftest import ROOT
 from minicontrolnet import Problem, UNet, condition_of, fingerprint, held_out, load_base, load_control, save_weights, seeded
@@ -313,6 +313,19 @@ def test_an_outline_that_is_open_or_not_alone_gets_a_hint(what, hint, tmp_path, 
           "--out", str(tmp_path / "out.png")])
     assert ("enclose" in capsys.readouterr().out) == hint
     assert (tmp_path / "out.png").exists()
+
+
+@pytest.mark.parametrize("inverted", [False, True])
+def test_a_drawing_whose_lower_half_is_inverted_gets_a_hint(inverted, tmp_path, capsys):
+    """White on black below black on white: only one half is traced, and the border of the papers closes it."""
+    sheet = Image.new("L", (256, 256), 255)
+    ImageDraw.Draw(sheet).line([(128, 50), (200, 130), (128, 210), (56, 130), (128, 50), (200, 130)], fill=0, width=5)
+    if inverted:
+        sheet.paste(ImageOps.invert(sheet.crop((0, 130, 256, 256))), (0, 130))
+    sheet.save(tmp_path / "drawing.png")
+    main(["sample", "--edge", str(tmp_path / "drawing.png"), "--count", "1", "--steps", "1", "--plain",
+          "--out", str(tmp_path / "out.png")])
+    assert ("hint: a part of the drawing is inverted" in capsys.readouterr().out) == inverted
 
 
 def test_a_loss_that_is_not_finite_names_the_last_good_state(tmp_path, monkeypatch, capsys):
