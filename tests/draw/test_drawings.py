@@ -16,7 +16,8 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from minicontrolnet import edges_from_drawing, edges_from_picture, palette_from_picture
 from minicontrolnet.conditions import detect_edges, palette
-from minicontrolnet.draw.drawings import hint_about, hint_about_papers, is_line_drawing, read_image, trace
+from minicontrolnet.draw.drawings import (_to_known_size, hint_about, hint_about_papers, is_line_drawing, read_image,
+                                          trace)
 from minicontrolnet.errors import Problem
 from minicontrolnet.measure.pictures import mask_iou, mask_of
 from minicontrolnet.sampling import sample, seeded_noise
@@ -510,6 +511,18 @@ def test_a_blank_picture_has_a_palette_but_no_edges(mode, size, colour, tmp_path
 
 def test_a_blank_photo_is_no_drawing(tmp_path):
     assert "no line drawing" in problem(edges_from_drawing, saved(photo(Image.new("L", (300, 300), 255)), tmp_path))
+
+
+@pytest.mark.parametrize("dots", [1, 2, 3])
+def test_a_few_dots_are_no_drawing(dots, tmp_path):
+    """A single dot is one pixel of the sheet, which has no size."""
+    sheet = Image.new("L", (256, 256), 255)
+    for k in range(dots):
+        sheet.putpixel((100 + k, 120), 0)
+    assert "no line drawing" in problem(edges_from_drawing, saved(sheet, tmp_path))
+    stroke = torch.zeros(1, 1, 256, 256, dtype=torch.bool)
+    stroke[..., 120, 100 : 100 + dots] = True
+    assert _to_known_size(stroke)[1] == pytest.approx(1 if dots == 1 else 0.38 * 128 / ((dots**2 - 1) / 12) ** 0.5)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
