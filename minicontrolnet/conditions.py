@@ -192,7 +192,7 @@ def roughen(edges: Tensor, generator: torch.Generator) -> Tensor:
     strokes = torch.where(width == 0, edges, torch.where(width == 1, two, three))
     # Each map loses 0 to 5 % of its cells of 4x4 pixels: the first random number picks the cells, the second the share.
     holes = torch.rand(b, 1, 16, 16, generator=generator) < 0.05 * torch.rand(b, 1, 1, 1, generator=generator)
-    return strokes * (1 - F.interpolate(holes.float(), size=edges.shape[2:]))
+    return strokes * (1 - F.interpolate(holes.to(edges.dtype), size=edges.shape[2:]))
 
 
 # %% Palettes and poses

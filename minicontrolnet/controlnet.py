@@ -6,8 +6,8 @@ import warnings
 import torch
 from torch import Tensor, nn
 
-from .errors import Problem, check_count
-from .unet import UNet
+from .errors import Problem, check_count, check_input
+from .unet import PATCH, UNet
 
 Controls = tuple[Tensor, ...]  # 13 maps, from shallow to deep, with the middle block's last
 
@@ -52,6 +52,7 @@ class ConditionEncoder(nn.Module):
             nn.init.kaiming_normal_(layer.weight)  # Gaussian weights, as in Sec. 3.2
 
     def forward(self, condition: Tensor) -> Tensor:
+        check_input("the conditions", condition, self, self.layers[0].in_channels, multiple=PATCH)
         return self.layers(condition)
 
 
@@ -103,9 +104,9 @@ class ControlNet(nn.Module):
 
         The condition enters once: the encoder adds the features to its first map (Fig. 3b).
         """
-        tell_odd_range(condition)
         emb = self.embedding(t, prompt)                # (b, 128)
         features = self.condition_encoder(condition)   # (b, 32, 16, 16)
+        tell_odd_range(condition)
         maps = self.encoder(xt, emb, features)         # 12 skips and the middle
         return tuple(zero(h) for zero, h in zip(self.zero_convs, maps, strict=True))
 

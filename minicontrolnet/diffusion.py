@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from .errors import Problem, check_count, check_same_shape, dtype_name
+from .errors import (Problem, check_count, check_flag, check_generator, check_number, check_same_shape, check_same_type,
+                     dtype_name)
 
 Model = Callable[[Tensor, Tensor], Tensor]
 TIMESTEPS = 1000
@@ -47,20 +48,24 @@ def alpha_bar_at(t: Tensor, like: Tensor) -> Tensor:
 
     bfloat16 would round 0.998 to 1. For it alpha_bar is in float32, and so is what we compute with it.
     """
-    _check_times(t)
+    check_times(t)
+    if like.dim() != 4 or not like.is_floating_point():
+        raise Problem(f"the pictures are {dtype_name(like)} of the shape {tuple(like.shape)}; give floating point"
+                      " values of the shape (b, c, h, w)")
     if like.dtype == torch.float16:
         raise Problem("the pictures are in float16, which cannot hold alpha_bar at t = 999 (1.2e-9); use float32 or"
                       " bfloat16")
     if t.dim() != 1 or len(t) not in {1, len(like)}:
         raise Problem(f"the times have the shape {tuple(t.shape)} for {len(like)} pictures; give one time for each")
     dtype = torch.float32 if like.dtype == torch.bfloat16 else like.dtype
-    return ALPHA_BAR.to(dtype).to(like.device)[t].view(-1, 1, 1, 1)
+    return ALPHA_BAR.to(dtype).to(like.device)[t.long()].view(-1, 1, 1, 1)
 
 
-def _check_times(t: Tensor, lowest: int = 0) -> None:
+def check_times(t: Tensor, lowest: int = 0) -> None:
     """Raise Problem for times outside of [lowest, TIMESTEPS). A negative index would count from the end."""
-    if not isinstance(t, Tensor) or t.is_floating_point() or t.dtype == torch.bool:
-        raise Problem(f"the times are {t.dtype if isinstance(t, Tensor) else t}; give a tensor (b,) of whole numbers")
+    if not isinstance(t, Tensor) or t.is_floating_point() or t.is_complex() or t.dtype == torch.bool:
+        found = dtype_name(t) if isinstance(t, Tensor) else t
+        raise Problem(f"the times are {found}; give a tensor (b,) of whole numbers")
     on_cpu = t.device.type == "cpu" and not torch.compiler.is_compiling()  # a GPU would first finish all earlier work
     if on_cpu and ((t < lowest) | (t >= TIMESTEPS)).any():
         raise Problem(f"the times go from {t.min().item()} to {t.max().item()}; give times from {lowest} to"
@@ -152,8 +157,8 @@ def noise_loss(model: Model, x0: Tensor, t: Tensor, eps: Tensor, prediction_type
 def _predicted(model: Model, xt: Tensor, t: Tensor) -> Tensor:
     """What the model predicts. Raises Problem for another shape, which would be broadcast in silence."""
     eps = model(xt, t)
-    if not isinstance(eps, Tensor) or eps.shape != xt.shape:
-        found = tuple(eps.shape) if isinstance(eps, Tensor) else type(eps).__name__
+    if not isinstance(eps, Tensor) or eps.shape != xt.shape or not eps.is_floating_point():
+        found = f"{dtype_name(eps)} {tuple(eps.shape)}" if isinstance(eps, Tensor) else type(eps).__name__
         raise Problem(f"the model predicted {found} for pictures of the shape {tuple(xt.shape)}; let it return the"
                       " noise of each picture, in the same shape")
     return eps
@@ -172,7 +177,9 @@ def _finite(eps: Tensor, t: int) -> Tensor:
 
 def lerp(uncond: Tensor, cond: Tensor, scale: float) -> Tensor:
     """torch.lerp of two predictions. Raises Problem unless both have the same shape: one would be used for all."""
+    check_number("guidance_scale", scale)
     check_same_shape("the unconditional prediction", uncond, "the conditional one", cond)
+    check_same_type("the unconditional prediction", uncond, "the conditional one", cond)
     return torch.lerp(uncond, cond, scale)
 
 
@@ -192,7 +199,8 @@ def ddim_step(eps: Tensor, xt: Tensor, t: Tensor, t_next: Tensor, clip: bool = T
     t = 999, where alpha_bar is 1.2e-9, that changes eps by about 0.003 in float32 even where
     nothing was clamped.)
     """
-    _check_times(t_next, lowest=-1)
+    check_times(t_next, lowest=-1)
+    check_flag("clip", clip)
     x0 = x0_from_eps(eps, xt, t)
     if clip:
         x0 = x0.clamp(-1, 1)
@@ -216,8 +224,7 @@ def ddim_steps(model: Model, xt: Tensor, times: Sequence[int]) -> Iterator[tuple
     model between them.
     """
     times = list(times)
-    if not xt.is_floating_point():
-        raise Problem(f"the noise has the type {dtype_name(xt)}; give floating point values")
+    _check_noise(xt)
     if any(later >= now for now, later in zip(times, times[1:])) or any(t < -1 or t >= TIMESTEPS for t in times):
         raise Problem(f"the times are {times}; give times that fall from at most {TIMESTEPS - 1} to at least -1")
     for now, later in zip(times, times[1:]):
@@ -226,6 +233,14 @@ def ddim_steps(model: Model, xt: Tensor, times: Sequence[int]) -> Iterator[tuple
         with torch.no_grad():  # not around yield, or gradients would be off in the caller's code, too
             xt, x0 = ddim_step(_finite(_predicted(model, xt, t), now), xt, t, t_next)
         yield xt.clone(), x0  # you may change the copy; the next step needs xt as it is
+
+
+def _check_noise(xt: Tensor) -> None:
+    shape = tuple(xt.shape) if isinstance(xt, Tensor) else type(xt).__name__
+    if not isinstance(xt, Tensor) or xt.dim() != 4 or not len(xt):
+        raise Problem(f"the noise is {shape}; give a tensor (b, c, h, w), such as seeded_noise returns")
+    if not xt.is_floating_point():
+        raise Problem(f"the noise has the type {dtype_name(xt)}; give floating point values")
 
 
 def ddim(model: Model, xt: Tensor, steps: int = 25) -> Tensor:
@@ -242,6 +257,7 @@ def ddpm_step(eps: Tensor, xt: Tensor, t: Tensor, z: Tensor, clip: bool = True) 
     """
     check_same_shape("eps", eps, "xt", xt)
     check_same_shape("z", z, "xt", xt)
+    check_flag("clip", clip)
     alpha_bar = alpha_bar_at(t, xt)
     before = alpha_bar_at((t - 1).clamp(min=0), xt)
     before = torch.where(t.view(-1, 1, 1, 1) > 0, before, torch.ones_like(before))
@@ -255,6 +271,8 @@ def ddpm_step(eps: Tensor, xt: Tensor, t: Tensor, z: Tensor, clip: bool = True) 
 @torch.no_grad()
 def ddpm(model: Model, xt: Tensor, generator: torch.Generator) -> Tensor:
     """Turn noise xt into pictures (b, c, h, w) in all TIMESTEPS steps of Algorithm 2."""
+    _check_noise(xt)
+    check_generator(generator)
     for now in reversed(range(TIMESTEPS)):
         t = torch.full((len(xt),), now, device=xt.device)
         z = torch.randn(xt.shape, generator=generator, dtype=xt.dtype).to(xt.device)

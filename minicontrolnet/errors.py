@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from numbers import Integral, Real
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 LARGEST = 3.4e38  # about the largest number in float32
@@ -26,10 +26,23 @@ def advice_on_missing(path: str | os.PathLike) -> str:
     return "check the name"
 
 
+def shorten(text: str, length: int = 60) -> str:
+    """The text on one line of at most this length."""
+    text = " ".join(text.split())
+    return text if len(text) <= length else text[: length - 3] + "..."
+
+
+def _told(value: object, kind: type) -> str:
+    """A value for a message, with its type where that is not the one that is meant: a tensor is no number."""
+    if value is None or isinstance(value, kind) and not isinstance(value, bool):
+        return repr(value)
+    return f"{shorten(repr(value))}, a {type(value).__name__}"
+
+
 def check_count(name: str, value: int, low: int = 1) -> None:
     """Raise Problem unless ``value`` is a whole number of at least ``low``."""
     if not isinstance(value, Integral) or isinstance(value, bool) or value < low:
-        raise Problem(f"{name} is {value!r}; give a whole number of at least {low}")
+        raise Problem(f"{name} is {_told(value, Integral)}; give a whole number of at least {low}")
 
 
 def check_number(name: str, value: float, low: float = -LARGEST, high: float = LARGEST) -> None:
@@ -39,13 +52,14 @@ def check_number(name: str, value: float, low: float = -LARGEST, high: float = L
         wanted = f"number from {low:g} to {high:g}"
         if high == LARGEST:
             wanted = "finite number" if low == -LARGEST else f"finite number of at least {low:g}"
-        raise Problem(f"{name} is {value!r}; give a {wanted}")
+        raise Problem(f"{name} is {_told(value, Real)}; give a {wanted}"
+                      + (", such as .item() returns" if isinstance(value, Tensor) else ""))
 
 
 def check_flag(name: str, value: bool) -> None:
     """Raise Problem unless ``value`` is True or False. A text such as "no" would count as True."""
     if not isinstance(value, bool):
-        raise Problem(f"{name} is {value!r}; give True or False")
+        raise Problem(f"{name} is {shorten(repr(value))}; give True or False")
 
 
 def check_seed(seed: int) -> None:
@@ -88,6 +102,35 @@ def check_same_shape(name: str, tensor: Tensor, other_name: str, other: Tensor) 
     if shapes[0] != shapes[1] or not isinstance(tensor, Tensor):
         raise Problem(f"{name} has the shape {shapes[0]} and {other_name} has {shapes[1]}; give two tensors of the"
                       " same shape")
+
+
+def check_same_type(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:
+    """Raise Problem unless two tensors have the same dtype and device. Inside torch.autocast the dtypes may differ."""
+    fits = tensor.device == other.device and (tensor.dtype == other.dtype or _in_autocast(other.device.type))
+    if not fits:
+        raise Problem(f"{name} in {dtype_name(tensor)} on {tensor.device} and {other_name} in {dtype_name(other)} on"
+                      f" {other.device} do not fit each other; bring both together by .to()")
+
+
+def _in_autocast(device: str) -> bool:
+    try:
+        return torch.is_autocast_enabled(device)
+    except RuntimeError:  # a device that has no autocast
+        return False
+
+
+def check_input(name: str, given: Tensor, network: nn.Module, channels: int, multiple: int) -> None:
+    """Raise Problem unless ``given`` is (n, channels, h, w) with the network's dtype, on its device.
+
+    h and w must be multiples of ``multiple``. Torch's own words would come from a layer inside.
+    """
+    if not isinstance(given, Tensor):
+        raise Problem(f"{name} are a {type(given).__name__}; give a tensor (n, {channels}, h, w)")
+    fits = given.dim() == 4 and len(given) > 0 and given.shape[1] == channels
+    if not fits or any(side < 1 or side % multiple for side in given.shape[2:]):
+        raise Problem(f"{name} have the shape {tuple(given.shape)}; give at least one of the shape ({channels}, h, w),"
+                      f" as (n, {channels}, h, w), where h and w are multiples of {multiple}")
+    check_same_type(name, given, "the weights of the network", next(network.parameters()))
 
 
 def check_images(name: str, images: Tensor, channels: Sequence[int] | None = None) -> None:

@@ -11,8 +11,8 @@ from tqdm import tqdm
 
 from .controlnet import ControlNet, Controls
 from .diffusion import Model, cfg, ddim_steps, ddim_times
-from .errors import (Problem, check_count, check_flag, check_images, check_number, check_seed, check_tensor,
-                     dtype_name)
+from .errors import (Problem, check_count, check_flag, check_images, check_number, check_same_type, check_seed,
+                     check_tensor, dtype_name)
 from .shapes import SIZE, check_tokens, to_image, tokenize
 from .unet import PATCH, UNet
 
@@ -41,7 +41,7 @@ def as_controls(controls: Iterable[Control]) -> list[Control]:
         if not isinstance(control, (tuple, list)) or not 2 <= len(control) <= 4:
             raise Problem(f"an entry of controls is a {type(control).__name__}; give a list of (net, condition),"
                           " (net, condition, scale) or (net, condition, scale, region)")
-        if not callable(control[0]) or isinstance(control[0], UNet):
+        if not callable(control[0]) or isinstance(control[0], (UNet, type)):
             raise Problem(f"the network of a control is a {type(control[0]).__name__}; give a ControlNet, such as"
                           ' load_control("edge", base) returns')
         control = Control(*control)
@@ -81,7 +81,7 @@ def scale_per_control(scale: Scale, n: int = N_CONTROLS) -> list[float]:
     if isinstance(scale, Tensor):
         check_tensor("the weights of control", scale)
     weights = scale.tolist() if hasattr(scale, "tolist") else scale  # of a tensor, or of a numpy array
-    weights = list(weights) if isinstance(weights, Sequence) else [weights] * n
+    weights = list(weights) if isinstance(weights, Sequence) and not isinstance(weights, str) else [weights] * n
     if len(weights) != n:
         raise Problem(f"there are {len(weights)} weights for {n} controls; give one number or {n} of them")
     for weight in weights:
@@ -114,6 +114,8 @@ def compose(*several: Controls) -> Controls:
     if len(counts) > 1:
         raise Problem(f"there are {counts[0]} controls of one ControlNet and {counts[-1]} of another; give the controls"
                       " of ControlNets for the same base")
+    if any(len({control.shape[1:] for control in maps}) > 1 for maps in zip(*several)):
+        raise Problem("two ControlNets have controls of different shapes; give those for the same base and pictures")
     return tuple(sum(maps) for maps in zip(*several, strict=True))
 
 
@@ -163,12 +165,20 @@ def guided(base: UNet, prompt: Tensor, controls: Sequence[Control] = (),
     check_flag("in_both", in_both)
     controls = as_controls(controls)
     cond = predictor(base, prompt, controls)
+    tell_no_control(controls, guidance_scale, in_both)
     has_words = bool(prompt.any())  # EMPTY is 0
     branches_differ = has_words or (controls and not in_both)
     if guidance_scale == 1 or not branches_differ:
         return cond  # the other branch has no weight, or is the same: we need not compute it
     uncond = predictor(base, torch.zeros_like(prompt), controls if in_both else ())
     return cfg(uncond, cond, float(guidance_scale))
+
+
+def tell_no_control(controls: Sequence[Control], guidance_scale: float, in_both: bool, stacklevel: int = 3) -> None:
+    """Warn if there are controls, and only the branch without control counts."""
+    if controls and guidance_scale == 0 and not in_both:
+        warnings.warn("at guidance scale 0 only the unconditional branch counts, and it has no control, so the"
+                      " conditions have no effect; choose another scale, or in_both=True", stacklevel=stacklevel)
 
 
 # %% Sampling
@@ -199,6 +209,7 @@ def sample_steps(base: UNet, prompt: str | Sequence[str] | Tensor, noise: Tensor
     You may change what is yielded. The last x0 is the picture. The arguments are those of ``sample``.
     """
     tokens, noise, controls = _fitted(base, prompt, noise, controls)
+    _check_options(controls, guidance_scale, steps, in_both, control_start, control_end)
     _tell_what_has_no_effect(controls, guidance_scale, in_both, (control_start, control_end))
     return _steps(base, tokens, noise, controls, guidance_scale, steps, in_both, control_start, control_end)
 
@@ -206,9 +217,9 @@ def sample_steps(base: UNet, prompt: str | Sequence[str] | Tensor, noise: Tensor
 def _steps(base: UNet, tokens: Tensor, noise: Tensor, controls: list[Control], guidance_scale: float, steps: int,
            in_both: bool, control_start: float, control_end: float) -> Iterator[tuple[Tensor, Tensor]]:
     """``sample_steps`` with arguments that fit."""
-    check_number("control_start", control_start, 0, 1)
-    check_number("control_end", control_end, 0, 1)
     times = ddim_times(steps)
+    if guidance_scale == 0 and not in_both:
+        controls = []  # they have no effect, as the caller has been told
     model = guided(base, tokens, controls, guidance_scale, in_both)
     if not controls:
         return ddim_steps(model, noise, times)
@@ -246,6 +257,7 @@ def sample(base: UNet, prompt: str | Sequence[str] | Tensor, noise: Tensor,
     check_count("batch", batch)
     if not (progress is None or isinstance(progress, str)):
         raise Problem(f"progress is {progress!r}; give a title for the progress bar, or None for no bar")
+    _check_options(controls, guidance_scale, steps, in_both, control_start, control_end)
     _tell_what_has_no_effect(controls, guidance_scale, in_both, (control_start, control_end))
     done = []
     for i in tqdm(range(0, len(noise), batch), progress, disable=progress is None):
@@ -264,9 +276,7 @@ def _tell_what_has_no_effect(controls: list[Control], guidance_scale: float, in_
     """Warn where an argument cannot have the effect that was meant. ``stacklevel`` names the caller's caller."""
     if not controls and (in_both or window != (0, 1)):
         warnings.warn("in_both, control_start and control_end have no effect without controls", stacklevel=3)
-    if controls and guidance_scale == 0 and not in_both:
-        warnings.warn("at guidance scale 0 only the unconditional branch counts, and it has no control, so the"
-                      " conditions have no effect; choose another scale, or in_both=True", stacklevel=3)
+    tell_no_control(controls, guidance_scale, in_both, stacklevel=4)
     if any(control.region is not None and not control.region.any() for control in controls):
         warnings.warn("a region is 0 everywhere, so its control has no effect; make the mask white where control"
                       " should act", stacklevel=3)
@@ -296,13 +306,25 @@ def seeded_noise(n: int, seed: int) -> Tensor:
 # %% Checks of what ``sample`` is given
 
 
+def _check_options(controls: list[Control], guidance_scale: float, steps: int, in_both: bool, start: float,
+                   end: float) -> None:
+    """Raise Problem for an option that cannot be used. This comes before any warning about the other ones."""
+    check_number("guidance_scale", guidance_scale)
+    check_flag("in_both", in_both)
+    check_number("control_start", start, 0, 1)
+    check_number("control_end", end, 0, 1)
+    ddim_times(steps)
+    if controls:
+        control_window(steps, start, end)
+
+
 def _fitted(base: UNet, prompt: str | Sequence[str] | Tensor, noise: Tensor,
             controls: Iterable[Control]) -> tuple[Tensor, Tensor, list[Control]]:
     """Tokens, noise and controls, one for each picture, with the base's device and dtype.
 
     Raises Problem if they do not fit.
     """
-    if not hasattr(base, "parameters") or isinstance(base, ControlNet):
+    if not hasattr(base, "parameters") or isinstance(base, (ControlNet, type)):
         raise Problem(f"the base is a {type(base).__name__}; give a UNet, such as load_base() returns")
     weight = next(base.parameters())
     if weight.dtype == torch.float16:
@@ -351,9 +373,7 @@ def _tokens_for(prompt: str | Sequence[str] | Tensor, n: int) -> Tensor:
 def _check_alike(net: ControlNet, weight: Tensor) -> None:
     """Raise Problem unless a ControlNet is on the base's device and has its dtype."""
     own = next(net.parameters(), weight) if hasattr(net, "parameters") else weight
-    if (own.dtype, own.device) != (weight.dtype, weight.device):
-        raise Problem(f"the ControlNet is in {dtype_name(own)} on {own.device} and the base in"
-                      f" {dtype_name(weight)} on {weight.device}; bring both together by .to()")
+    check_same_type("the ControlNet", own, "the base", weight)
 
 
 def _check_condition(net: ControlNet, condition: Tensor, noise: Tensor) -> None:

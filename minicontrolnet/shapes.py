@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .errors import Problem, check_count, check_generator, check_tensor, dtype_name
+from .errors import Problem, check_count, check_generator, check_tensor, dtype_name, shorten
 
 # Eight colours that match their names and that colour-blind readers can tell apart (a test checks
 # this). No channel is 0 or 1. So guidance that is too strong can first push a colour past its true
@@ -103,11 +103,14 @@ def render(scenes: Scenes, size: int = SIZE,
     """
     check_count("the size", size)
     outlines = list(outlines)
-    if not all(isinstance(outline, (tuple, list)) for outline in outlines):
+    if not outlines or not all(isinstance(outline, (tuple, list)) for outline in outlines):
         raise Problem("the outlines are no list of Outline; give for example SHAPES.values()")
-    _check_scenes(scenes, len(outlines))
+    check_scenes(scenes, len(outlines))
     device = scenes.radius.device
-    outlines = torch.tensor(outlines, device=device)[scenes.shape]
+    numbers = torch.tensor(outlines)
+    if not (numbers.isfinite().all() and (numbers[:, 0] >= 1).all()):
+        raise Problem("an outline has no points, or a number that is not finite; give for example SHAPES.values()")
+    outlines = numbers.to(device)[scenes.shape]
     points, notch, scale, upright = (column.view(-1, 1, 1) for column in outlines.unbind(1))
     radius = scenes.radius.view(-1, 1, 1) * scale
     turned = scenes._replace(angle=scenes.angle + upright.flatten())
@@ -118,19 +121,27 @@ def render(scenes: Scenes, size: int = SIZE,
     return torch.lerp(DARK * colours[scenes.background], colours[scenes.colour], mask), mask
 
 
-def _check_scenes(scenes: Scenes, shapes: int) -> None:
-    """Raise Problem for an index that would count from the end, and for a length that would give an empty picture."""
+def check_scenes(scenes: Scenes, shapes: int = len(SHAPES)) -> None:
+    """Raise Problem for an index that would count from the end, and for a length that would give an empty picture.
+
+    A field of another shape would be broadcast in silence.
+    """
     if not isinstance(scenes, Scenes):
         raise Problem(f"the scenes are a {type(scenes).__name__}; give scenes such as random_scenes or batch.scenes")
+    for name, field in zip(Scenes._fields, scenes):
+        wanted = (len(scenes.radius), 2) if name == "centre" else (len(scenes.radius),)
+        if not isinstance(field, Tensor) or tuple(field.shape) != wanted:
+            raise Problem(f"the {name} of the scenes is {tuple(getattr(field, 'shape', ())) or type(field).__name__};"
+                          f" give a tensor of the shape {wanted} for {len(scenes.radius)} scenes")
     if scenes.radius.is_meta:
         return  # tensors without values
     for name, count in (("colour", len(COLOURS)), ("shape", shapes), ("background", len(COLOURS))):
         index = getattr(scenes, name)
-        if ((index < 0) | (index >= count)).any():
-            raise Problem(f"the {name} of a scene is {index.tolist()}; give indices from 0 to {count - 1}")
-    if not ((scenes.radius > 0) & (scenes.aspect > 0)).all():  # also true for nan
-        raise Problem("the radius or the aspect of a scene is not above 0; give for example a radius of 0.5 and an"
-                      " aspect of 1")
+        if index.dtype != torch.long or ((index < 0) | (index >= count)).any():
+            raise Problem(f"the {name} of a scene is {index.tolist()}; give indices (int64) from 0 to {count - 1}")
+    if not all(((length > 0) & length.isfinite()).all() for length in (scenes.radius, scenes.aspect)):
+        raise Problem("the radius or the aspect of a scene is not above 0, or not finite; give for example a radius of"
+                      " 0.5 and an aspect of 1")
     if not (scenes.centre.isfinite().all() and scenes.angle.isfinite().all()):
         raise Problem("the centre or the angle of a scene is not finite; give a centre in [-1, 1] and an angle in"
                       " radians")
@@ -177,6 +188,7 @@ def tip_of(scenes: Scenes) -> Tensor:
 
     The arrow shows place, size and tilt of every shape, even of a circle or a square.
     """
+    check_scenes(scenes)
     stretch = scenes.aspect.sqrt()
     arrow = torch.stack([scenes.angle.sin() * stretch, -scenes.angle.cos() / stretch], dim=1)
     return scenes.centre + scenes.radius.unsqueeze(1) * arrow
@@ -233,7 +245,7 @@ def tokenize(prompts: str | Sequence[str]) -> Tensor:
     """
     prompts = [prompts] if isinstance(prompts, str) else prompts
     if not isinstance(prompts, Sequence) or isinstance(prompts, (bytes, bytearray)):
-        raise Problem(f"the prompt is {_shorten(repr(prompts))}, but it must be a text or a list of texts;"
+        raise Problem(f"the prompt is {shorten(repr(prompts))}, but it must be a text or a list of texts;"
                       f" {HOW_TO_PROMPT}")
     return torch.tensor([_tokens(prompt) for prompt in prompts], dtype=torch.long).reshape(-1, 3)
 
@@ -246,11 +258,11 @@ HOW_TO_PROMPT = (
 
 def _tokens(prompt: str) -> tuple[int, int, int]:
     if not isinstance(prompt, str):
-        raise Problem(f"the prompt is {_shorten(repr(prompt))}, but it must be a text; {HOW_TO_PROMPT}")
+        raise Problem(f"the prompt is {shorten(repr(prompt))}, but it must be a text; {HOW_TO_PROMPT}")
     words = prompt.lower().split()
     for word in words:
         if word not in {"on", *COLOURS, *SHAPES}:
-            raise Problem(f'the prompt "{_shorten(" ".join(words))}" contains "{_shorten(word)}", a word that'
+            raise Problem(f'the prompt "{shorten(" ".join(words))}" contains "{shorten(word)}", a word that'
                           f" the toy world does not know; {HOW_TO_PROMPT}")
     on = words.index("on") if "on" in words else len(words)
     front = words[:on]
@@ -260,17 +272,13 @@ def _tokens(prompt: str) -> tuple[int, int, int]:
     background = back.pop(0) if back and back[0] in COLOURS else None
     ends_with_on = on < len(words) and background is None
     if front or back or ends_with_on:
-        raise Problem(f'the prompt "{_shorten(" ".join(words))}" does not have the form "COLOUR SHAPE on COLOUR";'
+        raise Problem(f'the prompt "{shorten(" ".join(words))}" does not have the form "COLOUR SHAPE on COLOUR";'
                       f" {HOW_TO_PROMPT}")
     return _token(colour, COLOURS), _token(shape, SHAPES), _token(background, COLOURS)
 
 
 def _token(word: str | None, table: dict) -> int:
     return EMPTY if word is None else list(table).index(word) + 1
-
-
-def _shorten(text: str, length: int = 60) -> str:
-    return text if len(text) <= length else text[: length - 3] + "..."
 
 
 def check_tokens(tokens: Tensor) -> None:

@@ -36,6 +36,7 @@ def drop_words(prompt: Tensor, generator: torch.Generator, whole: float, each: f
     check_number("the share of dropped prompts", whole, 0, 1)
     check_number("the share of dropped words", each, 0, 1)
     check_generator(generator)
+    check_tokens(prompt)
     n = len(prompt)
     keep = torch.rand(n, 1, generator=generator) >= whole
     keep = keep & (torch.rand(n, 3, generator=generator) >= each)
@@ -90,6 +91,9 @@ def condition_loss(model: Callable[..., Tensor], unet: nn.Module, kind: Kind, ge
     batch = next_batch(generator)
     _check_batch(batch)
     condition = condition_of(kind, batch)
+    if len(condition) != len(batch.x0):
+        raise Problem(f"the batch has {len(batch.x0)} pictures x0 and {len(condition)} conditions; give an image and a"
+                      " scene for each x0")
     if kind == "edge":
         condition = roughen(condition, generator)
     prompt = drop_words(batch.prompt, generator, whole=drop, each=0.0)
@@ -107,6 +111,9 @@ def _check_batch(batch: Batch) -> None:
     if not isinstance(batch, Batch):
         raise Problem(f"next_batch returned a {type(batch).__name__}; let it return a Batch, as random_batch does")
     check_tokens(batch.prompt)
+    if not len(batch.x0) == len(batch.prompt) > 0:
+        raise Problem(f"the batch has {len(batch.x0)} pictures x0 and {len(batch.prompt)} prompts; give as many"
+                      " of both")
     low, high = batch.x0.aminmax()
     if max(-low, high) > 2:
         raise Problem(f"x0 of the batch goes from {low.item():.4g} to {high.item():.4g}; give pictures in [-1, 1], such"
@@ -257,6 +264,9 @@ class Training:
             if saved != own:
                 raise Problem(f"the state belongs to a run whose {name} is {saved}, not {own}; make the Training with"
                               " the arguments of the run that saved it")
+        if state["step"] not in range(self.steps + 1):
+            raise Problem(f"the state is that after step {state['step']!r} of {self.steps}; give what state_dict of a"
+                          " Training returned")
         if _shapes(state["network"]) != _shapes(self.network.state_dict()):
             raise Problem("the state belongs to another network; make the Training with a network whose weights have"
                           " the same names and shapes")

@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from .diffusion import check_prediction_type, to_eps
-from .errors import Problem, check_count
-from .shapes import VOCABULARY_SIZES
+from .diffusion import check_prediction_type, check_times, to_eps
+from .errors import Problem, check_count, check_input, check_same_type
+from .shapes import VOCABULARY_SIZES, check_tokens
 
 PATCH = 4  # pixels
 
@@ -54,6 +54,9 @@ def _check_times_and_prompts(t: Tensor, prompt: Tensor) -> None:
     if not fits or (len(t) != len(prompt) and 1 not in {len(t), len(prompt)}):
         raise Problem(f"the times have the shape {tuple(t.shape)} and the prompts {tuple(prompt.shape)}; give (b,) and"
                       " (b, 3) for b pictures")
+    check_times(t)
+    if prompt.device.type == "cpu" and not torch.compiler.is_compiling():  # a GPU would first finish all earlier work
+        check_tokens(prompt)
 
 
 def group_norm(c: int, affine: bool = True) -> nn.GroupNorm:
@@ -146,6 +149,7 @@ class Encoder(nn.Module):
         super().__init__()
         _check_widths(widths)
         c = widths[0]
+        self.c_in = c_in
         self.conv_in = nn.Conv2d(c_in * PATCH**2, c, 3, padding=1)
         self.channels = [c]  # of each of the 13 maps
         self.blocks = nn.ModuleList()
@@ -162,6 +166,7 @@ class Encoder(nn.Module):
 
     def forward(self, xt: Tensor, emb: Tensor, features: Tensor | None = None) -> list[Tensor]:
         """``features`` (b, widths[0], 16, 16) is a ControlNet's condition after its condition encoder."""
+        check_input("the pictures", xt, self, self.c_in, multiple=8 * PATCH)  # the deepest grid then has one place
         h = self.conv_in(F.pixel_unshuffle(xt, PATCH))  # (b, widths[0], 16, 16)
         _check_batch("times and prompts", emb, h)
         if features is not None:
@@ -201,6 +206,7 @@ class Decoder(nn.Module):
 
     def __init__(self, widths: tuple[int, ...], skip_channels: list[int], c_out: int, c_emb: int):
         super().__init__()
+        self.skip_channels = list(skip_channels)
         deep_to_shallow = reversed(skip_channels)
         c = widths[-1]
         self.levels = nn.ModuleList()
@@ -219,6 +225,11 @@ class Decoder(nn.Module):
         self.conv_out = nn.Conv2d(c, c_out * PATCH**2, 3, padding=1)
 
     def forward(self, middle: Tensor, skips: list[Tensor], emb: Tensor) -> Tensor:
+        skips = list(skips)
+        channels = [skip.shape[1] for skip in skips]
+        if channels != self.skip_channels:
+            raise Problem(f"the skips have {channels} channels; give {self.skip_channels}, from shallow to deep, as the"
+                          " encoder returns them")
         h = middle
         deep_to_shallow = reversed(skips)
         for blocks, upsample in zip(self.levels, self.upsamples):
@@ -239,11 +250,12 @@ def fitting(controls: Iterable[Tensor], maps: list[Tensor]) -> list[Tensor]:
         raise Problem(f"there are {len(controls)} controls for {len(maps)} maps; give all {len(maps)}, as a ControlNet"
                       " returns them")
     for i, (control, h) in enumerate(zip(controls, maps), 1):
-        shape = getattr(control, "shape", None)
+        shape = control.shape if isinstance(control, Tensor) else None
         if shape is None or shape[1:] != h.shape[1:] or shape[0] not in {1, len(h)}:
             found = type(control).__name__ if shape is None else f"of the shape {tuple(shape)}"
             raise Problem(f"control {i} is {found}, but its map has the shape {tuple(h.shape)}; give the controls from"
                           " shallow to deep, of a ControlNet for this base and these pictures")
+        check_same_type(f"control {i}", control, "its map", h)
     return controls
 
 

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from minicontrolnet.controlnet import zero_conv
-from minicontrolnet.errors import check_count
+from minicontrolnet.errors import check_count, check_input
+from minicontrolnet.unet import PATCH
 
 from exercises.probing import Observed, call, exercise, normal, reached_from
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from minicontrolnet.conditions import _largest_of_four, check_edge_maps
 from minicontrolnet.controlnet import zero_conv
 from minicontrolnet.diffusion import to_eps
-from minicontrolnet.errors import check_count, check_generator
-from minicontrolnet.unet import fitting
+from minicontrolnet.errors import check_count, check_generator, check_input
+from minicontrolnet.unet import PATCH, fitting
 
 from exercises import ex05_edge_control
 from exercises.probing import Observed, call, exercise, normal

@@ -43,7 +43,7 @@ class ShapeClassifier(nn.Sequential):
 
 def _check_masks(mask: Tensor) -> None:
     check_tensor("the masks", mask)
-    if mask.dim() != 4 or mask.shape[1:] != (1, SIZE, SIZE):
+    if mask.dim() != 4 or mask.shape[1:] != (1, SIZE, SIZE) or not len(mask):
         raise Problem(f"the masks have the shape {tuple(mask.shape)}; give (n, 1, {SIZE}, {SIZE}), such as mask_of"
                       " returns for pictures")
     if not mask.isfinite().all():
@@ -104,9 +104,9 @@ def shapes_right(images: Tensor, prompt: Tensor, classifier: nn.Module) -> Tenso
     check_prompts(images, prompt)
     check_words(prompt, [1], "shape")
     scores = classifier(mask_of(images))
-    if scores.shape != (len(images), len(SHAPES)):
+    if scores.shape != (len(images), len(SHAPES)) or scores.isnan().any():
         raise Problem(f"the classifier returned the shape {tuple(scores.shape)} for {len(images)} pictures; let it"
-                      f" return {len(SHAPES)} scores for each of them")
+                      f" return {len(SHAPES)} scores for each of them, and none that is nan")
     return scores.argmax(1) == prompt[:, 1] - 1
 
 
@@ -122,7 +122,8 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     for features in (a, b):
         check_tensor("the features", features)
     for features in (a, b):
-        if features.dim() != 2 or len(features) < 2 or not features.isfinite().all() or a.shape[1] != b.shape[-1]:
+        fits = features.dim() == 2 and len(features) > 1 and features.numel() and not features.is_complex()
+        if not fits or not features.isfinite().all() or a.shape[1] != b.shape[-1]:
             raise Problem(f"the features have the shapes {tuple(a.shape)} and {tuple(b.shape)}; give two sets (n, d)"
                           " of finite numbers, with n of at least 2 and the same d")
     a = a.double()

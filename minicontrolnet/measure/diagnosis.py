@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from ..controlnet import OddRange
-from ..errors import Problem
+from ..errors import Problem, shorten
 from .fingerprint import is_fingerprint_of
 from .probes import (ENOUGH, PASSES, Case, Evidence, Network, NoisyBatch, all_tensors, best_pairing, borrowed, change,
                      check_case, check_modules, conditions_differ, controls_of, copies, count, difference, evidence_of,
@@ -124,10 +124,10 @@ def _told(error: Exception) -> str:
 def _it_raised(question: str, who: str, error: Exception, case: Case) -> Finding:
     types = sorted({str(p.dtype).removeprefix("torch.") for module in case.modules for p in module.parameters()
                     if p.is_floating_point()})
-    if isinstance(error, Problem):
-        advice = ""  # its sentence ends with one
-    elif len(types) > 1:
+    if len(types) > 1:
         advice = f"The weights are of the types {' and '.join(types)}: bring both networks and the batch to one type."
+    elif isinstance(error, Problem):
+        advice = ""  # its sentence ends with one
     elif who == "base":
         advice = ("If the shapes do not fit, compare those of the controls with the base's skips and middle. There"
                   " must be one control for each, of the same shape.")
@@ -803,8 +803,8 @@ def _check_told(trained_on: str | None, seen: tuple[float, float] | Tensor | Non
                 optimiser: torch.optim.Optimizer | None) -> None:
     """Raise Problem unless these are what ``diagnose`` says they are."""
     if trained_on is not None and not (isinstance(trained_on, str) and re.fullmatch("[0-9a-f]{64}", trained_on)):
-        raise Problem(f"trained_on is {trained_on!r}; give a fingerprint of 64 letters and digits, such as"
-                      " fingerprint(base.state_dict())")
+        raise Problem(f"trained_on is {shorten(repr(trained_on))}; give a fingerprint of 64 letters and digits, such"
+                      " as fingerprint(base.state_dict())")
     if not (optimiser is None or hasattr(optimiser, "param_groups")):
         raise Problem(f"the optimiser is {optimiser!r}; give one of torch's, such as torch.optim.AdamW(...)")
     try:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..errors import Problem, check_count, check_number
+from ..errors import Problem, check_count, check_number, shorten
 
 
 class Paired(NamedTuple):
@@ -59,16 +59,11 @@ def numbers(given: Tensor | list, what_is: str) -> Tensor:
     except (TypeError, ValueError, RuntimeError):
         is_real = False
     if not is_real:
-        raise Problem(f"{what_is} {_shorten(repr(given))}; give a list of numbers")
+        raise Problem(f"{what_is} {shorten(repr(given))}; give a list of numbers")
     if found.numel() > len(found):
         raise Problem(f"{what_is} of the shape {tuple(found.shape)}; give one number for each independent unit, such as"
                       " the mean over the pictures of each training seed")
     return torch.as_tensor(given, dtype=torch.float64).flatten()
-
-
-def _shorten(text: str, length: int = 60) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= length else text[: length - 3] + "..."
 
 
 def student_t(freedom: int, share: float = 0.95) -> float:

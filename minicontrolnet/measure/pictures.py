@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..conditions import check_edge_maps, detect_edges
 from ..errors import Problem, check_images, check_number, check_tensor
-from ..shapes import COLOURS, DARK, EMPTY, SHAPES, Scenes, check_tokens
+from ..shapes import COLOURS, DARK, EMPTY, SHAPES, Scenes, check_scenes, check_tokens
 
 BRIGHT = torch.tensor(list(COLOURS.values()))
 PAINTS = torch.cat([BRIGHT, DARK * BRIGHT])  # (16, 3): every colour of a real picture, shapes first
@@ -111,6 +111,7 @@ def pose_errors(images: Tensor, scenes: Scenes) -> tuple[Tensor, Tensor]:
         raise Problem(f"the images have the shape {tuple(images.shape)}; give square ones, as the scenes are")
     if len(images) != len(scenes.shape):
         raise Problem(f"there are {len(images)} images and {len(scenes.shape)} scenes; give one scene for each image")
+    check_scenes(scenes)
     mask = mask_of(images) > 0.5
     mean, x, y = mean_over(mask.to(images))
     place = torch.stack([mean(x), mean(y)], dim=1)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..conditions import Kind, condition_of
 from ..diffusion import loss_weight, q_sample
-from ..errors import Problem, check_seed, check_tensor
+from ..errors import Problem, check_number, check_seed, check_tensor
 from ..shapes import random_batch
 from ..training import random_times_and_noise
 
@@ -74,6 +74,10 @@ def check_case(case: Case) -> None:
     if len({*counts.values()}) > 1 or len(batch.xt) < 2:
         listed = ", ".join(f"{count} {name}" for name, count in counts.items())
         raise Problem(f"there are {listed}; give one of each for at least 2 pictures, better 16")
+    if not batch.target.isfinite().all():
+        raise Problem("the targets have values that are not finite, so no loss can be compared; give finite ones")
+    if not isinstance(batch.weight, Tensor):
+        check_number("the weight", batch.weight)
     weight = torch.as_tensor(batch.weight)
     if weight.dim() not in {0, 4} or not ((weight > 0) & weight.isfinite()).all():
         raise Problem(f"the weight has the shape {tuple(weight.shape)} and values from {weight.min().item():.4g} to"

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..conditions import CHANNELS, Kind, condition_of
 from ..controlnet import ControlNet
 from ..diffusion import noise_loss
-from ..errors import Problem, check_count, check_device, check_images, check_same_shape, check_seed
+from ..errors import Problem, check_count, check_device, check_images, check_same_shape, check_seed, check_tensor
 from ..sampling import Control, predictor, sample
 from ..shapes import SHAPES, Batch, check_tokens, random_batch
 from ..training import WHOLE, moved, random_times_and_noise
@@ -108,6 +108,14 @@ def loss_of_condition(base: UNet, control: ControlNet, kind: Kind, n: int = 128,
     return loss, true_condition
 
 
+def check_several(condition: Tensor) -> None:
+    """Raise Problem unless there are conditions (n, c, h, w) of at least 2 pictures."""
+    check_tensor("the conditions", condition)
+    if condition.dim() != 4 or len(condition) < 2:
+        raise Problem(f"the conditions have the shape {tuple(condition.shape)}; give (n, c, h, w) with n of at least 2,"
+                      " since each picture needs another one's condition")
+
+
 @torch.no_grad()
 def shuffle_gap(loss_with: Callable[[Tensor], Tensor], condition: Tensor) -> float:
     """The loss when every picture gets its neighbour's condition, minus the loss with its own.
@@ -116,8 +124,7 @@ def shuffle_gap(loss_with: Callable[[Tensor], Tensor], condition: Tensor) -> flo
     each call. Rolling by one leaves no condition in its place. 0 means that the model ignores its
     condition.
     """
-    if len(condition) < 2:
-        raise Problem("there is 1 condition; give at least 2, since each picture needs another one's condition")
+    check_several(condition)
     return (loss_with(condition.roll(1, 0)) - loss_with(condition)).item()
 
 

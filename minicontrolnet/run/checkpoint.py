@@ -31,7 +31,7 @@ class Checkpoint:
 
     def __init__(self, training: Training, path: Path, run: dict[str, Any], command: str = ""):
         self.training = training
-        self.path = path
+        self.path = Path(path)
         self.run = run
         self.command = command
         self.begun = time.perf_counter()

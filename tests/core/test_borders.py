@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from minicontrolnet import (ConditionEncoder, Control, ControlNet, ShapeClassifier, Training, UNet, base_loss, cfg, compose, condition_of,
-                            control_loss, control_window, ddim, ddim_step, ddim_steps, ddpm_step, describe,
+                            control_loss, control_window, ddim, ddim_step, ddim_steps, ddpm, ddpm_step, describe,
                             detect_edges, drop_words, eps_from_v, eps_from_x0, fingerprint, gap, guided, held_out, load_base, lock, loss_weight,
                             mask_controls, mask_iou, mask_of, noise_loss, palette, predictor, q_sample, random_batch, render, sample,
-                            sample_steps, save_weights, seeded, seeded_noise, stick_figure, to_image, tokenize, weigh,
+                            sample_steps, save_weights, seeded, seeded_noise, stick_figure, tip_of, to_image, tokenize, weigh,
                             x0_from_eps, zero_conv, zero_conv_gradients)
 from minicontrolnet.conditions import roughen
 from minicontrolnet.controlnet import OddRange
@@ -787,3 +787,222 @@ def test_options_of_control_without_controls_are_told(shipped):
     for option in ({"in_both": True}, {"control_start": 0.5}, {"control_end": 0.5}):
         with pytest.warns(UserWarning, match="no effect without controls"):
             sample(shipped.base, "red star", torch.zeros(1, 3, 64, 64), steps=2, **option)
+
+
+# %% What is told once, and what is refused before anything is told
+
+
+def test_guidance_of_0_is_told_once_wherever_it_is_given(base, control, noise, edges):
+    control = fill_zeros(control)
+    used = [(control, edges)]
+    calls = {"guided": lambda: guided(base, tokenize("red star"), used, 0),
+             "steps": lambda: list(sample_steps(base, "red star", noise, used, 0, steps=2)),
+             "sample": lambda: sample(base, "red star", noise, used, 0, steps=2, batch=1)}
+    for call in calls.values():
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            call()
+        assert ["guidance scale 0" in str(warning.message) for warning in seen] == [True]
+        assert seen[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        guided(base, tokenize("red star"), used, 0, in_both=True)
+    with pytest.warns(UserWarning, match="guidance scale 0"):
+        found = sample(base, "red star", noise.double(), used, 0, steps=2)
+    assert torch.equal(found, sample(base, "red star", noise.double(), guidance_scale=0, steps=2))
+
+
+@pytest.mark.parametrize("options, says", [
+    ({"guidance_scale": torch.tensor(0.0)}, r"tensor\(0.\), a Tensor; give a finite number, such as .item"),
+    ({"guidance_scale": 0, "in_both": 0}, "in_both is 0"), ({"guidance_scale": 0, "steps": 2.0}, "steps is 2.0, a float"),
+    ({"guidance_scale": 0, "control_start": "a"}, "control_start is 'a', a str"),
+    ({"guidance_scale": 0, "control_start": 0.6, "control_end": 0.5}, "no step has control")])
+def test_a_refusal_comes_before_every_warning(base, control, noise, edges, options, says):
+    for sampler in (sample, sample_steps):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            with pytest.raises(Problem, match=says):
+                sampler(base, "star", noise, [(control, edges)], **{"steps": 2, **options})
+
+
+def test_a_refused_value_takes_one_line():
+    for wrong in (torch.rand(20, 20), UNet((8, 8, 8, 32), c_emb=8)):
+        with pytest.raises(Problem, match="give a number from 0 to 1") as told:
+            control_window(5, wrong)
+        assert "\n" not in str(told.value) and len(str(told.value)) < 160
+
+
+# %% Shapes and types at each door
+
+
+@pytest.mark.parametrize("wrong, says", [
+    (lambda noise: noise[0], r"the noise is \(3, 64, 64\); give a tensor \(b, c, h, w\)"),
+    (lambda noise: noise[None], r"the noise is \(1, 2, 3, 64, 64\)"), (lambda noise: noise[:0], r"the noise is \(0, 3"),
+    (lambda noise: noise.numpy(), "the noise is ndarray"), (lambda noise: noise.long(), "the noise has the type int64")])
+def test_samplers_name_the_noise(noise, wrong, says):
+    for call in (lambda x: ddim(lambda xt, t: 0.1 * xt, x, 2), lambda x: ddpm(lambda xt, t: 0.1 * xt, x, torch.Generator())):
+        with pytest.raises(Problem, match=says):
+            call(wrong(noise))
+    with pytest.raises(Problem, match="the generator is None"):
+        ddpm(lambda xt, t: 0.1 * xt, noise, None)
+
+
+@pytest.mark.parametrize("change", [lambda x: x[0], lambda x: x[None].expand(2, -1, -1, -1, -1), lambda x: (x * 100).byte(),
+                                    lambda x: x.to(torch.complex64)])
+def test_equations_are_those_of_batches_of_numbers(noise, change):
+    """Three pictures without a batch axis became nine, and in bytes alpha_bar was 0."""
+    x = change(noise)
+    t = torch.arange(len(x)) + 5
+    for call in (q_sample, lambda a, t, b: x0_from_eps(a, b, t), lambda a, t, b: eps_from_x0(a, b, t),
+                 lambda a, t, b: eps_from_v(a, b, t)):
+        with pytest.raises(Problem, match=r"give floating point values of the shape \(b, c, h, w\)"):
+            call(x, t, x)
+
+
+def test_times_of_one_byte_are_no_mask(noise):
+    x, t = noise.double(), torch.tensor([5, 200])
+    assert torch.equal(q_sample(x, t.byte(), x), q_sample(x, t, x))
+
+
+@pytest.mark.parametrize("change", [torch.Tensor.bool, torch.Tensor.long, lambda x: x.to(torch.complex64)])
+def test_a_prediction_is_a_floating_point_number(noise, change):
+    with pytest.raises(Problem, match="the model predicted (bool|int64|complex64)"):
+        ddim(lambda xt, t: change(xt), noise, 2)
+
+
+def test_both_branches_of_guidance_have_one_type(noise):
+    t = torch.tensor([5, 6])
+    with pytest.raises(Problem, match="unconditional prediction in float64 on cpu and the conditional one in float32"):
+        cfg(lambda xt, t: xt.double(), lambda xt, t: xt, 2.0)(noise, t)
+    for scale in (NAN, "2", True, None, torch.rand(64)):
+        with pytest.raises(Problem, match="guidance_scale is"):
+            cfg(lambda xt, t: xt, lambda xt, t: xt, scale)(noise, t)
+
+
+@pytest.mark.parametrize("change, says", [
+    (lambda x: x.float(), "the pictures in float32 on cpu and the weights of the network in float64"),
+    (lambda x: x.long(), "the pictures in int64"), (lambda x: x[0], "the pictures have the shape"),
+    (lambda x: x[:, :1], "the pictures have the shape"), (lambda x: x.movedim(1, -1), "the pictures have the shape"),
+    (lambda x: x[..., :60], "multiples of 32"), (lambda x: x[:0], "give at least one"),
+    (lambda x: x.numpy(), "the pictures are a ndarray")])
+def test_a_network_takes_pictures_of_its_own_form(base, control, noise, edges, change, says):
+    t, prompt = torch.tensor([5, 6]), tokenize(["star", "red"])
+    for network, more in ((base, ()), (control, (edges.double(),))):
+        with pytest.raises(Problem, match=says):
+            network(change(noise.double()), t, prompt, *more)
+
+
+@pytest.mark.parametrize("change, says", [
+    (lambda x: (255 * x).byte(), "the conditions in uint8"), (lambda x: x.float(), "the conditions in float32"),
+    (lambda x: x.expand(-1, 3, -1, -1), r"of the shape \(1, h, w\)"), (lambda x: x[0], r"of the shape \(1, h, w\)"),
+    (lambda x: x.movedim(1, -1), r"of the shape \(1, h, w\)"), (lambda x: x[:0], "give at least one"),
+    (lambda x: x.numpy(), "the conditions are a ndarray"), (lambda x: None, "the conditions are a NoneType")])
+def test_a_controlnet_takes_conditions_of_its_own_form(control, noise, edges, change, says):
+    given = change(edges.double())
+    with pytest.raises(Problem, match=says):
+        control(noise.double(), torch.tensor([5, 6]), tokenize("star"), given)
+    with pytest.raises(Problem, match=says):
+        control.condition_encoder(given)
+
+
+@pytest.mark.parametrize("t, prompt, says", [
+    ([1500, 1400], "star", "give times from 0 to 999"), ([-5, 6], "star", "give times from 0 to 999"),
+    ([5.0, 6.0], "star", "the times are float32"), ([True, False], "star", "the times are bool")])
+def test_a_controlnet_refuses_the_times_that_its_base_refuses(control, noise, edges, t, prompt, says):
+    """They used to give controls of times that are in no training."""
+    with pytest.raises(Problem, match=says):
+        control(noise.double(), torch.tensor(t), tokenize(prompt), edges.double())
+
+
+@pytest.mark.parametrize("prompt", [[[99, 0, 0]], [[-1, 0, 0]], [[0.0, 0.0, 0.0]], [[True, False, True]]])
+def test_a_network_takes_tokens_of_the_vocabulary(base, noise, prompt):
+    with pytest.raises(Problem, match="token"):
+        base(noise.double(), torch.tensor([5]), torch.tensor(prompt))
+
+
+def test_a_decoder_takes_the_skips_of_its_encoder(base, inputs):
+    xt, t, prompt = inputs
+    emb = base.embedding(t, prompt)
+    *skips, middle = base.encoder(xt, emb)
+    expected = base.decoder(middle, skips, emb)
+    assert torch.equal(base.decoder(middle, iter(skips), emb), expected)
+    for wrong in (skips[::-1], skips[:5], [*skips, middle], [skip[:, :8] for skip in skips]):
+        with pytest.raises(Problem, match="the skips have .* from shallow to deep"):
+            base.decoder(middle, wrong, emb)
+
+
+@pytest.mark.parametrize("change", [torch.Tensor.float, torch.Tensor.long, lambda control: control.detach().numpy()])
+def test_controls_have_the_type_of_the_maps(base, trained, inputs, condition, change):
+    with pytest.raises(Problem, match="control 1 (in|is) (float32|int64|ndarray)"):
+        base(*inputs, [change(control) for control in trained(*inputs, condition)])
+
+
+def test_controls_on_other_grids_are_not_composed():
+    one, other = [torch.ones(2, 2, 4, 4)] * 13, [torch.ones(2, 2, 1, 1)] * 13
+    with pytest.raises(Problem, match="controls of different shapes"):
+        compose(one, other)
+    assert compose(one, [control[:1] for control in one])[0].mean() == 2
+
+
+def test_a_class_is_no_network(base, noise, edges):
+    with pytest.raises(Problem, match="the base is a type"):
+        sample(UNet, "star", noise, steps=1)
+    with pytest.raises(Problem, match="the network of a control is a type"):
+        sample(base, "star", noise, [(ControlNet, edges)], steps=1)
+
+
+@pytest.mark.parametrize("change", [
+    {"colour": torch.tensor([1])}, {"colour": torch.tensor([[1], [2]])}, {"radius": torch.tensor([0.5])},
+    {"centre": torch.zeros(1, 2)}, {"centre": torch.zeros(2, 3)}, {"angle": [0.0, 0.0]},
+    {"colour": torch.tensor([1.0, 2.0])}, {"shape": torch.tensor([True, False])},
+    {"radius": torch.tensor([float("inf"), 0.5])}, {"aspect": torch.tensor([float("inf"), 1.0])}])
+def test_each_field_of_scenes_has_a_value_for_each_picture(batch, change):
+    """A field of one scene was used for all."""
+    for use in (render, tip_of):
+        with pytest.raises(Problem, match="of a scene is|of the scenes is"):
+            use(batch.scenes._replace(**change))
+
+
+@pytest.mark.parametrize("outlines", [[], [(3, NAN, 1.0, 0.0)] * 4, [(0, 0.5, 1.0, 0.0)] * 4])
+def test_an_outline_is_made_of_points(batch, outlines):
+    with pytest.raises(Problem, match="SHAPES.values()"):
+        render(batch.scenes, outlines=outlines)
+
+
+@pytest.mark.parametrize("prompt", [torch.ones(3, dtype=torch.long), torch.ones(2, 1, dtype=torch.long),
+                                    torch.ones(2, 3), "red star"])
+def test_words_are_dropped_from_tokens(prompt):
+    """One prompt without a batch axis became three."""
+    with pytest.raises(Problem, match="the tokens are"):
+        drop_words(prompt, torch.Generator(), 0.5, 0.5)
+
+
+def test_a_batch_has_as_many_of_everything(shipped, batch):
+    """One prompt, or the condition of one image, was used for all pictures."""
+    base = UNet((8, 8, 8, 32), c_emb=8)
+    for change in (batch._replace(prompt=batch.prompt[:1]), batch.map(lambda tensor: tensor[:0])):
+        with pytest.raises(Problem, match="pictures x0 and . prompts"):
+            base_loss(base, torch.Generator(), lambda generator: change)
+    with pytest.raises(Problem, match="2 pictures x0 and 1 conditions"):
+        control_loss(shipped.base, "edge", next_batch=lambda generator: batch._replace(image=batch.image[:1]))(
+            shipped.controls["edge"], torch.Generator())
+
+
+@pytest.mark.parametrize("step", [99, -1, "1", None])
+def test_a_state_is_that_after_a_step_of_the_run(step):
+    with pytest.raises(Problem, match="the state is that after step"):
+        parabola().load_state_dict(parabola().state_dict() | {"step": step})
+
+
+@pytest.mark.parametrize("lr", [1e30, 101, 0, -1])
+def test_a_rate_that_no_weight_survives_is_refused(lr):
+    with pytest.raises(Problem, match="the learning rate is"):
+        parabola(lr=lr)
+    assert parabola(lr=100).averaged.weight.isfinite().all()
+
+
+def test_a_roughened_map_keeps_its_type(edges):
+    for dtype in (torch.bfloat16, torch.float32, torch.float64):
+        found = roughen(edges.to(dtype), torch.Generator().manual_seed(0))
+        assert found.dtype == dtype
+        assert torch.equal(found.float(), roughen(edges, torch.Generator().manual_seed(0)))

@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn.functional import pixel_unshuffle
 
 from conftest import fill_zeros
+from minicontrolnet.errors import Problem
 from minicontrolnet.controlnet import ConditionEncoder, ControlNet, lock, zero_conv, zero_conv_gradients
 from minicontrolnet.sampling import sample
 from minicontrolnet.training import Training, control_loss, seeded
@@ -262,7 +263,7 @@ def test_a_palette_has_three_channels(base, inputs):
     control = fill_zeros(ControlNet(base, c_condition=3)).double()
     controls = control(*inputs, torch.rand(2, 3, 32, 32, dtype=torch.float64))
     assert len(controls) == 13
-    with pytest.raises(RuntimeError):
+    with pytest.raises(Problem, match="of the shape .3, h, w."):
         control(*inputs, torch.rand(2, 1, 32, 32, dtype=torch.float64))
 
 

@@ -57,7 +57,7 @@ def toy(size=4, seed=0):
 def test_drop_words_drops_as_often_as_asked():
     """A share ``whole`` of the prompts loses all; of the other words a share ``each`` is lost."""
     n = 40_000
-    dropped = drop_words(torch.full((n, 3), 5), generator(), whole=0.1, each=0.2) == 0
+    dropped = drop_words(torch.full((n, 3), 4), generator(), whole=0.1, each=0.2) == 0
     error = 5 * 0.5 / math.sqrt(n)  # five standard errors at most
     for word in range(3):
         assert share(dropped[:, word]) == pytest.approx(0.1 + 0.9 * 0.2, abs=error)
@@ -82,7 +82,7 @@ def test_drop_words_keeps_the_other_words_and_its_input():
 
 def test_whole_prompts_are_dropped_wholly():
     """With ``each`` at 0, a prompt is complete or empty."""
-    count = (drop_words(torch.ones(1000, 3), generator(), whole=0.5, each=0.0) != 0).sum(1)
+    count = (drop_words(torch.ones(1000, 3, dtype=torch.long), generator(), whole=0.5, each=0.0) != 0).sum(1)
     assert set(count.tolist()) == {0, 3}
 
 

@@ -520,6 +520,19 @@ def test_no_free_port_is_one_sentence(networks, monkeypatch):
     one.end()
 
 
+@pytest.mark.parametrize("change, says", [
+    (lambda nets: {"edge": nets["palette"]}, "the ControlNet for 'edge' takes conditions of 3 channels"),
+    (lambda nets: {"canny": nets["edge"]}, "are 'canny'; give a dictionary with some of the names edge, palette, pose"),
+    (lambda nets: [nets["edge"]], "are a list"), (lambda nets: {"edge": None}, "the network of a control is a NoneType")])
+def test_a_board_that_could_draw_nothing_does_not_start(networks, change, says):
+    """Each stroke was refused later, or ended in words of torch."""
+    base, nets = networks
+    with pytest.raises(Problem, match=says):
+        Board(base, change(nets))
+    with pytest.raises(Problem, match="give a UNet"):
+        Board(nets["edge"], nets)
+
+
 def test_the_board_ends_at_once_while_it_computes(networks):
     board = Board(*networks)
     thread = threading.Thread(target=board.serve_forever, daemon=True)

@@ -29,7 +29,7 @@ every_exercise = pytest.mark.parametrize("exercise", EXERCISES.values(), ids=EXE
 RAISES = {"01c Models are functions": "unsupported operand",
           "01c xt is not known yet": "'xt' is not defined",
           "03b Compute the gradients by hand": "does not require grad",
-          "05b Controls are added to the maps, not concatenated": "number of channels",
+          "05b Controls are added to the maps, not concatenated": "the skips have [64",
           "05b The order is reversed": "size of tensor",
           "06c Pass the controls without a star": "ControlNet",
           "13c The order is reversed": "size of tensor",

@@ -585,7 +585,7 @@ def test_an_optimiser_of_a_locked_one_changes_nothing(base, healthy, lines, batc
 def test_a_batch_has_a_row_for_each_picture_and_positive_weights(change, base, healthy, lines, batch):
     """One target for all pictures used to be "untrained", and a weight of 0 "detached control"."""
     given = batch(healthy)
-    with pytest.raises(Problem, match="give one of each|give positive finite numbers|give a tensor"):
+    with pytest.raises(Problem, match="give one of each|give positive finite numbers|give a finite number|give a tensor"):
         diagnose(base, healthy, lines, given._replace(**change(given)))
 
 
@@ -646,3 +646,13 @@ def test_no_findings_are_no_diagnosis(base, healthy, lines, batch, capsys):
 def test_noisy_batches_have_a_seed_of_32_bits(base):
     with pytest.raises(Problem, match="the seed is"):
         noisy_batch(base, "edge", 2, seed=2**32)
+
+
+def test_targets_are_finite(base, healthy, lines, batch):
+    """With targets of nan every loss is nan, and the diagnosis used to be "healthy"."""
+    given = batch()
+    with pytest.raises(ValueError, match="the targets have values that are not finite"):
+        diagnose(base, healthy, lines, given._replace(target=given.target * float("nan")))
+    with pytest.raises(ValueError, match="trained_on is UNet") as told:
+        diagnose(base, healthy, lines, given, trained_on=base)
+    assert "\n" not in str(told.value)

@@ -169,6 +169,9 @@ def test_frechet_distance_takes_two_sets_of_features(a, b):
 def test_a_gap_needs_a_neighbour():
     with pytest.raises(Problem, match="at least 2"):
         shuffle_gap(lambda condition: condition.mean(), torch.ones(1, 1, 4, 4))
+    for wrong, shape in ((torch.ones(0, 1, 4, 4), "0, 1, 4, 4"), (torch.ones(1, 4, 4), "1, 4, 4"), (torch.ones(2, 4), "2, 4")):
+        with pytest.raises(Problem, match=rf"the conditions have the shape \({shape}\); give \(n, c, h, w\)"):
+            shuffle_gap(lambda condition: condition.mean(), wrong)
     with pytest.raises(Problem, match="n is"):
         gap(None, None, "edge", "2")
 
@@ -280,3 +283,24 @@ def test_the_truth_is_a_batch():
     truth, noise = held_out(2)
     with pytest.raises(Problem, match="the first result of held_out"):
         condition_scores("edge", truth.image, (truth, noise))
+
+
+@pytest.mark.parametrize("change", [{"angle": torch.zeros(1)}, {"centre": torch.zeros(2, 1)},
+                                    {"centre": torch.zeros(1, 2)}, {"shape": torch.tensor([-1, -1])},
+                                    {"shape": torch.tensor([9, 9])}, {"aspect": torch.zeros(2)}])
+def test_poses_are_compared_with_scenes_that_are_complete(batch, change):
+    """The angle of one scene was used for all, and shape -1 was a star."""
+    with pytest.raises(Problem, match="of a scene is|of the scenes is"):
+        pose_errors(batch.image, batch.scenes._replace(**change))
+
+
+def test_scores_of_nan_choose_no_shape(batch):
+    """argmax would take the first shape, so every circle would be right."""
+    with pytest.raises(Problem, match="none that is nan"):
+        shapes_right(batch.image, batch.prompt, lambda mask: torch.full((len(mask), 4), NAN))
+
+
+@pytest.mark.parametrize("features", [torch.ones(4, 0), torch.ones(4, 2, dtype=torch.complex64)])
+def test_features_are_numbers(features):
+    with pytest.raises(Problem, match="the features have the shapes"):
+        frechet_distance(features, features)

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,9 +22,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import torch
+
+from ...conditions import CHANNELS
 from ...controlnet import ControlNet
 from ...errors import Problem
-from ...shapes import COLOURS, DARK, SHAPES
+from ...sampling import sample_steps
+from ...shapes import COLOURS, DARK, SHAPES, SIZE
 from ...unet import UNet
 from ..drawings import edges_from_picture, is_line_drawing, read_image, trace
 from .asked import FINAL, Asked, read_asked
@@ -63,6 +67,7 @@ class Board(ThreadingHTTPServer):
 
     def __init__(self, base: UNet, nets: dict[str, ControlNet], start: Asked = Asked(), port: int = 0,
                  options: Sequence[str] = (), any_host: bool = False):
+        _check_networks(base, nets)
         self.base, self.nets = base, nets
         self.start, self.options = start, options
         self.hosts = None if any_host else set(HERE)  # names by which a browser may call the board
@@ -134,6 +139,21 @@ class Board(ThreadingHTTPServer):
         finally:
             steps.close()  # frees its tensors here and now
             self.turns.end(page, ticket)
+
+
+def _check_networks(base: UNet, nets: dict[str, ControlNet]) -> None:
+    """Raise Problem unless the board can use these networks. It draws only the conditions that it knows."""
+    if not isinstance(nets, Mapping) or not set(nets) <= set(CHANNELS):
+        found = ", ".join(map(repr, nets)) if isinstance(nets, Mapping) else f"a {type(nets).__name__}"
+        raise Problem(f"the ControlNets of the board are {found}; give a dictionary with some of the names"
+                      f" {', '.join(CHANNELS)}, such as {{\"edge\": control}}")
+    for kind, net in nets.items():
+        channels = getattr(net, "c_condition", CHANNELS[kind])  # your own network need not have this attribute
+        if channels != CHANNELS[kind]:
+            raise Problem(f"the ControlNet for {kind!r} takes conditions of {channels} channels, but the board's have"
+                          f" {CHANNELS[kind]}; give it under the name of the condition that it was trained on")
+    blank = [(net, torch.zeros(1, CHANNELS[kind], SIZE, SIZE)) for kind, net in nets.items()]
+    sample_steps(base, "", torch.zeros(1, 3, SIZE, SIZE), blank)  # checks the networks, and computes nothing yet
 
 
 class Refused(Exception):
