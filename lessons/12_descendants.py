@@ -135,8 +135,8 @@ introduce("Control-LoRA", lora)
 #     trained   outline -> map 1 -^-> map 2 --^---> map 3 --^---> map 4 --^
 #
 # The authors found that control matters most at early, noisy steps. So they replace a uniform
-# time t of training by (1 - (t / T)^3) T, which prefers such steps. Here T = 1000 is the number
-# of times.
+# time t of training by (1 - (t / T)^3) T, which prefers such steps. Here t goes from 0 to
+# T = 1000.
 
 # %%
 adapter = seeded(lesson.seed, methods.T2IAdapter, base)
@@ -156,7 +156,7 @@ introduce("T2I-Adapter", adapter)
 # While sampling, a ControlNet sees the effect of its controls only one step later, in the next
 # xt. The authors of ControlNet-XS want to avoid this delay. In their method a narrow encoder,
 # the *controller*, reads xt and the outline, and exchanges maps with the base's encoder at
-# every layer:
+# every layer. (Here `emb` is the embedding of time and prompt.)
 #
 #     narrow = narrow + from_base(wide)        the controller reads the base's map
 #     wide = wide_layer(wide, emb)             the base's layer, locked
@@ -325,7 +325,7 @@ table([heading, *([name, *cells] for name, cells in scores.items())])
 #
 # For the record we trained every method with three seeds
 # (lessons/experiments/12_descendants.py). All methods saw the same batches, and these show four
-# of the eight colours. It has one more row, the *frozen copy*. This is a ControlNet with a bug,
+# of the eight colours. The record has one more row, the *frozen copy*. This is a ControlNet with a bug,
 # whose copy is never trained. It is our floor: every correct method should be better.
 #
 # The first table has the costs. Arithmetic is counted in millions of operations.
@@ -348,11 +348,11 @@ record = load_results("12_descendants")["numbers"]
 table(cost_table(record))
 
 # %% [markdown]
-# A step of the base alone costs 194. A step of T2I-Adapter, ControlNeXt or the fine-tuned base
-# costs about the same, and one of ControlNet-XS costs 4 % more. Control-LoRA costs a little
-# more than ControlNet, because it computes W + B A anew at each step. Training-free guidance
-# with 12 steps costs about as much as T2I-Adapter. With 25 steps its picture costs more than
-# that of any trained method.
+# A step of the base alone, which is not in the table, costs 194. A step of T2I-Adapter,
+# ControlNeXt or the fine-tuned base costs about the same, and one of ControlNet-XS costs 4 %
+# more. Control-LoRA costs a little more than ControlNet, because it computes W + B A anew at
+# each step. Training-free guidance with 12 steps costs about as much as T2I-Adapter. With 25
+# steps its picture costs more than that of any trained method.
 #
 # ## The record: how well do they follow?
 #
@@ -411,8 +411,9 @@ lesson.verdict(
 #
 # ## Your prediction
 #
-# To decide between a and b we need a threshold. We take the value halfway between no control
-# and ControlNet. Above it, b is right.
+# c is right if the difference to ControlNet is above 0 with its whole interval. To decide
+# between a and b we need a threshold. We take the value halfway between no control and
+# ControlNet. Above it, we call the result b.
 
 # %%
 of_free = values(record, "training-free, 25 steps", 0, "right")
@@ -424,9 +425,9 @@ right = "b" if fmean(of_free) > halfway else "a"
 if free.low > 0:
     right = "c"
 lesson.reveal(guess, right,
-              because=f"its edge F1 minus that of ControlNet is {free}. So it comes near, and three seeds"
-                      " do not decide whether it is behind at all. The base knows what pictures look like,"
-                      " and the gradient chooses one that fits.",
+              because=f"the edge F1 of training-free guidance minus that of ControlNet is {free}. So it comes"
+                      " near, and three seeds do not decide whether it is behind at all. The base knows"
+                      " what pictures look like, and the gradient chooses one that fits.",
               a="the base need not know outlines. The edge loss does, and its gradient passes through"
                 " the base.",
               b="see the interval.",
@@ -473,7 +474,7 @@ lesson.save_figure(cost_and_fidelity(record, title))
 #   and not ControlNeXt with the early join. They disturb the colours most (*palette*).
 # - **No training at all:** training-free guidance, with 25 steps and a prompt that fits. A
 #   picture then costs about twice as much as with T2I-Adapter (*picture*).
-# - **One condition, and nothing else to keep:** the fine-tuned base.
+# - **One condition, and nobody needs the old base:** the fine-tuned base.
 #
 # This order belongs to this toy. Every method here is a small version of its paper, and another
 # base or another condition may change the order.
@@ -485,10 +486,15 @@ lesson.save_figure(cost_and_fidelity(record, title))
 # expectations, at the top of the experiment. Some of them came from a trial run with one seed.
 # Each of them says that one or several differences are above 0. It is *shown* if all of their
 # intervals lie above 0, and *refuted* if one of them lies below. Otherwise it is *undecided*.
-# Below each expectation we print one difference. For a shown one it is the smallest, for a
-# refuted one it is a difference below 0, and for an undecided one its interval contains 0. It
-# is a difference of edge F1 after 600 steps, unless it says something else. Where an
-# expectation says "within 0.05" or "near", we add 0.05 to the difference.
+#
+# Below each expectation we print one difference of edge F1 after 600 steps. If it is a
+# difference of something else, the line says so. Which one do we print?
+#
+# - For a shown expectation, the smallest difference.
+# - For a refuted one, a difference below 0.
+# - For an undecided one, a difference whose interval contains 0.
+#
+# Where an expectation says "within 0.05" or "near", we add 0.05 to the difference.
 
 # %%
 table(verdicts(record))

@@ -185,7 +185,7 @@ def locking(live: Live) -> Figure:
     figure, body = page(
         f"Fine-tuned on four colours, the base paints {fmean(colours['fine-tuned']):.0%} of the others right;"
         f" locked, with a copy, {fmean(colours['locked']):.0%}",
-        f"Each saw 100 pictures. IoU with the outline: {fmean(scores['locked']['IoU']):.2f} locked,"
+        f"Each saw 100 circles and squares in four colours. IoU: {fmean(scores['locked']['IoU']):.2f} locked,"
         f" {fmean(scores['fine-tuned']['IoU']):.2f} fine-tuned.",
         "From scratch: a network of the same layers that starts from random weights.",
         note="Run lessons/02_locking.py, which compares the two where they follow equally well. Its learning rate and"
@@ -315,7 +315,7 @@ def guidance(live: Live) -> Figure:
         f"Control in one branch: {at_9}; at 30, {at_30:.0%} of the pixels are off the palette",
         "A pixel is off the palette if it is far from every colour of the toy world.",
         f"There is no prompt. With control in both branches, {both:.0%} are off at every scale.",
-        "The paper's weights (1 to 8) do more harm at large scales. Divided by 8, they help.",
+        "The paper multiplies controls by 1 to 8. At 30 that does more harm; divided by 8, less.",
         note="Run lessons/06_cfg_weighting.py. Ask: how else could we avoid oversaturated colours? (Guidance amplifies"
              " the difference of two branches. Without a prompt they differ by the control alone.)")
     left, right = body.subplots(1, 2, width_ratios=[3, 4])
@@ -367,7 +367,8 @@ def several(live: Live) -> Figure:
         "There is no prompt. Edges give the outline (magenta), and a palette gives the colours.",
         "IoU 1: the shape fills its outline. Error 0: the colours are those of the palette.",
         note="Run lessons/07_multi_control.py, which also has conditions that disagree. A palette is the mean colour of"
-             " each of 4x4 squares. Ask: where would a third ControlNet go?")
+             " each of 4x4 squares. These are eight pictures, so the numbers differ from those in CLAIMS.md."
+             " Ask: where would a third ControlNet go?")
     figures.show(body.subplots(), torch.stack(columns, 1).flatten(0, 1), len(columns), below=below)
     return figure
 
@@ -438,7 +439,7 @@ def transfer(live: Live) -> Figure:
         f"IoU on siblings, control minus none: {gain}.",
         f"Right pale colours, our ControlNet minus a sibling's own: {style}.",
         note="Run lessons/10_transfer.py. In brackets: 95 % intervals over three siblings. A sibling's own ControlNet"
-             " was trained on the sibling. Ask: why should channel 17 mean the same in two networks?")
+             " was trained on the sibling. Ask: why should a channel mean the same in two networks?")
     for axes, (base, (record, *arms)) in zip(body.subplots(1, 3), bases.items()):
         without, with_control = iou[base]
         figures.show(axes, two_of_each(record, arms), 2, f"{base}: IoU {without:.2f} to {with_control:.2f}",
@@ -476,13 +477,13 @@ def successors(live: Live) -> Figure:
         f"Control-LoRA trains {trained['Control-LoRA'] / trained['ControlNet']:.0%} of ControlNet's weights, and has"
         f" an edge F1 of {mean['Control-LoRA']:.2f} (ControlNet: {mean['ControlNet']:.2f})",
         f"If prompt and outline conflict, the {closest} is closest to the outline ({in_conflict[closest]:.2f}).",
-        f"But after 2,000 steps it paints {colours['fine-tuned base']:.0%} of new colours right. With a locked base:"
+        f"But after 2,000 steps it paints {colours['fine-tuned base']:.0%} of the unseen colours right; locked bases:"
         f" {' to '.join(kept)}.",
-        f"Without training: an edge loss guides sampling to {free[25]:.2f} in 25 steps, and to {free[8]:.2f} in 8.",
+        f"Without training, an edge loss reaches {free[25]:.2f} in 25 sampling steps, and {free[8]:.2f} in 8.",
         note="Run lessons/12_descendants.py. Edge F1 compares the picture's edges with the outline; 1 is perfect."
              " ControlNet++ adds a second loss, which compares edges. Control-LoRA trains low-rank changes of the copy."
              " A T2I-Adapter reads the outline alone. ControlNet-XS is a narrow encoder beside the base's. ControlNeXt"
-             " adds the outline at one place, and trains a part of the base."
+             " adds the outline at one place, and trains a part of the base. A frozen copy is a bug."
              " Ask: you have 40 styles and eight conditions. Which method do you choose?")
     for axes, (prompt, scores) in zip(body.subplots(1, 2, sharey=True), f1.items()):
         dots(axes, {f"{name} ({arms[name]})" if arms[name] else name: values for name, values in scores.items()})
@@ -517,7 +518,8 @@ def claims(live: Live) -> Figure:
     count = Counter(status for _, status, _ in parts)
     against = count["contradicted in the toy"]
     figure, body = page(
-        f"The toy shows {count['shown in the toy']} parts of the paper's {total} claims, and contradicts {against}",
+        f"We split {total} claims into {len(parts)} parts: the toy shows {count['shown in the toy']} and"
+        f" contradicts {against}",
         "A toy can show that a mechanism works. It is no evidence against the paper.",
         note="Show lessons/CLAIMS.md. Ask: which row would you not have believed?")
     left, right = body.subplots(1, 2, width_ratios=[3, 4])
@@ -601,7 +603,7 @@ def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python lessons/slides.py",
                                      description="Make slides for a lecture.")
     parser.add_argument("--out", type=file_to_write(".pdf"), metavar="FILE",
-                        default=Path("outputs") / "slides.pdf")
+                        default=Path("outputs") / "slides.pdf", help="a .pdf file (default: outputs/slides.pdf)")
     parser.add_argument("--quick", action="store_true",
                         help="generate pictures in few sampling steps, to see the layout")
     args = read_words(parser, words)

@@ -2,7 +2,7 @@
 
     python lessons/experiments/claim_21_another_base.py
 
-It takes about 5 minutes on one core. The paper (Sec. 4.5, Fig. 12) says that a ControlNet can be applied to community
+It takes about 6 minutes on one core. The paper (Sec. 4.5, Fig. 12) says that a ControlNet can be applied to community
 models that were made from the same Stable Diffusion, without training.
 
 This was written down before the experiment ran. An earlier record compared A's shipped ControlNet (4,000 steps) with

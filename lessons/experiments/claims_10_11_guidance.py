@@ -2,7 +2,7 @@
 
     python lessons/experiments/claims_10_11_guidance.py
 
-It takes about 5 minutes on one core, without any training. The paper (Sec. 3.4, Fig. 5) is about pictures without a
+It takes about 4 minutes on one core, without any training. The paper (Sec. 3.4, Fig. 5) is about pictures without a
 prompt. It says that control in both branches removes guidance, and that control in the conditional branch alone makes
 guidance very strong. Weights w_i = 64 / h_i on the connections cure that.
 

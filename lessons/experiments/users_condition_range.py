@@ -2,7 +2,7 @@
 
     python lessons/experiments/users_condition_range.py
 
-It takes about 4 minutes on one core. The question is from the official repository's issues 112, 473 and 603, and from
+It takes about 3 minutes on one core. The question is from the official repository's issues 112, 473 and 603, and from
 diffusers 10821. This was written down before the experiment ran.
 
 Part "live": the shipped edge ControlNet was trained in [0, 1]. By mistake we give it conditions in [-1, 1] or in [0,

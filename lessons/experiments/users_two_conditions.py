@@ -2,7 +2,7 @@
 
     python lessons/experiments/users_two_conditions.py
 
-It takes about 6 minutes on one core. The question is from the official repository's issues 14, 271 and 544. The paper
+It takes about 5 minutes on one core. The question is from the official repository's issues 14, 271 and 544. The paper
 (Sec. 3.4) adds the outputs.
 
 This was written down before the experiment ran. The conditions are an outline and a palette. Every arm has 200 steps

@@ -61,9 +61,9 @@ def shuffle_gaps(axes: Axes, gaps: dict[str, dict[int, float]]) -> None:
         label = letter if any(gap.values()) else f"{letter}: exactly 0"
         axes.plot(list(gap), list(gap.values()), "o-", color=COLOURS[letter], label=label)
     axes.set_yscale("symlog", linthresh=SMALLEST)
-    axes.set(xlabel="training step", ylabel="shuffle gap (log scale, linear near 0)",
+    axes.set(xlabel="training step", ylabel="shuffle gap\n(log scale, linear near 0)",
              title="Only the gaps of B, C and E grow")
-    axes.legend(loc="upper left", fontsize=14, handlelength=1)
+    axes.legend(loc="center right", bbox_to_anchor=(1, 0.35), fontsize=14, handlelength=1)
 
 
 @styled
