@@ -23,9 +23,11 @@ def maker(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(LESSONS))
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    before = set(sys.modules)
     yield importlib.import_module("slides")
-    for name in [name for name in sys.modules if name.split(".")[0] in ("slides", "lesson", "exercises")]:
-        del sys.modules[name]
+    for name in set(sys.modules) - before:  # other tests keep the modules that they have imported
+        if name.split(".")[0] in ("slides", "lesson", "exercises"):
+            del sys.modules[name]
 
 
 def texts_of(figure):
