@@ -129,10 +129,9 @@ def start_from(control: ControlNet, source: str | Path, base: UNet) -> str:
     first = "condition_encoder.layers.0.weight"
     if CHANNELS[kind] != control.c_condition:
         weights[first] = control.state_dict()[first]
-    try:
-        control.load_state_dict(weights)
-    except (RuntimeError, AttributeError, TypeError) as error:
-        raise Problem(f"the weights in {path} belong to a ControlNet of another size; give another file") from error
+    if _shapes(weights) != _shapes(control.state_dict()):  # load_state_dict would first copy what does fit
+        raise Problem(f"the weights in {path} belong to a ControlNet of another size; give another file")
+    control.load_state_dict(weights)
     _tell_other_base(found.get("base"), base, f"the {kind} ControlNet {path}, from which this training starts,",
                      "it may be a poor start; give the base that it was trained on, or train longer")
     return f"{kind} ControlNet {mark}"
@@ -162,6 +161,11 @@ def _load_into(network: nn.Module, kind: str, path: str | Path | None) -> str | 
     if not all(tensor.isfinite().all() for tensor in network.state_dict().values()):
         raise Problem(f"{path} contains numbers that are not finite; train it again")
     return found.get("base")
+
+
+def _shapes(weights: dict[str, Tensor]) -> dict[str, torch.Size | None]:
+    """The shape of each weight; None for what is no tensor."""
+    return {name: getattr(weight, "shape", None) for name, weight in weights.items()}
 
 
 def _named(kind: str) -> str:

@@ -252,3 +252,12 @@ def test_the_home_folder_is_written_out(tmp_path, shipped, monkeypatch):
     with pytest.raises(Problem, match="only a shell replaces ~"):
         save_weights(shipped.base, "base", "~/base.pt")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_start_of_another_size_changes_nothing(make_base, shipped):
+    base = make_base(widths=(32, 64, 96, 128))  # the first layers fit the shipped weights, and the deepest do not
+    control = seeded(0, ControlNet, base)
+    before = fingerprint(control.state_dict())
+    with pytest.raises(Problem, match="another size"):
+        pretrained.start_from(control, "edge", base)
+    assert fingerprint(control.state_dict()) == before
