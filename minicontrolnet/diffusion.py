@@ -156,7 +156,7 @@ def noise_loss(model: Model, x0: Tensor, t: Tensor, eps: Tensor, prediction_type
 
 def _predicted(model: Model, xt: Tensor, t: Tensor) -> Tensor:
     """What the model predicts. Raises Problem for another shape, which would be broadcast in silence."""
-    eps = model(xt, t)
+    eps = model(xt.clone(), t)  # your own model may change its input; the step needs xt as it is
     if not isinstance(eps, Tensor) or eps.shape != xt.shape or not eps.is_floating_point():
         found = f"{dtype_name(eps)} {tuple(eps.shape)}" if isinstance(eps, Tensor) else type(eps).__name__
         raise Problem(f"the model predicted {found} for pictures of the shape {tuple(xt.shape)}; let it return the"

@@ -70,6 +70,9 @@ def weigh(controls: Controls, scale: Scale) -> Controls:
 
 def _all_13(controls: Iterable[Tensor]) -> Controls:
     """The controls as a tuple. Raises Problem unless there are 13."""
+    if isinstance(controls, Tensor) or not isinstance(controls, Iterable):
+        raise Problem(f"the controls are a {type(controls).__name__}; give all {N_CONTROLS}, as a ControlNet returns"
+                      " them")
     controls = tuple(controls)
     if len(controls) != N_CONTROLS:
         raise Problem(f"there are {len(controls)} controls; give all {N_CONTROLS}, as a ControlNet returns them")
@@ -359,6 +362,9 @@ def _check_noise(noise: Tensor) -> None:
     check_tensor("the values of the noise", noise)
     if not noise.isfinite().all():
         raise Problem("the noise has values that are not finite; make it anew by torch.randn or seeded_noise")
+    if noise.any() and noise.min() >= 0:
+        warnings.warn("the noise has no negative values, so it is not Gaussian; give torch.randn and not torch.rand, or"
+                      " use seeded_noise", stacklevel=4)
 
 
 def _tokens_for(prompt: str | Sequence[str] | Tensor, n: int) -> Tensor:

@@ -68,6 +68,9 @@ def base_loss(unet: UNet, generator: torch.Generator, next_batch: NextBatch = fr
     weighted_as: the prediction type whose loss_weight is used; by default the network's own.
     part: the part of the batch that counts, if several processes share it.
     """
+    if not hasattr(unet, "prediction_type"):
+        raise Problem(f"the network to be trained is a {type(unet).__name__}; give a UNet, or a network of your own"
+                      " that has a prediction_type")
     batch = next_batch(generator)
     _check_batch(batch)
     prompt = drop_words(batch.prompt, generator, whole=0.1, each=0.03)
@@ -143,6 +146,8 @@ def control_loss(base: UNet, kind: Kind, drop: float = 0.5, next_batch: NextBatc
 
 def _check_fits(control: nn.Module, condition: Tensor) -> None:
     """Raise Problem unless the ControlNet has the dtype of the base, and takes conditions of so many channels."""
+    if isinstance(control, UNet):
+        raise Problem("the network to be trained is a UNet; give a ControlNet, such as ControlNet(base)")
     own = next(control.parameters(), condition) if hasattr(control, "parameters") else condition
     if own.dtype != condition.dtype:
         raise Problem(f"the ControlNet is in {dtype_name(own)} and the base in {dtype_name(condition)}; bring both"

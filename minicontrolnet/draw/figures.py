@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from ..errors import Problem, check_count
+from ..errors import Problem, check_count, check_images
 from ..shapes import describe
 
 try:
@@ -117,12 +117,15 @@ def captions(prompt: Tensor, lines: int = 2) -> list[str]:
 
 def heat(axes: Axes, values: dict[str, list[float | None]], texts: dict[str, list[str]]) -> None:
     """A table with a row for each name. The larger a value, the darker its cell; 0 is white and None is grey."""
+    if {name: len(row) for name, row in values.items()} != {name: len(row) for name, row in texts.items()}:
+        raise Problem(f"the rows of values are {', '.join(values)}, and those of texts {', '.join(texts)}; give both"
+                      " the same names, and a text for each value")
     rows = torch.tensor([[value or math.nan for value in row] for row in values.values()])
     axes.imshow(rows.log10().numpy(), cmap="YlOrRd", aspect="auto", alpha=0.5, origin="upper")
-    for y, row in enumerate(texts.values()):
-        for x, text in enumerate(row):
+    for y, (name, row) in enumerate(values.items()):
+        for x, (value, text) in enumerate(zip(row, texts[name])):
             axes.text(x, y, text, ha="center", va="center")
-            if list(values.values())[y][x] is None:
+            if value is None:
                 axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, color="lightgrey"))
     axes.set_yticks(range(len(rows)), list(values))
     axes.set_xticks(range(rows.shape[1]))
@@ -140,6 +143,8 @@ def outlined(images: Tensor, edges: Tensor, scale: int = 3) -> Tensor:
     A line is about one pixel of the picture wide, so the picture's own edge stays visible. No
     colour of the toy world looks like magenta.
     """
+    check_images("the images", images)
+    check_images("the edge maps", edges, channels=[1])
     magenta = torch.tensor([1.0, 0.0, 1.0]).view(3, 1, 1)
     line = F.interpolate(edges, scale_factor=scale, mode="bicubic") > LINE
     return torch.where(line.to(images.device), magenta.to(images), enlarge(images, scale))

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import Problem, check_tensor
+from ..errors import Problem, check_range, check_tensor
 from ..shapes import SHAPES, SIZE, random_batch
 from ..training import WHOLE, check_part
 from .pictures import check_prompts, check_words, mask_of, mean_over
@@ -48,6 +48,7 @@ def _check_masks(mask: Tensor) -> None:
                       " returns for pictures")
     if not mask.isfinite().all():
         raise Problem("the masks have values that are not finite, which would count as no shape; mend them first")
+    check_range("the masks", mask.float())
 
 
 def _standardise(mask: Tensor, to: int = 32) -> Tensor:
@@ -79,6 +80,7 @@ def wobble(images: Tensor, pixels: Tensor, generator: torch.Generator) -> Tensor
     longest vector has this length.
     """
     n, _, h, w = images.shape
+    check_range("the shares of the height by which pixels move", pixels.float() / h)
     field = F.interpolate(torch.randn(n, 2, 6, 6, generator=generator), (h, w), mode="bicubic")
     field = field / field.norm(dim=1, keepdim=True).amax((2, 3), keepdim=True)
     still = F.affine_grid(torch.eye(2, 3).repeat(n, 1, 1), [n, 1, h, w], align_corners=False)

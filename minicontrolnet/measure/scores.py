@@ -125,7 +125,7 @@ def shuffle_gap(loss_with: Callable[[Tensor], Tensor], condition: Tensor) -> flo
     condition.
     """
     check_several(condition)
-    return (loss_with(condition.roll(1, 0)) - loss_with(condition)).item()
+    return (loss_with(condition.roll(1, 0)) - loss_with(condition.clone())).item()
 
 
 def gap(base: UNet, control: ControlNet, kind: Kind, n: int = 128, seed: int = HELD_OUT) -> float:

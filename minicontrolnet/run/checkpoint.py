@@ -43,7 +43,7 @@ class Checkpoint:
 
     def save(self) -> None:
         """Write the state. Raises Problem if somebody else has written the file in the meantime."""
-        if self._stamp() != self.stamp:
+        if self._stamp() not in (None, self.stamp):  # None: it was removed, so nothing would be lost
             raise Problem(f"another training has written to {self.path}, so this one stopped and left the file"
                           " as it is; give each training an --out of its own")
         save_file(self._content(), self.path)
@@ -72,15 +72,16 @@ class Checkpoint:
             theirs = found["training"]
             torch.Generator().set_state(theirs["generator"])
             fits = alike(_without_moments(found), _without_moments(ours)) and self._moments_fit(theirs["optimiser"])
-            fits = fits and 0 <= theirs["step"] <= found["run"]["steps"]
+            fits = fits and 0 <= theirs["step"] <= self.training.steps and isinstance(found["run"], dict)
         except (KeyError, IndexError, TypeError, AttributeError, RuntimeError, ValueError):
             fits = False
         if not fits:
             raise Problem(f"{self.path} is not the state of this training: it is damaged or belongs to another"
                           " network; resume with the command that started the run")
-        for name, value in self.run.items():
-            if found["run"][name] != value:
-                raise Problem(f"{self.path} belongs to a run whose {name} is {found['run'][name]}, not {value};"
+        for name in [*self.run, *found["run"]]:
+            value, other = self.run.get(name), found["run"].get(name)
+            if value != other:
+                raise Problem(f"{self.path} belongs to a run whose {name} is {other}, not {value};"
                               " resume with the command that started it, or choose another --out")
 
     def _moments_fit(self, optimiser: dict[str, Any]) -> bool:
@@ -94,12 +95,12 @@ class Checkpoint:
 
 
 def _without_moments(content: dict[str, Any]) -> dict[str, Any]:
-    """The content without AdamW's moments: there are none before the first step.
+    """The content without AdamW's moments: there are none before the first step. The run is compared by itself.
 
     The training's steps, rate and seed are left out as well. Older files lack them, and the run holds its own.
     """
     training = {name: part for name, part in content["training"].items() if name not in ("steps", "lr", "seed")}
-    return content | {"training": training | {"optimiser": training["optimiser"]["param_groups"]}}
+    return content | {"run": None, "training": training | {"optimiser": training["optimiser"]["param_groups"]}}
 
 
 def alike(a: Any, b: Any) -> bool:

@@ -15,7 +15,7 @@ from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from ..conditions import CHANNELS
 from ..controlnet import ControlNet, lock
-from ..errors import Problem, check_device, check_tensor
+from ..errors import Problem, check_device, check_tensor, shorten
 from ..measure.classifier import ShapeClassifier
 from ..measure.fingerprint import fingerprint, is_fingerprint_of
 from ..training import seeded
@@ -38,6 +38,9 @@ def save_weights(network: nn.Module, kind: str, path: str | Path, base: UNet | N
     _check_kind_of(network, kind)
     if base is not None and not hasattr(base, "decoder"):
         raise Problem(f"the base is a {type(base).__name__}; give a UNet, such as load_base() returns")
+    if isinstance(network, ControlNet) and base is not None:
+        if _shapes(network.encoder.state_dict()) != _shapes(base.encoder.state_dict()):
+            raise Problem("the ControlNet is a copy of a base of another size; give the base that it was trained on")
     for tensor in network.state_dict().values():
         check_tensor("the weights", tensor)
     weights = {name: tensor.detach().cpu().half() for name, tensor in network.state_dict().items()}
@@ -54,7 +57,8 @@ def save_weights(network: nn.Module, kind: str, path: str | Path, base: UNet | N
 def _check_kind_of(network: nn.Module, kind: str) -> None:
     """Raise Problem if the network cannot be of this kind, because nothing could load the file."""
     if kind not in ("base", "shapes", *CHANNELS):
-        raise Problem(f"there are no weights of the kind {kind!r}; give one of base, shapes, {', '.join(CHANNELS)}")
+        raise Problem(f"there are no weights of the kind {shorten(repr(kind))}; give one of base, shapes,"
+                      f" {', '.join(CHANNELS)}")
     names = list(network.state_dict())
     first = next((name for name in names if name.endswith("condition_encoder.layers.0.weight")), None)
     channels = network.state_dict()[first].shape[1] if first else 0  # 0: the network is no ControlNet
@@ -63,9 +67,9 @@ def _check_kind_of(network: nn.Module, kind: str) -> None:
     if kind in CHANNELS:
         return  # its size is that of its base
     like = seeded(0, UNet if kind == "base" else ShapeClassifier)  # what the file will be loaded into
-    wanted = {name: weight.shape for name, weight in like.state_dict().items()}
+    wanted = _shapes(like.state_dict())
     given = _without_prefixes(network.state_dict())
-    if {name: weight.shape for name, weight in given.items()} != wanted:
+    if _shapes(given) != wanted:
         raise Problem(f"the {type(network).__name__} has other weights than {_named(kind)}, so nothing could load the"
                       " file; give the network that belongs to this kind, in its default size")
     predicts = getattr(network, "prediction_type", None)

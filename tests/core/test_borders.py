@@ -1006,3 +1006,21 @@ def test_a_roughened_map_keeps_its_type(edges):
         found = roughen(edges.to(dtype), torch.Generator().manual_seed(0))
         assert found.dtype == dtype
         assert torch.equal(found.float(), roughen(edges, torch.Generator().manual_seed(0)))
+
+
+def test_noise_of_rand_is_told(shipped):
+    noise = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with pytest.warns(UserWarning, match="torch.randn"):
+        sample(shipped.base, "red star", noise, steps=1)
+
+
+def test_networks_and_controls_in_the_wrong_place_are_told(shipped):
+    base, control = shipped.base, shipped.controls["edge"]
+    generator = torch.Generator().manual_seed(0)
+    with pytest.raises(Problem, match="is a UNet; give a ControlNet"):
+        control_loss(base, "edge")(base, generator)
+    with pytest.raises(Problem, match="is a ControlNet; give a UNet"):
+        base_loss(control, generator)
+    for controls in (0.5, torch.rand(4, 1, 64, 64), control):
+        with pytest.raises(Problem, match="give all 13"):
+            weigh(controls, 1.0)

@@ -353,3 +353,10 @@ def test_an_unknown_prediction_type_is_a_problem(name):
         loss_weight(t, x, name)
     with pytest.raises(Problem, match=f"{name!r}"):
         to_eps(x, x, t, name)
+
+
+def test_a_model_may_change_its_input():
+    xt = torch.randn(2, 3, 4, 4, dtype=torch.float64)
+    before = xt.clone()
+    assert torch.equal(ddim(lambda x, t: x.mul_(0.5), xt, 4), ddim(lambda x, t: x * 0.5, before, 4))
+    assert torch.equal(xt, before)

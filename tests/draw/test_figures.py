@@ -105,6 +105,23 @@ def test_a_heat_map_has_a_cell_for_each_value():
     assert len(axes.patches) == 1 and axes.patches[0].get_xy() == pytest.approx((-0.5, 0.5))
 
 
+def test_the_texts_of_a_heat_map_belong_to_the_rows_of_their_names():
+    axes = Figure().subplots()
+    figures.heat(axes, {"a": [1.0], "b": [30.0]}, {"b": ["30"], "a": ["1"]})
+    assert [(text.get_text(), text.get_position()) for text in axes.texts] == [("1", (0, 0)), ("30", (0, 1))]
+    for texts in ({"a": ["1"]}, {"a": ["1"], "c": ["30"]}, {"a": ["1"], "b": []}):
+        with pytest.raises(Problem, match="the same names"):
+            figures.heat(axes, {"a": [1.0], "b": [30.0]}, texts)
+
+
+def test_outlines_are_drawn_on_pictures_in_their_range_only():
+    truth = held_out(2)[0]
+    edges = detect_edges(truth.image)
+    for images, maps in ((truth.x0, edges), (truth.image, edges * 255), (edges, truth.image)):
+        with pytest.raises(Problem, match="bring them to|of the shape"):
+            figures.outlined(images, maps)
+
+
 def test_counts_of_a_figure_are_whole_numbers():
     images = held_out(2)[0].image
     for call in (lambda: figures.grid(images, 0, "", [], []), lambda: figures.grid(images[:0], 2, "", [], []),

@@ -304,3 +304,18 @@ def test_scores_of_nan_choose_no_shape(batch):
 def test_features_are_numbers(features):
     with pytest.raises(Problem, match="the features have the shapes"):
         frechet_distance(features, features)
+
+
+def test_the_classifier_refuses_masks_in_another_range():
+    classifier = load_classifier()
+    mask = held_out(2)[0].mask
+    for wrong in (mask * 255, mask * 2 - 1):
+        with pytest.raises(Problem, match="bring them to"):
+            classifier(wrong)
+
+
+def test_shuffle_gap_leaves_the_conditions_to_the_caller():
+    condition = torch.rand(4, 1, 2, 2)
+    before = condition.clone()
+    shuffle_gap(lambda given: given.mul_(2).mean(), condition)
+    assert torch.equal(condition, before)

@@ -417,3 +417,22 @@ def test_a_process_killed_at_any_moment_leaves_a_whole_checkpoint(tmp_path):
         state = load_file(path)["training"]
         assert state["step"] > step and state["network"]["weight"].isfinite().all()
         step = state["step"]
+
+
+def test_a_run_need_not_record_its_steps(tmp_path):
+    path = tmp_path / "run.pt"
+    Checkpoint(go(toy(), 3), path, {"seed": 0}).save()
+    training = toy()
+    Checkpoint(training, path, {"seed": 0}).load()
+    assert same(go(training).state_dict(), go(toy()).state_dict())
+    with pytest.raises(Problem, match="a run whose rate is None, not 1"):
+        Checkpoint(toy(), path, {"seed": 0, "rate": 1}).load()
+
+
+def test_a_state_whose_file_was_removed_is_written_anew(tmp_path):
+    path = tmp_path / "run.pt"
+    checkpoint = Checkpoint(go(toy(), 3), path, RUN)
+    checkpoint.save()
+    path.unlink()
+    checkpoint.save()
+    assert load_file(path)["training"]["step"] == 3

@@ -261,3 +261,9 @@ def test_a_start_of_another_size_changes_nothing(make_base, shipped):
     with pytest.raises(Problem, match="another size"):
         pretrained.start_from(control, "edge", base)
     assert fingerprint(control.state_dict()) == before
+
+
+def test_a_controlnet_is_not_saved_as_one_of_a_base_of_another_size(make_base, tmp_path, shipped):
+    with pytest.raises(Problem, match="another size"):
+        save_weights(shipped.controls["edge"], "edge", tmp_path / "edge.pt", make_base())
+    assert not list(tmp_path.iterdir())
