@@ -181,9 +181,11 @@ def map_from_file(path: Path, channels: int) -> Tensor:
     """A condition or a region (1, channels, 64, 64) from a picture file of that size, taken as it is."""
     from ..draw.drawings import read_image
 
-    colours, _ = read_image(path)
+    colours, opacity = read_image(path)
     if tuple(colours.shape[2:]) != (SIZE, SIZE):
         height, width = colours.shape[2:]
         raise Problem(f'"{path}" has {width} x {height} pixels, but a map is taken as it is and needs {SIZE} x {SIZE};'
                       " use --edge, --edge-from or --palette for other pictures")
+    if channels == 1:  # an edge map or a region: what is transparent is not white
+        colours = colours * opacity
     return colours[:, :channels]
