@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .errors import Problem, check_generator, check_images, check_number, check_tensor, dtype_name
+from .errors import Problem, check_generator, check_images, check_number, check_tensor, dtype_name, shorten
 from .shapes import SIZE, Batch, tip_of
 
 CHANNELS = {"edge": 1, "palette": 3, "pose": 1}
@@ -39,7 +39,7 @@ def check_kind(kind: Kind) -> None:
     """Raise Problem unless ``kind`` is the name of a condition or a function."""
     known = isinstance(kind, str) and kind in CONDITIONS
     if not (known or callable(kind)):
-        raise Problem(f"there is no condition {kind!r}; give one of {', '.join(CONDITIONS)}, or a function"
+        raise Problem(f"there is no condition {shorten(repr(kind))}; give one of {', '.join(CONDITIONS)}, or a function"
                       " that takes a batch and returns its conditions")
 
 

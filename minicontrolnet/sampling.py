@@ -285,17 +285,17 @@ def _tell_what_has_no_effect(controls: list[Control], guidance_scale: float, in_
                       " should act", stacklevel=3)
     for control in controls:
         kind = getattr(control.net, "kind", None)
-        # The share of grey pixels, and the share of white ones. Edge maps in training have no grey pixels.
-        soft = ((control.condition > 0.05) & (control.condition < 0.95)).float().mean().item()
-        lines = (control.condition >= 0.95).float().mean().item()
-        if kind == "edge" and lines > MOST_LINES:
-            warnings.warn(f"this condition is white on {lines:.0%} of the picture, but an edge map has thin white lines"
-                          " on black; is it inverted, or a filled shape?", stacklevel=3)
-        if kind == "edge" and soft > 0.3 * lines:
-            warnings.warn("this condition has many values between 0 and 1, but the edge ControlNet was trained on edge"
+        # In each picture the share of grey pixels, and of white ones. Edge maps in training have no grey pixels.
+        soft = ((control.condition > 0.05) & (control.condition < 0.95)).float().mean((1, 2, 3))
+        lines = (control.condition >= 0.95).float().mean((1, 2, 3))
+        if kind == "edge" and (lines > MOST_LINES).any():
+            warnings.warn(f"a condition is white on {lines.max().item():.0%} of its picture, but an edge map has thin"
+                          " white lines on black; is it inverted, or a filled shape?", stacklevel=3)
+        if kind == "edge" and (soft > 0.3 * lines).any():
+            warnings.warn("a condition has many values between 0 and 1, but the edge ControlNet was trained on edge"
                           " maps, which are 0 or 1; give an edge map, such as detect_edges returns", stacklevel=3)
-        if kind == "pose" and lines > 0 and soft == 0:
-            warnings.warn("this condition is 0 or 1 everywhere, like an edge map, but the pose ControlNet was trained"
+        if kind == "pose" and ((lines > 0) & (soft == 0)).any():
+            warnings.warn("a condition is 0 or 1 everywhere, like an edge map, but the pose ControlNet was trained"
                           " on stick figures with soft rims; give a pose, such as stick_figure returns", stacklevel=3)
 
 

@@ -161,7 +161,8 @@ def read_options(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=in_range(int, 0, 2**31), default=0)
     parser.add_argument("--show", action="store_true", help="solution: show it although you have not passed")
     parser.add_argument("--yes", action="store_true", help="reset: the whole file")
-    parser.add_argument("--only", nargs="+", metavar="ID", help="grade: only these exercises, such as 03a 05a")
+    parser.add_argument("--only", nargs="+", action="extend", metavar="ID",
+                        help="grade: only these exercises, such as 03a 05a")
     parser.add_argument("--json", type=file_to_write(".json"), help="grade: write the marks and messages here")
     parser.add_argument("--class", type=any_path, metavar="DIR", dest="students",
                         help="grade: the folder that contains a folder for each student")
@@ -171,6 +172,8 @@ def read_options(words: list[str] | None) -> argparse.Namespace:
     refuse_idle_options(parser, args)
     args.run = commands[args.command]
     args.answers = args.answers.resolve()
+    if args.answers == FILES[0].parent.resolve():
+        parser.error("--answers names the folder of the exercises themselves; give another folder")
     given = args.only or []
     if args.run != grade:
         given = [args.what] if args.what else []

@@ -49,6 +49,8 @@ class Case(NamedTuple):
 def noisy_batch(base: nn.Module, kind: Kind, n: int = 16, seed: int = 10_000) -> tuple[Tensor, NoisyBatch]:
     """The conditions of n held-out pictures of our toy world, and their noisy batch."""
     check_seed(seed)
+    if not hasattr(base, "prediction_type"):
+        raise Problem(f"the base is a {type(base).__name__}; give a UNet, such as load_base() returns")
     generator = torch.Generator().manual_seed(int(seed))
     truth = random_batch(n, generator)
     t, eps = random_times_and_noise(truth.x0, generator)

@@ -119,7 +119,7 @@ def add_weights(command: argparse.ArgumentParser) -> None:
 
 def add_evaluate(command: argparse.ArgumentParser) -> None:
     command.add_argument("--count", type=in_range(int, 2, 10**5), default=256, help="how many held-out pictures")
-    command.add_argument("--only", nargs="*", choices=list(CHANNELS),
+    command.add_argument("--only", nargs="*", action="extend", choices=list(CHANNELS),
                          help="which ControlNets; with no name, the base alone")
     add_weights(command)
     command.set_defaults(run=evaluate_command)
@@ -130,7 +130,7 @@ def add_doctor(command: argparse.ArgumentParser) -> None:
                            " Give the base that yours was trained on, too, if it is not the one that ships.")
     command.epilog = ("The exit status is 1 if a ControlNet is broken. For a ControlNet from elsewhere call diagnose in"
                       " minicontrolnet/measure/diagnosis.py; lessons/README.md has an example.")
-    command.add_argument("--only", nargs="+", choices=list(CHANNELS),
+    command.add_argument("--only", nargs="+", action="extend", choices=list(CHANNELS),
                          help="which ControlNets; default: those whose files are given, or all the shipped ones")
     add_weights(command)
     command.set_defaults(run=doctor_command)

@@ -5,6 +5,7 @@ import glob
 import io
 import os
 import pickle
+import shutil
 import time
 import zipfile
 from contextlib import suppress
@@ -56,6 +57,8 @@ def _write(path: str | Path, data: bytes, keep: bool) -> None:
     target = Path(os.path.realpath(path))
     if os.path.exists(target) and not os.path.isfile(target):  # unlike Path's methods, these never raise
         raise Problem(f"cannot write {path}: it is not a plain file; give another name")
+    if os.path.exists(target) and not os.access(target, os.W_OK):
+        raise Problem(f"cannot write {path}: it is write-protected; make it writable, or give another name")
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -64,6 +67,8 @@ def _write(path: str | Path, data: bytes, keep: bool) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        if target.exists():
+            shutil.copymode(target, temporary)  # a private file stays private
         if keep:
             os.replace(temporary, target)
     except OSError as error:

@@ -1024,3 +1024,18 @@ def test_networks_and_controls_in_the_wrong_place_are_told(shipped):
     for controls in (0.5, torch.rand(4, 1, 64, 64), control):
         with pytest.raises(Problem, match="give all 13"):
             weigh(controls, 1.0)
+
+
+def test_one_odd_edge_map_among_good_ones_is_told(shipped):
+    truth, noise = held_out(16)
+    edges = detect_edges(truth.image)
+    edges[3] = 1 - edges[3]
+    with pytest.warns(UserWarning, match="is it inverted"):
+        sample(shipped.base, "", noise, [(shipped.controls["edge"], edges)], steps=1)
+
+
+def test_a_long_value_in_the_place_of_a_name_is_told_in_a_line():
+    truth = held_out(4)[0]
+    with pytest.raises(Problem) as problem:
+        control_loss(UNet(), detect_edges(truth.image))
+    assert "\n" not in str(problem.value)

@@ -536,3 +536,17 @@ def test_a_terminal_that_cannot_show_a_letter_of_the_answer(tmp_path):
     run = subprocess.run([*words, "check", "01a"], text=True, capture_output=True,
                          env={**os.environ, "PYTHONIOENCODING": "ascii"})
     assert "return \\xfcber" in run.stdout and "Traceback" not in run.stderr
+
+
+def test_a_module_of_the_user_does_not_hide_the_exercises(tmp_path):
+    (tmp_path / "exercises.py").write_text("# my notes")
+    run = subprocess.run([sys.executable, ROOT / "lessons" / "exercises", "check", "03a", "--answers", tmp_path / "mine"],
+                         text=True, capture_output=True, env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    assert "not begun" in run.stdout and not run.stderr
+
+
+def test_the_folder_of_the_exercises_is_not_one_of_answers(capsys):
+    with pytest.raises(SystemExit):
+        main(["reset", "03a", "--yes", "--answers", str(ROOT / "lessons" / "exercises")])
+    assert "give another folder" in capsys.readouterr().err
+    assert (ROOT / "lessons" / "exercises" / "ex03_zero_conv.py").is_file()

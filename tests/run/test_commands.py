@@ -18,8 +18,9 @@ from conftest import ROOT
 from minicontrolnet import Problem, UNet, condition_of, fingerprint, held_out, load_base, load_control, save_weights, seeded
 from minicontrolnet.run import train, weights
 from minicontrolnet.run.checkpoint import in_use
-from minicontrolnet.run.cli import main
+from minicontrolnet.run.cli import main, parser
 from minicontrolnet.run.files import load_file
+from minicontrolnet.run.sample import map_from_file
 from minicontrolnet.run.options import device, in_range, report_problems
 from minicontrolnet.training import Training
 
@@ -576,3 +577,17 @@ def test_training_writes_through_a_dangling_link_and_under_any_name(name, tmp_pa
     mark = out.with_suffix(".txt").read_text(encoding="utf-8").split("fingerprint: ")[1].split("\n")[0]
     assert fingerprint(load_file(out)["weights"]) == mark
     assert load_control("edge", base, out).kind == "edge"
+
+
+def test_a_region_is_empty_where_its_picture_is_transparent(tmp_path):
+    picture = Image.new("RGBA", (64, 64), (255, 255, 255, 0))
+    picture.paste((255, 255, 255, 255), (0, 0, 32, 64))
+    picture.save(tmp_path / "region.png")
+    region = map_from_file(tmp_path / "region.png", 1)
+    assert (region[..., :32] == 1).all() and (region[..., 32:] == 0).all()
+
+
+def test_only_may_be_given_twice():
+    for command in ("doctor", "evaluate"):
+        args = parser().parse_args([command, "--only", "edge", "--only", "pose"])
+        assert args.only == ["edge", "pose"]

@@ -310,3 +310,22 @@ def test_what_somebody_edited_becomes_a_backup(tmp_path, capsys):
     assert path.read_bytes() == b"three"
     assert [(tmp_path / f"marks.backup{i}.csv").read_bytes() for i in (1, 2)] == [b"one", b"two"]
     assert capsys.readouterr().out.count("that was here is now") == 2 and len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other permissions")
+def test_a_private_file_stays_private(tmp_path):
+    path = tmp_path / "private.pt"
+    write_file(path, b"old")
+    path.chmod(0o600)
+    write_file(path, b"new")
+    assert path.read_bytes() == b"new" and path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_write_protected_file_is_left_alone(tmp_path, monkeypatch):
+    path = tmp_path / "good.pt"
+    write_file(path, b"good")
+    monkeypatch.setattr(os, "access", lambda place, mode: False)  # the superuser may write everywhere
+    for write in (lambda: write_file(path, b"new"), lambda: check_place(path)):
+        with pytest.raises(Problem, match="write-protected"):
+            write()
+    assert path.read_bytes() == b"good"
