@@ -3,6 +3,7 @@
 test_pages.py follows its links and commands.
 """
 
+import json
 import re
 import subprocess
 import sys
@@ -29,6 +30,12 @@ def test_the_words_of_prompts_are_named():
     for names in (COLOURS, SHAPES):
         *first, last = names
         assert f"{', '.join(first)} and {last}" in words
+
+
+def test_the_first_picture_shows_as_many_steps_as_the_page_says():
+    record = json.loads((LESSONS / "results" / "05_edge_control.json").read_text(encoding="utf-8"))
+    said, = re.findall(r"The picture above shows this happening, in (\d+) training", README)
+    assert int(said) == record["steps"]
 
 
 def test_the_whole_idea_runs_as_it_stands(tmp_path):
