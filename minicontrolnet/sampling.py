@@ -18,6 +18,7 @@ from .unet import PATCH, UNet
 
 GUIDANCE = 2.5  # the scale for the shipped weights; lesson 06 shows others
 MOST_LINES = 0.15  # the largest white share of an edge map whose strokes are at most 3 pixels wide
+WIDEST = 9  # pixels: no white square of an edge map is as large, even where its strokes cross
 N_CONTROLS = 13  # of 12 skips and the middle block
 Scale = float | Sequence[float] | Tensor  # one strength for all 13 controls, or 13 weights
 
@@ -117,8 +118,11 @@ def compose(*several: Controls) -> Controls:
     if len(counts) > 1:
         raise Problem(f"there are {counts[0]} controls of one ControlNet and {counts[-1]} of another; give the controls"
                       " of ControlNets for the same base")
-    if any(len({control.shape[1:] for control in maps}) > 1 for maps in zip(*several)):
-        raise Problem("two ControlNets have controls of different shapes; give those for the same base and pictures")
+    for maps in zip(*several):
+        numbers = {len(control) for control in maps}
+        if len({control.shape[1:] for control in maps}) > 1 or len(numbers - {1}) > 1:
+            raise Problem("two ControlNets have controls of different shapes; give those for the same base and"
+                          " pictures")
     return tuple(sum(maps) for maps in zip(*several, strict=True))
 
 
@@ -291,12 +295,21 @@ def _tell_what_has_no_effect(controls: list[Control], guidance_scale: float, in_
         if kind == "edge" and (lines > MOST_LINES).any():
             warnings.warn(f"a condition is white on {lines.max().item():.0%} of its picture, but an edge map has thin"
                           " white lines on black; is it inverted, or a filled shape?", stacklevel=3)
+        elif kind == "edge" and _has_filled_squares(control.condition):
+            warnings.warn(f"a condition has a white square of {WIDEST} x {WIDEST} pixels, but an edge map has thin"
+                          " white lines on black; is it inverted, or a filled shape?", stacklevel=3)
         if kind == "edge" and (soft > 0.3 * lines).any():
             warnings.warn("a condition has many values between 0 and 1, but the edge ControlNet was trained on edge"
                           " maps, which are 0 or 1; give an edge map, such as detect_edges returns", stacklevel=3)
         if kind == "pose" and ((lines > 0) & (soft == 0)).any():
             warnings.warn("a condition is 0 or 1 everywhere, like an edge map, but the pose ControlNet was trained"
                           " on stick figures with soft rims; give a pose, such as stick_figure returns", stacklevel=3)
+
+
+def _has_filled_squares(condition: Tensor) -> bool:
+    """Whether any condition (n, 1, h, w) has a white square that is too large for a stroke."""
+    black = (condition < 0.95).float()
+    return bool((F.max_pool2d(black, WIDEST, stride=1) == 0).any())
 
 
 def seeded_noise(n: int, seed: int) -> Tensor:

@@ -9,6 +9,7 @@ grades the pictures that it generates. It runs the code in FILE.
 """
 
 import argparse
+import ast
 import json
 import os
 import sys
@@ -126,12 +127,17 @@ def read_condition(path: Path) -> Own:
     if not callable(getattr(module, "condition", None)):
         raise Problem(f"{path.name} has no function condition; write def condition(batch, generator), as in the"
                       f" template, which {COMMAND} writes where there is no file")
-    own = Own(module.CHANNELS, module.condition, path, expectation_in(module.__doc__))
+    own = Own(module.CHANNELS, module.condition, path, expectation_in(docstring_of(path)))
     if type(own.channels) is not int or not 1 <= own.channels <= 16:
         raise Problem(f"CHANNELS is {own.channels!r}; give a whole number from 1 to 16")
     for n in (1, BATCH_SIZE):
         check_condition(own, n)
     return own
+
+
+def docstring_of(path: Path) -> str | None:
+    """The text at the top of a Python file. With ``python -OO`` a module's __doc__ is None."""
+    return ast.get_docstring(ast.parse(path.read_bytes()))
 
 
 def expectation_in(docstring: str | None) -> str:

@@ -65,6 +65,7 @@ def show(axes: Axes, images: Tensor, columns: int | None = None, title: str = ""
     """
     from torchvision.utils import make_grid
 
+    check_images("the images", images, channels=[1, 3])
     columns = columns or len(images)
     pixels = make_grid(images.detach().cpu(), columns, padding=GAP, pad_value=1.0)
     axes.imshow(rearrange(pixels, "c h w -> h w c").numpy(), interpolation="nearest", origin="upper")
@@ -111,6 +112,8 @@ def make_room(figure: Figure, margin: float = 0.05) -> None:
 
 def captions(prompt: Tensor, lines: int = 2) -> list[str]:
     """Prompts (n, 3) as two or three lines of text each, for captions below narrow pictures."""
+    if lines not in {2, 3}:
+        raise Problem(f"lines is {lines!r}; give 2 or 3")
     two = [words.replace(" on", "\non") for words in describe(prompt)]
     return two if lines == 2 else [words.replace(" ", "\n", 1) for words in two]
 

@@ -53,13 +53,20 @@ class Checkpoint:
         """Go on from the file. Raises Problem if it is damaged or belongs to another run."""
         found = load_file(self.path)
         self._check(found)
+        if found.get("locked", self._locked()) != self._locked():
+            raise Problem(f"{self.path} belongs to a run that locked other parameters; lock the same ones, or choose"
+                          " another file")
         self.training.load_state_dict(found["training"])
         self.begun -= found["seconds"]
         self.command = found["command"]
 
     def _content(self) -> dict[str, Any]:
         return {"training": self.training.state_dict(), "run": self.run, "seconds": self.seconds,
-                "command": self.command}
+                "command": self.command, "locked": self._locked()}
+
+    def _locked(self) -> list[str]:
+        """The names of the parameters that do not train."""
+        return [name for name, weight in self.training.network.named_parameters() if not weight.requires_grad]
 
     def _stamp(self) -> int | None:
         """A number that changes whenever the file is replaced."""
@@ -95,12 +102,14 @@ class Checkpoint:
 
 
 def _without_moments(content: dict[str, Any]) -> dict[str, Any]:
-    """The content without AdamW's moments: there are none before the first step. The run is compared by itself.
+    """The content without AdamW's moments: there are none before the first step.
 
-    The training's steps, rate and seed are left out as well. Older files lack them, and the run holds its own.
+    The run and what is locked are compared by themselves. The training's steps, rate and seed are left out as well:
+    older files lack them, and the run holds its own.
     """
     training = {name: part for name, part in content["training"].items() if name not in ("steps", "lr", "seed")}
-    return content | {"run": None, "training": training | {"optimiser": training["optimiser"]["param_groups"]}}
+    training["optimiser"] = training["optimiser"]["param_groups"]
+    return content | {"run": None, "locked": None, "training": training}
 
 
 def alike(a: Any, b: Any) -> bool:

@@ -399,11 +399,30 @@ def test_a_condition_of_another_kind_is_told(shipped, batch, noise, given, wante
         sample(base, "", noise, [(control, condition_of(given, batch))], steps=1)
 
 
+def small_square(side):
+    """A filled white square (1, 1, 64, 64)."""
+    mask = torch.zeros(1, 1, 64, 64)
+    mask[..., 1 : side + 1, 1 : side + 1] = 1
+    return mask
+
+
 @pytest.mark.parametrize("change", [lambda batch: 1 - detect_edges(batch.image),
-                                    lambda batch: (batch.mask > 0.5).float()])
+                                    lambda batch: (batch.mask > 0.5).float(),
+                                    lambda batch: small_square(12)])
 def test_an_edge_map_that_is_inverted_or_filled_is_told(shipped, batch, noise, change):
     with pytest.warns(UserWarning, match="inverted, or a filled shape"):
         sample(shipped.base, "", noise, [(shipped.controls["edge"], change(batch))], steps=1)
+
+
+def test_thick_strokes_that_cross_are_no_filled_shape(shipped, recwarn):
+    """Strokes of 4 pixels, and four of them meet in one point."""
+    way = torch.arange(64)
+    across, down = torch.meshgrid(way, way, indexing="ij")
+    lines = [across - 32, down - 32, across - down, across + down - 64]
+    star = torch.stack([line.abs() < 2 for line in lines]).any(0).float().view(1, 1, 64, 64)
+    star[..., :20, :] = star[..., 44:, :] = 0
+    sample(shipped.base, "", seeded_noise(1, 0), [(shipped.controls["edge"], star)], steps=1)
+    assert not recwarn
 
 
 @pytest.mark.parametrize("kind", ["edge", "pose", "palette"])
@@ -942,6 +961,8 @@ def test_controls_on_other_grids_are_not_composed():
     with pytest.raises(Problem, match="controls of different shapes"):
         compose(one, other)
     assert compose(one, [control[:1] for control in one])[0].mean() == 2
+    with pytest.raises(Problem, match="different shapes"):
+        compose(one, [torch.cat([control] * 2) for control in one])
 
 
 def test_a_class_is_no_network(base, noise, edges):

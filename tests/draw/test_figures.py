@@ -44,6 +44,22 @@ def test_captions_are_prompts_in_lines():
     assert figures.captions(prompt) == ["red star\non blue", "circle", ""]
 
 
+def test_other_captions_are_refused():
+    with pytest.raises(Problem, match="give 2 or 3"):
+        figures.captions(tokenize(["star"]), lines=1)
+
+
+@pytest.mark.parametrize("change", [lambda image: image * 2 - 1, lambda image: image * 255,
+                                    lambda image: image / torch.zeros(1)])
+def test_only_pictures_are_shown(change):
+    """matplotlib shows nan as white, and cuts off what lies outside of [0, 1]."""
+    images = change(held_out(2)[0].image)
+    for show in (lambda: figures.grid(images, 2, "", [], []), lambda: figures.samples({}, images),
+                 lambda: figures.samples({"edge": images[:1]}, torch.rand(1, 3, 64, 64))):
+        with pytest.raises(Problem, match="bring them to"):
+            show()
+
+
 def test_a_grid_shows_each_picture_in_its_place():
     """Row by row; pixels are not smoothed."""
     images = torch.arange(6.0).view(6, 1, 1, 1).expand(6, 3, 8, 8) / 10

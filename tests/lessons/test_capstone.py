@@ -4,6 +4,7 @@ import io
 import json
 import math
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from minicontrolnet import Paired
 RANDOM = "torch.rand(len(batch.mask), 1, 64, 64, generator=generator)"
 
 
-sys.path.append(str(Path(__file__).parents[2] / "lessons"))
+LESSONS = Path(__file__).parents[2] / "lessons"
+sys.path.append(str(LESSONS))
 
 from exercises import capstone  # noqa: E402
 
@@ -168,6 +170,15 @@ def test_an_expectation_in_any_language_is_enough_and_the_template_may_be_tried(
         capstone.check_expectation(capstone.read_condition(path))
     path.write_text(capstone.TEMPLATE, encoding="utf-8")
     capstone.check_expectation(capstone.read_condition(path))
+
+
+def test_an_expectation_is_also_read_where_python_drops_docstrings(tmp_path):
+    path = written(tmp_path, "return batch.mask")
+    path.write_text(f'"""I expect a mask IoU above 0.7."""\n{path.read_text()}', encoding="utf-8")
+    code = ("import pathlib, sys; from exercises.capstone import check_expectation, read_condition;"
+            " check_expectation(read_condition(pathlib.Path(sys.argv[1])))")
+    done = subprocess.run([sys.executable, "-OO", "-c", code, path], cwd=LESSONS, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_condition_is_the_same_when_it_is_graded(tmp_path):

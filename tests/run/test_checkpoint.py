@@ -95,6 +95,29 @@ def test_locked_and_unused_parameters_are_no_obstacle(locked, tmp_path):
     assert same(go(resumed).state_dict(), go(training()).state_dict())
 
 
+@pytest.mark.parametrize("before, after", [(0, 2), (0, None), (None, 0)])
+def test_a_run_with_other_locked_parameters_is_refused(before, after, tmp_path):
+    def checkpoint(locked):
+        network = nn.Sequential(*(seeded(i, nn.Linear, 4, 4) for i in range(3)))
+        network.in_features = 4
+        if locked is not None:
+            lock(network[locked])
+        return Checkpoint(go(Training(network, toy_loss, 6, lr=0.1), 3), tmp_path / "run.pt", RUN)
+
+    checkpoint(before).save()
+    with pytest.raises(Problem, match="locked other parameters"):
+        checkpoint(after).load()
+
+
+def test_a_file_from_before_that_check_is_still_read(saved):
+    content = load_file(saved)
+    del content["locked"]
+    torch.save(content, saved)
+    resumed = toy(seed=1)
+    Checkpoint(resumed, saved, RUN).load()
+    assert resumed.step == 3
+
+
 def test_a_controlnet_goes_on_from_its_file(make_base, tmp_path):
     """Also where the new one starts with other weights."""
     base = lock(make_base((8, 8, 8, 32), torch.float32))
