@@ -69,7 +69,7 @@ def test_the_number_of_intervals_is_told():
     """And how many of them decide. An interval between two bounds has two rows."""
     intervals = {source.number for source in SOURCES if "(" in source.number}
     deciding = {(source.where, source.number) for source in SOURCES if source.decides}
-    assert f"prints {len(intervals)} intervals, {len(deciding)} of which decide" in TEXT.replace("\n", " ")
+    assert f"prints {len(intervals)} different intervals, {len(deciding)} of which decide" in TEXT.replace("\n", " ")
 
 
 def test_links_lead_to_files():

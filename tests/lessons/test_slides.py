@@ -94,7 +94,7 @@ def test_a_slide_has_the_numbers_of_the_map(maker):
     title = styled(maker.convergence)(None).subfigs[0].texts[0].get_text()
     tenth, more = (int(number) for number in re.findall(r"\d+", title))
     page = (LESSONS / "CLAIMS.md").read_text(encoding="utf-8")
-    assert f"a tenth of its rise at step {tenth}, and half of it at {tenth + more}." in page
+    assert f"a tenth of its highest value at step {tenth}, and half of it at step {tenth + more}." in page
 
 
 def test_every_contradicted_part_has_its_sentence(maker):
