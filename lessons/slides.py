@@ -1,8 +1,8 @@
 """Slides for a lecture: python lessons/slides.py [--out outputs/slides.pdf] [--quick]
 
 There are sixteen pages of 16:9. Every number comes from a record in lessons/results or from
-CLAIMS.md, or the program measures it while it makes the slides. The small text below each page is
-for the speaker. It says which lesson to run, what to ask the class, and what a word means.
+CLAIMS.md, or the program measures it while it makes the slides. Each page has a small text for the
+speaker. Most of these texts say which lesson to run or to show, and what to ask the class.
 """
 
 import argparse
@@ -112,7 +112,7 @@ def problem(live: Live) -> Figure:
     without = mask_iou(mask_of(free), mask).mean()
     with_outline = mask_iou(mask_of(controlled), mask).mean()
     figure, body = page(
-        f'Eight noises give "{words}" eight poses, and one outline fixes the pose',
+        f'From eight noise samples, "{words}" gets eight poses; one outline fixes the pose',
         "The pose of a shape is its place, its size and its tilt. No word says it.",
         "The IoU says how well a shape fills its outline (magenta); 1 is perfect.",
         f"By words alone it is {without:.2f}, and with words and the outline it is {with_outline:.2f}.",
@@ -183,13 +183,15 @@ def locking(live: Live) -> Figure:
     scores = {name: record[arm]["new colours"] for arm, name in names.items()}
     colours = {name: score["right colours"] for name, score in scores.items()}
     figure, body = page(
-        f"Fine-tuned on four colours, the base paints {fmean(colours['fine-tuned']):.0%} of the others right;"
-        f" locked, with a copy, {fmean(colours['locked']):.0%}",
-        f"Each saw 100 circles and squares in four colours. IoU: {fmean(scores['locked']['IoU']):.2f} locked,"
-        f" {fmean(scores['fine-tuned']['IoU']):.2f} fine-tuned.",
+        f"Fine-tuned at a high rate, the base paints {fmean(colours['fine-tuned']):.0%} of new colours right;"
+        f" the locked base with a copy paints {fmean(colours['locked']):.0%}",
+        "Each network saw 100 circles and squares in four colours.",
+        f"The IoU is {fmean(scores['locked']['IoU']):.2f} for the locked base with its copy, and"
+        f" {fmean(scores['fine-tuned']['IoU']):.2f} for the fine-tuned one.",
         "From scratch: a network of the same layers that starts from random weights.",
-        note="Run lessons/02_locking.py, which compares the two where they follow equally well. Its learning rate and"
-             " its colours are others, so its numbers differ from these. Ask: what does an exact guarantee give us?")
+        note="Run lessons/02_locking.py, which compares the two where they follow equally well. That lesson uses"
+             " another learning rate and other colours, so its numbers differ. The rate is 2e-3 here. At a lower rate"
+             " fine-tuning forgets less. Ask: what does an exact guarantee give us?")
     show_locking(body, colours, [list(record).index(arm) for arm in names])
     return figure
 
@@ -202,7 +204,7 @@ def show_locking(body: SubFigure, colours: dict[str, list[float]], rows: list[in
     figures.show(left, pictures[rows].flatten(0, 1), 4, below=below,
                  left=[name.replace(" ", "\n") for name in colours])
     dots(right, colours)
-    right.set(xlim=(-0.05, 1.05), xlabel="right new colours, a dot per seed")
+    right.set(xlim=(-0.05, 1.05), xlabel="share of new colours that are right,\none dot per seed")
 
 
 def zero_conv(live: Live) -> Figure:
@@ -210,8 +212,8 @@ def zero_conv(live: Live) -> Figure:
         "Weights of zero can learn, because their gradient contains the input and not the weight",
         "The zero convolutions at the outputs get the first gradient, then the copy, and then the"
         " condition encoder. The locked base never gets one.",
-        note="Run lessons/03_zero_conv.py. Ask: two zero convolutions in a row never learn. Why do these learn?"
-             " (None: no gradient is computed for this part. 0: it is computed, and it is 0.)")
+        note="Run lessons/03_zero_conv.py. Ask: the weights of two zero convolutions in a row never learn. Why do"
+             " these learn? (None: no gradient is computed for this part. 0: it is computed, and it is 0.)")
     left, right = body.subplots(1, 2, width_ratios=[2, 3])
     left.axis("off")
     formulas = ("$y = W x + b$,  $W = 0$,  $b = 0$", "$dL/dW = \\Sigma\\, g\\, x^T$  is not 0",
@@ -281,7 +283,7 @@ def convergence(live: Live) -> Figure:
         "The gap is the loss with another picture's outline minus the loss with its own.",
         f"A straight rise over {steps} steps needs {steps / 10:.0f} for a tenth, and then"
         f" {steps / 2 - steps / 10:.0f} more for half of it.",
-        "On a linear scale we see a jump. On a log scale the gap grows long before it.",
+        "At first the gap seems to be 0 on a linear scale. On a log scale it grows already.",
         note="Start lessons/05_edge_control.py, take a vote, and then show this slide. Ask: why do we not look at the"
              " loss of the batches?")
     show_gaps(body, gaps)
@@ -315,7 +317,7 @@ def guidance(live: Live) -> Figure:
         f"Control in one branch: {at_9}; at 30, {at_30:.0%} of the pixels are off the palette",
         "A pixel is off the palette if it is far from every colour of the toy world.",
         f"There is no prompt. With control in both branches, {both:.0%} are off at every scale.",
-        "The paper multiplies controls by 1 to 8. At 30 that does more harm; divided by 8, less.",
+        "At guidance 30 the paper's weights (1 to 8) do more harm. Divided by 8, they do less.",
         note="Run lessons/06_cfg_weighting.py. Ask: how else could we avoid oversaturated colours? (Guidance amplifies"
              " the difference of two branches. Without a prompt they differ by the control alone.)")
     left, right = body.subplots(1, 2, width_ratios=[3, 4])
@@ -407,8 +409,8 @@ def ablations(live: Live) -> Figure:
         "IoU without a prompt, minus that of zero convolutions (in brackets: 95 % intervals):",
         f"{', '.join(lines[:2])},", f"{lines[2]}.",
         note="Show lessons/08_ablations.py (Fig. 8 of the paper). Gaussian: the zero convolutions start with std 0.02"
-             " (small) or 1 / sqrt(fan_in) (large). Lite: a convolution in place of each copied block."
-             " Ask: what would a single seed have hidden?")
+             " (small) or 1 / sqrt(fan_in) (large). Lite: a convolution in place of each copied block. An insufficient"
+             " prompt names the background only, and a conflicting one names another shape. Ask: what would a single seed have hidden?")
     show_arms(body, arms)
     return figure
 
@@ -430,6 +432,7 @@ def transfer(live: Live) -> Figure:
     iou = {}
     for base, (record, *arms) in bases.items():
         iou[base] = [fmean(record["numbers"][arm]["IoU"]) for arm in arms]
+    at_home = fmean(sibling["numbers"]["base, its own ControlNet"]["IoU"])
     gain = finding(sibling, "A's ControlNet minus no control, IoU")
     style = finding(sibling, "A's ControlNet minus its own, pale colours")
     figure, body = page(
@@ -439,7 +442,9 @@ def transfer(live: Live) -> Figure:
         f"IoU on siblings, control minus none: {gain}.",
         f"Right pale colours, our ControlNet minus a sibling's own: {style}.",
         note="Run lessons/10_transfer.py. In brackets: 95 % intervals over three siblings. A sibling's own ControlNet"
-             " was trained on the sibling. Ask: why should a channel mean the same in two networks?")
+             f" was trained on the sibling. The panel of the sibling has a ControlNet of 400 steps, which reaches"
+             f" {at_home:.2f} on our base. The other two panels have the shipped one. So do not compare the panels."
+             " Ask: why should a channel mean the same in two networks?")
     for axes, (base, (record, *arms)) in zip(body.subplots(1, 3), bases.items()):
         without, with_control = iou[base]
         figures.show(axes, two_of_each(record, arms), 2, f"{base}: IoU {without:.2f} to {with_control:.2f}",
@@ -477,9 +482,10 @@ def successors(live: Live) -> Figure:
         f"Control-LoRA trains {trained['Control-LoRA'] / trained['ControlNet']:.0%} of ControlNet's weights, and has"
         f" an edge F1 of {mean['Control-LoRA']:.2f} (ControlNet: {mean['ControlNet']:.2f})",
         f"If prompt and outline conflict, the {closest} is closest to the outline ({in_conflict[closest]:.2f}).",
-        f"But after 2,000 steps it paints {colours['fine-tuned base']:.0%} of the unseen colours right; locked bases:"
+        f"After 2,000 steps it paints {colours['fine-tuned base']:.0%} of the unseen colours right. Locked bases paint"
         f" {' to '.join(kept)}.",
-        f"Without training, an edge loss reaches {free[25]:.2f} in 25 sampling steps, and {free[8]:.2f} in 8.",
+        "Training-free guidance follows the gradient of an edge loss.",
+        f"Its edge F1 is {free[25]:.2f} in 25 sampling steps, and {free[8]:.2f} in 8.",
         note="Run lessons/12_descendants.py. Edge F1 compares the picture's edges with the outline; 1 is perfect."
              " ControlNet++ adds a second loss, which compares edges. Control-LoRA trains low-rank changes of the copy."
              " A T2I-Adapter reads the outline alone. ControlNet-XS is a narrow encoder beside the base's. ControlNeXt"
@@ -500,7 +506,7 @@ def clinic(live: Live) -> Figure:
         "One loss curve does not show whether a ControlNet is healthy: four of these have a bug",
         f"{' and '.join(silent)}: the part that reads the condition gets no gradient, and the gap is exactly 0.",
         "B: it is healthy. C: its copy is frozen, and its gap rises less than B's.",
-        "E: training changes its base, too. For a while its loss is higher.",
+        "E: training changes its base, too. For a while its loss is higher than the others'.",
         note="Run lessons/13_clinic.py, and show this slide after the vote. Lesson 13 calls the ControlNets patients."
              " python -m minicontrolnet doctor examines the network, and not the curves."
              " Ask: which patient would you have sent home as healthy?")
