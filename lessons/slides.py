@@ -410,7 +410,8 @@ def ablations(live: Live) -> Figure:
         f"{', '.join(lines[:2])},", f"{lines[2]}.",
         note="Show lessons/08_ablations.py (Fig. 8 of the paper). Gaussian: the zero convolutions start with std 0.02"
              " (small) or 1 / sqrt(fan_in) (large). Lite: a convolution in place of each copied block. An insufficient"
-             " prompt names the background only, and a conflicting one names another shape. Ask: what would a single seed have hidden?")
+             " prompt names the background only, and a conflicting one names another shape. Ask: what would a single"
+             " seed have hidden?")
     show_arms(body, arms)
     return figure
 

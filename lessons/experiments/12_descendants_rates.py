@@ -10,10 +10,10 @@ and LoRA is usually trained at a larger one. So here we train each method at two
 again, each at its own best rate.
 
 **The measure.** Everything is as in 12_descendants.py with seed 0. That includes the initial weights, the batches, the
-plan of 2,000 steps, and the 32 held-out pictures with their noise. The rates are 5e-4 and 2e-3. Seed 0 of
-12_descendants.json is the run at 1e-3. We look after 150 and after 600 steps. A method's best rate is the one with the
-largest F1 with the right prompt after 600 steps. If the best rate is the largest of the three, we also run 4e-3. If it
-is the smallest, we also run 2.5e-4.
+learning-rate schedule of 2,000 steps, and the 32 held-out pictures with their noise. The rates are 5e-4 and 2e-3. Seed
+0 of 12_descendants.json is the run at 1e-3. We look after 150 and after 600 steps. A method's best rate is the one with
+the largest F1 with the right prompt after 600 steps. If the best rate is the largest of the three, we also run 4e-3. If
+it is the smallest, we also run 2.5e-4.
 
 **What we expect, and what would refute it.** This was written down before any of these runs. There is one seed, so
 nothing here is "shown". A prediction holds or fails on this seed. A difference of F1 below .01 is a tie, and a tie

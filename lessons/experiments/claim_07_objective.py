@@ -3,13 +3,13 @@
     python lessons/experiments/claim_07_objective.py
 
 It takes about 22 minutes on one core. This was written down before any number of these runs was seen. We had seen one
-earlier run of 80 steps and one seed. Its shares of clean pixels were 90 % for x0, 49 % for x0 by Eq. 5, 31 % for v
-and 27 % for eps.
+earlier run of 80 steps and one seed. Its shares of clean pixels were 90 % for x0, 49 % for x0 by Eq. 5, 31 % for v and
+27 % for eps. (Some models predict v, which is a mixture of noise and picture.)
 
 Eq. 5 weights all errors of eps alike. Our base predicts x0, and its errors have weights of their own (loss_weight in
 diffusion.py). So two things differ at once, and we test them one by one:
 - The weight matters. Shown by: x0 with its own weight is ahead of x0 by Eq. 5.
-- The prediction matters. Shown by: x0 by Eq. 5 is ahead of eps, which is Eq. 5 as well.
+- The prediction matters. Shown by: x0 by Eq. 5 is ahead of eps. Both have the weights of Eq. 5.
 
 The measures are right shapes and clean pixels, paired by the training seed. "Ahead" means that the interval over
 three seeds is above 0. An interval below 0 refutes. An interval that contains 0 decides nothing.

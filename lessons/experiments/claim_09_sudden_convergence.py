@@ -8,8 +8,9 @@ times.
 
 This was written down before the experiment ran. An earlier record measured averaged weights under a warm-up, and both
 of these bend the start of a curve. It explained the wait like this: "the controls are too small to be seen, grow by a
-factor and cross a threshold". Networks that start a thousand times larger contradicted this, because they wait
-longer. So here the rate is constant, there is no warm-up, and the weights are not averaged.
+factor and cross a threshold". Zero convs that start as N(0, 1 / fan_in) contradicted this. Their gap is some thousand
+times larger at first, and yet they wait longer. So here the rate is constant, there is no warm-up, and the weights are
+not averaged.
 
 Every arm has three seeds (40 to 42) and 180 steps of 16 pictures:
 - "size s": the zero convs start as N(0, s^2 / fan_in) for s = 0, 0.01, 0.1, 0.3, 1 and 3, at a rate of 1e-3.

@@ -7,12 +7,12 @@ and 17.92 for its lite form, but 6.09 for Stable Diffusion without any control. 
 the first two. This experiment asks about the third.
 
 This was written down before the experiment ran. There are six sets of 128 held-out pictures (seeds 10,100 to 10,105).
-For each set the base samples from the prompts. The shipped edge ControlNet samples from the same prompts and noise,
-and from the outlines. Guidance is 2.5, with 12 DDIM steps. The measure is the Frechet distance between the shape
-classifier's features of their masks and those of 128 other real pictures. It is no FID, because this classifier sees
-masks only, and small sets raise it.
-- Control costs distance. Shown by: ControlNet minus base is above 0 over the six sets (t = 2.57). Refuted by: it is
-  below 0.
+For each set the base samples from the prompts. The shipped edge ControlNet samples from the same prompts and noise, and
+from the outlines. Guidance is 2.5, with 12 DDIM steps. The measure is the Frechet distance between the shape
+classifier's features of their masks and those of 128 other real pictures. It is not FID, because this classifier sees
+masks only. Small sets of pictures raise this distance.
+- Control increases the distance from real pictures. Shown by: ControlNet minus base is above 0 over the six sets
+  (t = 2.57). Refuted by: it is below 0.
 
 We expect the opposite of the paper. In this toy an outline comes from a real picture, and the base generates shapes
 less exactly than an outline shows them.

@@ -38,13 +38,14 @@ one noise. The paper's users saw one picture at a time, after they had looked at
 of 0.69 belongs to another, harder task. This part repeats the comparison with another judge.
 - Six new seeds (23 to 28) train the ControlNet for 200 steps and the rival for 800, at the rates that are chosen above.
   Both are tested on the same 64 outlines, the ControlNet in its better branch setting.
-- A judge sees one picture, measures its IoU, and says which side made it. He learns a threshold, and which side is
-  below it, from the pictures of every other outline (32 of each side). It is the threshold with the most right answers
-  there. He is tested on the pictures of the other outlines. Then the halves change places. His precision is the mean.
-- Close to the long fine-tuning. Shown by: over the six seeds (t = 2.57) the interval of his precision lies between
-  0.52 - 0.17 = 0.35 and 0.52 + 0.17 = 0.69. Refuted by: it lies wholly outside. Undecided: all else. The reason for the
-  bounds: these are the mean and the spread of the paper's users, which the paper calls almost indistinguishable. There
-  is a lower bound as well, because a judge who is nearly always wrong can distinguish, too.
+- A judge sees one picture, measures its IoU, and says which side made it. It learns a threshold, and which side is
+  below it, from the pictures of every other outline (32 of each side). It takes the threshold with the most right
+  answers there. It is tested on the pictures of the other outlines. Then the halves change places. Its precision is the
+  mean of both tests.
+- Close to the long fine-tuning. Shown by: over the six seeds (t = 2.57) the interval of its precision lies between
+  0.52 - 0.17 = 0.35 and 0.52 + 0.17 = 0.69. Refuted by: it lies wholly outside. Anything else is undecided. The reason
+  for the bounds: 0.52 and 0.17 are the mean and the spread of the paper's users, which the paper calls almost
+  indistinguishable. There is a lower bound as well, because a judge that is nearly always wrong can distinguish, too.
 The old judge is printed beside it and no longer decides. The seeds 20 to 22 are no part of the new interval.
 The map of claims no longer has the part "ahead at equal steps", because the paper does not claim it.
 """
@@ -207,7 +208,7 @@ def judge(control: list[float], rival: list[float]) -> float:
 
 
 def single_picture_judge(control: list[float], rival: list[float]) -> float:
-    """The precision of a judge who sees one picture. He learns on every other outline, and is tested on the others."""
+    """The precision of a judge that sees one picture. It learns on every other outline, and is tested on the others."""
     tests = []
     for first in (0, 1):
         learned = threshold_of(control[first::2], rival[first::2])
@@ -256,7 +257,7 @@ def findings(numbers: dict) -> Findings:
 
 
 def findings_of_single_pictures(numbers: dict) -> Findings:
-    """Both judges on the new seeds, and the new judge on the seeds that were seen before he was written down."""
+    """Both judges on the new seeds, and the new judge on the seeds that were seen before it was written down."""
     where, rate = better_setting(numbers)
     long = f"after {LONG} steps"
     seen = (numbers[f"seeds: ControlNet, rate {rate:g}"][where],

@@ -6,11 +6,11 @@ It takes about one minute on one core, without any training. The paper (Fig. 11)
 interprets the content of an ambiguous condition, in several plausible ways. (A reviewer found that "in several
 plausible ways" is ours. The caption says: "the results look like the model tries to interpret input shapes".)
 
-This was written down before the experiment ran. An earlier record decided this by what words do, but the claim is
-about pictures without words. Here a part of each outline is erased (0, 25, 40 and 60 % of a turn), and one outline
-lies between square and circle. There are 24 held-out outlines with eight noises each, so 192 pictures for each share.
-The shipped edge ControlNet generates them without a prompt, in 12 DDIM steps with guidance 2.5. The unit is the
-outline (24).
+This was written down before the experiment ran. An earlier record decided this by what words do, but the claim is about
+pictures without words. Here a sector of each outline is erased: 0, 25, 40 or 60 % of a full turn. One outline lies
+between square and circle. There are 24 held-out outlines with eight noises each, so 192 pictures for each share. The
+shipped edge ControlNet generates them without a prompt, in 12 DDIM steps with guidance 2.5. The unit is the outline
+(24).
 
 Four measures decide together, at 60 % erased. All four have to hold for "shown", and if one of them is refuted, the
 claim is refuted:

@@ -13,7 +13,8 @@ A is the shipped base. A' is A after 300 steps on pale pictures (half way to whi
 to 52). These are the arms on A':
 - no control,
 - A's ControlNet as it is,
-- the same, with the difference of the bases added to the copy (the author's tool),
+- the same, with the difference of the bases added to the copy (as the tool tool_transfer_control.py in the authors'
+  code does),
 - the sibling's own ControlNet.
 Where it makes sense, we measure an arm on A as well, to see what A's ControlNet reaches at home. There are 64
 held-out outlines with the right prompts, 12 DDIM steps and guidance 2.5. The unit is the training seed.
@@ -21,7 +22,7 @@ held-out outlines with the right prompts, 12 DDIM steps and guidance 2.5. The un
   0.
 - The style is kept. "Style" is the share of pictures with the right colours of the pale world. We take A's ControlNet
   minus the sibling's own, on A'. Shown by: the interval is above -0.05, which is the one margin of this experiment.
-  Refuted by: it is below -0.05. No control is printed for comparison.
+  Refuted by: it is below -0.05. The arm without control is printed for comparison.
 - The cost of moving. We take own minus A's ControlNet, on A', in IoU, and the same for the difference added. This is
   printed without a rule, because the paper makes no claim about it.
 """

@@ -8,8 +8,8 @@ B has the same architecture as the shipped base A, but another start and other t
 nothing about such bases. There is only one B, so the unit is the picture. B's own ControlNet, trained for 300 steps,
 shows whether B can be controlled at all; it is no ceiling.
 
-The author's tool adds the difference of the two bases to the copy (github.com/lllyasviel/ControlNet, issue 13). It
-works if its IoU is above that of the ControlNet as it is.
+The tool tool_transfer_control.py in the authors' code adds the difference of the two bases to the copy
+(github.com/lllyasviel/ControlNet, issue 13). It works if its IoU is above that of the ControlNet as it is.
 """
 
 import sys

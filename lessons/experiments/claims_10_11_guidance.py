@@ -6,9 +6,9 @@ It takes about 4 minutes on one core, without any training. The paper (Sec. 3.4,
 prompt. It says that control in both branches removes guidance, and that control in the conditional branch alone makes
 guidance very strong. Weights w_i = 64 / h_i on the connections cure that.
 
-This was written down before the experiment ran. Lesson 06 measured guidance 30 with 4 DDIM steps, far from what
-anybody uses, and its record shows no harm at 4 and 8. So this experiment has nine scales from 1 to 30, with 4 and
-with 20 DDIM steps. The released code's own settings are 20 steps and a guidance of 9.
+This was written down before the experiment ran. Lesson 06 measured guidance 30 with 4 DDIM steps, far from what anybody
+uses, and its record shows no harm at guidance 4 and 8. So this experiment has nine scales from 1 to 30, with 4 and with
+20 DDIM steps. The released code's own settings are 20 steps and a guidance of 9.
 
 Harm is the share of pixels farther than 0.2 from every colour of the toy world ("off palette"). Fidelity is edge F1.
 The shipped edge ControlNet follows 48 held-out outlines without prompts, and the unit is the picture.
@@ -19,10 +19,10 @@ The shipped edge ControlNet follows 48 held-out outlines without prompts, and th
   for the same weights divided by 8. Shown by: it is above 0 at guidance 9 and 20 steps. The same at guidance 30 and
   20 steps is printed for comparison.
 - At equal fidelity. Weights below 1 weaken control, and a smaller guidance does so, too. So for every arm, pictures 0
-  to 15 choose a scale. It is the one with the lowest harm among those where the mean F1 is at least 0.95 (and at
-  least 0.90). Pictures 16 to 47 compare the arms at these scales. We take one branch unweighted minus paper / 8, off
-  palette. If it is above 0, the weights' order cures something that a smaller guidance does not. If it is below 0,
-  this is refuted. An arm that never reaches the level is printed as such.
+  to 15 choose a scale. It is the one with the lowest harm among those where the mean F1 is at least 0.95 (and at least
+  0.90). Pictures 16 to 47 compare the arms at these scales. We take one branch unweighted minus paper / 8, off palette.
+  If it is above 0, different weights for different grids cure something that a smaller guidance does not. If it is
+  below 0, this is refuted. An arm that never reaches the level is printed as such.
 """
 
 import sys

@@ -10,7 +10,7 @@ prompts are right, and there is no guidance. There are three training seeds, eac
 
 We test in colours that the data never showed. The claim is shown if two things hold. ControlNet has the right colours
 more often than a UNet from scratch and than the fine-tuned base. And it has a higher IoU than a copy with random
-weights. The claim is refuted by right colours less often, or by a lower IoU.
+weights. The claim is refuted if ControlNet has the right colours less often, or a lower IoU.
 
 At a rate of 2e-3 the fine-tuned base follows outlines more closely than the ControlNet does, so this compares them at
 unequal fidelity. The fair comparison is in forgetting_at_equal_fidelity.py.

@@ -12,9 +12,9 @@ the outline has of course forgotten little. So we have to compare the two sides 
 The data are 100 circles and squares in four of the eight colours. Each of three seeds (30 to 32) draws its own
 pictures. One side is the base itself, fine-tuned with the outline as an extra input, at rates of 2e-4, 6e-4 and 2e-3
 for 400, 250 and 125 steps. The other side is a ControlNet on the locked base, at 6e-4, 1e-3 and 2e-3 for 250, 200 and
-125 steps. A rate is constant after the warm-up. Eight times on the way we test both sides on 32 triangles and stars
-in the other four colours. The prompts are right, and there is no guidance, because fine-tuning leaves no branch
-without the outline.
+125 steps. A rate is constant after the warm-up. Eight times on the way we test both sides on 32 triangles and stars in
+the other four colours. The prompts are right. There is no guidance, because our guidance needs a prediction without the
+outline, and the fine-tuned base has none.
 
 We measure the share of right colours at the first moment when the mask IoU reaches a level, interpolated on a
 straight line between two tests. The levels are 0.6, 0.7 and 0.8, and 0.7 decides. For each side we take the rate with
@@ -29,9 +29,9 @@ record's stays constant). So we fine-tune with both choices of colours and both 
 for 200 steps, with the three seeds. We test as above. The highest of the levels 0.5, 0.6 and 0.7 that every run reaches
 decides.
 - The colours matter. Shown by: the record's colours minus the lesson's is not 0 in right colours, as the mean of the
-  two schedules (three seeds, t = 4.30). Refuted by: nothing; otherwise undecided.
+  two schedules (three seeds, t = 4.30). No result can refute this. If the interval contains 0, it is undecided.
 - The schedule matters. Shown by: constant minus falling is not 0 in right colours, as the mean of the two choices of
-  colours. Refuted by: nothing; otherwise undecided.
+  colours. No result can refute this. If the interval contains 0, it is undecided.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""For the experiments of lesson 10: moved copies and changed outlines."""
+"""Functions for the experiments of lesson 10: move a copy to another base, and make an outline with eight corners."""
 
 import copy
 import math

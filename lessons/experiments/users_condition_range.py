@@ -11,7 +11,7 @@ Part "live": the shipped edge ControlNet was trained in [0, 1]. By mistake we gi
 
 Part "train": training and test have the same range, for 250 steps of 16 at 1e-3, with the seeds 60 to 62. The arm
 with [0, 1] is the arm "half empty" of users_empty_prompts.py, which has the same seeds, data and steps.
-- The range is a convention. We take the F1 of [0, 1] minus that of [-1, 1], and minus that of [0, 255]. A range is
+- The range is a convention. We take two differences in F1: [0, 1] minus [-1, 1], and [0, 1] minus [0, 255]. A range is
   worse if its interval is above 0. Otherwise no harm was seen, and the interval shows how large a harm we could have
   missed.
 """

@@ -8,7 +8,8 @@ It takes about 3 minutes on one core. The question is from the official reposito
 This was written down before the experiment ran. There are two ControlNets on the locked base. In the training of one,
 half of the prompts are empty (as in the paper); in the other, all are. They are trained for 250 steps of 16 at 1e-3,
 with three seeds (60 to 62). We test them on 48 held-out outlines with the right prompts and without words, with
-guidance 2.5 and 12 DDIM steps. A word that was not trained does no harm to a locked base, so we expect little loss.
+guidance 2.5 and 12 DDIM steps. One of the copies never sees a word, but the locked base still understands all words. So
+we expect little loss.
 - Empty prompts suffice when we use words. We take half minus all, in IoU with the right prompts. There is a loss if
   it is above 0. Otherwise none was seen, and the interval shows how large a loss we could have missed. The same
   difference in right colours shows whether the base still obeys.

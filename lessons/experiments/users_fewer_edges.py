@@ -10,8 +10,8 @@ words, with guidance 2.5 and 12 DDIM steps. We measure mask IoU, and edge F1 wit
 picture.
 - Half of the edges are enough with the right prompt. We take whole minus half, in IoU. There is a loss if it is above
   0, and its size is the answer.
-- Words help where edges are missing. We take the IoU that is lost by deleting 75 %, without words minus with the
-  right prompt. Shown by: it is above 0. Refuted by: it is below 0.
+- Words help where edges are missing. We measure how much IoU is lost when 75 % is deleted. From the loss without words
+  we subtract the loss with the right prompt. Shown by: it is above 0. Refuted by: it is below 0.
 """
 
 import sys

@@ -16,10 +16,10 @@ There are 64 held-out outlines, the shipped edge ControlNet, 12 DDIM steps and g
 branch. For each picture we measure whether the classifier sees the word's shape or the outline's. We also measure the
 mask IoU with the outline, and clean pixels. With the right prompt, the same arms show how well the outline is
 followed at all.
-- The outline wins on the larger grids. Shown by: with control on the larger grids alone, outline's shape minus word's
-  shape is above 0. Refuted by: it is below 0.
-- The words win on the smaller grids. Shown by: with control on the smaller grids alone, word's shape minus outline's
-  shape is above 0. Refuted by: it is below 0.
+- The outline wins on the larger grids. Shown by: with control on the larger grids alone, the share of pictures with the
+  outline's shape minus the share with the word's shape is above 0. Refuted by: it is below 0.
+- The words win on the smaller grids. Shown by: with control on the smaller grids alone, the share with the word's shape
+  minus the share with the outline's shape is above 0. Refuted by: it is below 0.
 - "Blending" would be more than ignoring the outline. Shown by: with control on the smaller grids alone and the wrong
   word, the IoU with the outline minus that of no control is above 0, while the words win. Refuted by: it is not above
   0.

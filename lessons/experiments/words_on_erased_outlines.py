@@ -6,8 +6,9 @@ It takes about 2 minutes on one core, without any training. This was written dow
 
 A part of the outline is erased. Or the outline has eight corners, between square and circle.
 
-It is shown if two things hold. The outline's shape is generated more often with its word than without words. And the
-shape of a wrong word is generated more often, the more is erased. It is refuted if the word makes no difference.
+We take it as shown that words decide more if two things hold. The outline's shape is generated more often with its word
+than without words. And the shape of a wrong word is generated more often, the more is erased. We wrote that it is
+refuted if the word makes no difference. By the rule of CLAIMS.md, which is newer, no difference would be undecided.
 
 These are the shipped weights, so the unit is the picture (48).
 """
