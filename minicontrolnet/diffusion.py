@@ -9,13 +9,13 @@ Shapes: x0, xt and eps are (b, c, h, w), with pictures in [-1, 1]. t is (b,), wh
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-from .errors import (Problem, check_count, check_flag, check_generator, check_number, check_same_shape, check_same_type,
-                     dtype_name)
+from .errors import (Problem, check_count, check_flag, check_function, check_generator, check_number, check_same_shape,
+                     check_same_type, dtype_name)
 
 Model = Callable[[Tensor, Tensor], Tensor]
 TIMESTEPS = 1000
@@ -188,6 +188,8 @@ def cfg(uncond: Model, cond: Model, guidance_scale: float) -> Model:
 
     torch.lerp computes this exactly at scale 0, at scale 1, and where both branches agree.
     """
+    for model in (uncond, cond):
+        check_function("a branch of guidance", model, "predictor(base, prompt), or use lerp for two tensors")
     return lambda xt, t: lerp(uncond(xt, t), cond(xt, t), guidance_scale)
 
 
@@ -223,6 +225,9 @@ def ddim_steps(model: Model, xt: Tensor, times: Sequence[int]) -> Iterator[tuple
     Pass ``ddim_times(steps)`` as the times, or pass its parts one after another and change the
     model between them.
     """
+    check_function("the model", model, "predictor(base, prompt)")
+    if not isinstance(times, Iterable):
+        raise Problem(f"the times are a {type(times).__name__}; give a list, such as ddim_times(25)")
     times = list(times)
     _check_noise(xt)
     if any(later >= now for now, later in zip(times, times[1:])) or any(t < -1 or t >= TIMESTEPS for t in times):
@@ -271,6 +276,7 @@ def ddpm_step(eps: Tensor, xt: Tensor, t: Tensor, z: Tensor, clip: bool = True) 
 @torch.no_grad()
 def ddpm(model: Model, xt: Tensor, generator: torch.Generator) -> Tensor:
     """Turn noise xt into pictures (b, c, h, w) in all TIMESTEPS steps of Algorithm 2."""
+    check_function("the model", model, "predictor(base, prompt)")
     _check_noise(xt)
     check_generator(generator)
     for now in reversed(range(TIMESTEPS)):

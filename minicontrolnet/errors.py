@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 
 import torch
@@ -66,6 +66,12 @@ def check_seed(seed: int) -> None:
     """Raise Problem unless this seed differs from every other one. Of larger ones torch would use the last 32 bits."""
     if not isinstance(seed, Integral) or isinstance(seed, bool) or not 0 <= seed < 2**32:
         raise Problem(f"the seed is {seed!r}; give a whole number from 0 to {2**32 - 1}, such as 0")
+
+
+def check_function(name: str, function: Callable, such_as: str) -> None:
+    """Raise Problem unless ``function`` can be called. ``such_as`` is an example of one."""
+    if not callable(function):
+        raise Problem(f"{name} is a {type(function).__name__}; give a function, such as {such_as}")
 
 
 def check_generator(generator: torch.Generator) -> None:

@@ -18,6 +18,7 @@ from .unet import PATCH, UNet
 
 GUIDANCE = 2.5  # the scale for the shipped weights; lesson 06 shows others
 MOST_LINES = 0.15  # the largest white share of an edge map whose strokes are at most 3 pixels wide
+BLACK = 0.05  # a map with no larger value shows nothing, such as a mask of 0 and 1 that was saved as bytes
 WIDEST = 9  # pixels: no white square of an edge map is as large, even where its strokes cross
 N_CONTROLS = 13  # of 12 skips and the middle block
 Scale = float | Sequence[float] | Tensor  # one strength for all 13 controls, or 13 weights
@@ -195,12 +196,14 @@ def control_window(steps: int, start: float = 0.0, end: float = 1.0) -> tuple[in
     """The steps that have control, as a half-open range: the first one, and the one after the last one.
 
     Step i of 0, 1, ..., steps - 1 begins at the share i / steps of sampling, and it has control if
-    start <= i / steps < end. Raises Problem if no step has control.
+    start <= i / steps < end. These are compared to nine digits, since 3 * 0.1 is a little more than 0.3.
+    Raises Problem if no step has control.
     """
     check_count("steps", steps)
     check_number("control_start", start, 0, 1)
     check_number("control_end", end, 0, 1)
-    with_control = [i for i in range(steps) if start <= i / steps < end]
+    start, end = round(start, 9), round(end, 9)
+    with_control = [i for i in range(steps) if start <= round(i / steps, 9) < end]
     if not with_control:
         raise Problem(f"no step has control: none of the {steps} steps begins between the shares"
                       f" {start:g} and {end:g} of sampling; choose a wider window or more steps")
@@ -284,14 +287,18 @@ def _tell_what_has_no_effect(controls: list[Control], guidance_scale: float, in_
     if not controls and (in_both or window != (0, 1)):
         warnings.warn("in_both, control_start and control_end have no effect without controls", stacklevel=3)
     tell_no_control(controls, guidance_scale, in_both, stacklevel=4)
-    if any(control.region is not None and not control.region.any() for control in controls):
-        warnings.warn("a region is 0 everywhere, so its control has no effect; make the mask white where control"
-                      " should act", stacklevel=3)
+    if any(control.region is not None and control.region.max() < BLACK for control in controls):
+        warnings.warn("a region is black, or 0, everywhere, so its control has no effect; make the mask white, or 1,"
+                      " where control should act", stacklevel=3)
     for control in controls:
+        brightest = control.condition.amax((1, 2, 3))
         kind = getattr(control.net, "kind", None)
         # In each picture the share of grey pixels, and of white ones. Edge maps in training have no grey pixels.
         soft = ((control.condition > 0.05) & (control.condition < 0.95)).float().mean((1, 2, 3))
         lines = (control.condition >= 0.95).float().mean((1, 2, 3))
+        if (kind and (brightest < BLACK).any()) or 0 < brightest.max() < BLACK:
+            warnings.warn(f"a condition is black everywhere (its largest value is {brightest.min().item():.4g}), so it"
+                          " shows nothing; bring its values to [0, 1]", stacklevel=3)
         if kind == "edge" and (lines > MOST_LINES).any():
             warnings.warn(f"a condition is white on {lines.max().item():.0%} of its picture, but an edge map has thin"
                           " white lines on black; is it inverted, or a filled shape?", stacklevel=3)
@@ -336,9 +343,10 @@ def _check_options(controls: list[Control], guidance_scale: float, steps: int, i
 
 def _fitted(base: UNet, prompt: str | Sequence[str] | Tensor, noise: Tensor,
             controls: Iterable[Control]) -> tuple[Tensor, Tensor, list[Control]]:
-    """Tokens, noise and controls, one for each picture, with the base's device and dtype.
+    """Copies of tokens, noise and controls, one for each picture, with the base's device and dtype.
 
-    Raises Problem if they do not fit.
+    They are copies, because you may fill your tensors anew before the steps are taken. Raises Problem if they do not
+    fit.
     """
     if not hasattr(base, "parameters") or isinstance(base, (ControlNet, type)):
         raise Problem(f"the base is a {type(base).__name__}; give a UNet, such as load_base() returns")
@@ -348,7 +356,7 @@ def _fitted(base: UNet, prompt: str | Sequence[str] | Tensor, noise: Tensor,
                       " use float32 or bfloat16")
     _check_noise(noise)
     n = len(noise)
-    tokens = _tokens_for(prompt, n).to(weight.device)
+    tokens = _tokens_for(prompt, n).to(weight.device, copy=True)
     fitted = []
     for net, condition, scale, region in as_controls(controls):
         _check_alike(net, weight)
@@ -356,10 +364,10 @@ def _fitted(base: UNet, prompt: str | Sequence[str] | Tensor, noise: Tensor,
         scale_per_control(scale)
         if region is not None:
             _check_region(region, noise)
-            region = region.expand(n, -1, -1, -1).to(weight.device, weight.dtype)
-        condition = condition.expand(n, -1, -1, -1).to(weight.device, weight.dtype)
+            region = region.expand(n, -1, -1, -1).to(weight.device, weight.dtype, copy=True)
+        condition = condition.expand(n, -1, -1, -1).to(weight.device, weight.dtype, copy=True)
         fitted.append(Control(net, condition, scale, region))
-    return tokens, noise.to(weight.device, weight.dtype), fitted
+    return tokens, noise.to(weight.device, weight.dtype, copy=True), fitted
 
 
 def _check_noise(noise: Tensor) -> None:
@@ -378,6 +386,9 @@ def _check_noise(noise: Tensor) -> None:
     if noise.any() and noise.min() >= 0:
         warnings.warn("the noise has no negative values, so it is not Gaussian; give torch.randn and not torch.rand, or"
                       " use seeded_noise", stacklevel=4)
+    elif noise.numel() > 1 and noise.std() > 1.5:
+        warnings.warn(f"the noise has a standard deviation of {noise.std().item():.3g}, and sampling begins at one of"
+                      " 1; give torch.randn as it is, or use seeded_noise", stacklevel=4)
 
 
 def _tokens_for(prompt: str | Sequence[str] | Tensor, n: int) -> Tensor:

@@ -51,6 +51,7 @@ SHAPES = {
 EMPTY = 0  # the token of a missing word
 VOCABULARY_SIZES = (len(COLOURS) + 1, len(SHAPES) + 1, len(COLOURS) + 1)
 SMALLEST, LARGEST, TILT = 0.5, 0.72, 0.4
+LONGEST = 2  # no radius is larger, in halves of a picture: from any place it covers about everything
 
 
 class Scenes(NamedTuple):
@@ -128,11 +129,13 @@ def check_scenes(scenes: Scenes, shapes: int = len(SHAPES)) -> None:
     """
     if not isinstance(scenes, Scenes):
         raise Problem(f"the scenes are a {type(scenes).__name__}; give scenes such as random_scenes or batch.scenes")
+    lengths = [len(field) for field in scenes if isinstance(field, Tensor) and field.dim()]
+    n = max(lengths, key=lengths.count, default=1)  # what most fields agree on, so that the odd one is blamed
     for name, field in zip(Scenes._fields, scenes):
-        wanted = (len(scenes.radius), 2) if name == "centre" else (len(scenes.radius),)
+        wanted = (n, 2) if name == "centre" else (n,)
         if not isinstance(field, Tensor) or tuple(field.shape) != wanted:
             raise Problem(f"the {name} of the scenes is {tuple(getattr(field, 'shape', ())) or type(field).__name__};"
-                          f" give a tensor of the shape {wanted} for {len(scenes.radius)} scenes")
+                          f" give a tensor of the shape {wanted} for {n} scenes")
     if scenes.radius.is_meta:
         return  # tensors without values
     for name, count in (("colour", len(COLOURS)), ("shape", shapes), ("background", len(COLOURS))):
@@ -142,9 +145,15 @@ def check_scenes(scenes: Scenes, shapes: int = len(SHAPES)) -> None:
     if not all(((length > 0) & length.isfinite()).all() for length in (scenes.radius, scenes.aspect)):
         raise Problem("the radius or the aspect of a scene is not above 0, or not finite; give for example a radius of"
                       " 0.5 and an aspect of 1")
-    if not (scenes.centre.isfinite().all() and scenes.angle.isfinite().all()):
-        raise Problem("the centre or the angle of a scene is not finite; give a centre in [-1, 1] and an angle in"
-                      " radians")
+    if (scenes.radius > LONGEST).any():
+        raise Problem(f"a radius of the scenes is {scenes.radius.max().item():.4g}; give it in halves of a picture,"
+                      f" such as 0.5, and at most {LONGEST}")
+    if not (scenes.centre.abs() <= 1).all():  # also true for nan
+        raise Problem("the centre of a scene lies outside of the picture, or is not finite; give x and y in [-1, 1],"
+                      " where a pixel p of 64 is (p + 0.5) / 32 - 1")
+    if not (scenes.angle.abs() <= 2 * math.pi).all():
+        raise Problem("the angle of a scene is more than a full turn, or is not finite; give radians, such as"
+                      " math.radians(15)")
 
 
 def _own_frame(scenes: Scenes, size: int) -> tuple[Tensor, Tensor]:

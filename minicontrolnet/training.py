@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from .conditions import Kind, check_kind, condition_of, roughen
 from .controlnet import ControlNet
 from .diffusion import TIMESTEPS, noise_loss
-from .errors import Problem, check_count, check_generator, check_number, check_seed, dtype_name
+from .errors import Problem, check_count, check_function, check_generator, check_number, check_seed, dtype_name
 from .shapes import EMPTY, Batch, check_tokens, random_batch
 from .unet import UNet
 
@@ -71,6 +71,7 @@ def base_loss(unet: UNet, generator: torch.Generator, next_batch: NextBatch = fr
     if not hasattr(unet, "prediction_type"):
         raise Problem(f"the network to be trained is a {type(unet).__name__}; give a UNet, or a network of your own"
                       " that has a prediction_type")
+    check_function("next_batch", next_batch, "fresh_batch")
     batch = next_batch(generator)
     _check_batch(batch)
     prompt = drop_words(batch.prompt, generator, whole=0.1, each=0.03)
@@ -91,6 +92,7 @@ def condition_loss(model: Callable[..., Tensor], unet: nn.Module, kind: Kind, ge
     kind: the condition. Edge maps are roughened, so that drawings are followed as well.
     drop: the share of prompts that are replaced by the empty one (Sec. 3.3: one half).
     """
+    check_function("next_batch", next_batch, "fresh_batch")
     batch = next_batch(generator)
     _check_batch(batch)
     condition = condition_of(kind, batch)
@@ -194,16 +196,18 @@ class Training:
     """
 
     def __init__(self, network: nn.Module, loss: Loss, steps: int, *, lr: float, seed: int = 0):
-        _check_training(network, steps, lr)
+        _check_training(network, loss, steps, lr)
         check_seed(seed)
+        if isinstance(network, ControlNet):
+            network.kind = None  # it may now learn another condition than the one that it was loaded for
         self.network = network
         self.loss = loss
         self.steps = steps
-        self.lr = lr
+        self.lr = float(lr)  # numpy has numbers of its own, and a checkpoint holds plain ones
         self.seed = seed
         self.step = 0  # how many are done
         self.generator = torch.Generator().manual_seed(int(seed))
-        self.optimiser = adamw(network, lr)
+        self.optimiser = adamw(network, self.lr)
         self.schedule = LambdaLR(self.optimiser, lambda step: learning_rate(step, steps))
         self.average = AveragedModel(network, multi_avg_fn=moving_average)
 
@@ -281,7 +285,10 @@ def _shapes(weights: dict[str, Any]) -> dict[str, Any]:
     return {name: getattr(weight, "shape", None) for name, weight in weights.items()}
 
 
-def _check_training(network: nn.Module, steps: int, lr: float) -> None:
+def _check_training(network: nn.Module, loss: Loss, steps: int, lr: float) -> None:
+    if not isinstance(network, nn.Module):
+        raise Problem(f"the network is a {type(network).__name__}; give a network, such as ControlNet(base)")
+    check_function("the loss", loss, 'control_loss(base, "edge")')
     check_count("steps", steps)
     check_number("the learning rate", lr)
     if not 0 < lr <= 100:
@@ -347,6 +354,8 @@ def moving_average(averaged: list[Tensor], current: list[Tensor], count: Tensor)
 def seeded(seed: int, build: Callable[..., nn.Module], *args: Any, **options: Any) -> nn.Module:
     """Build a module whose initial weights come from a seed. torch's global generator stays as it is."""
     check_seed(seed)
+    if isinstance(build, nn.Module) or not callable(build):
+        raise Problem(f"what to build is a {type(build).__name__}; give the class, such as seeded(0, ControlNet, base)")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(seed))
         return build(*args, **options)

@@ -182,6 +182,8 @@ class Encoder(nn.Module):
 
 def _check_widths(widths: Sequence[int]) -> None:
     """Raise Problem unless groups of 8 channels and attention heads of 32 can be made of the widths."""
+    if not isinstance(widths, Sequence):
+        raise Problem(f"the widths are a {type(widths).__name__}; give 4 of them, one for each level of Fig. 3")
     if len(widths) != 4:
         raise Problem(f"there are {len(widths)} widths; give 4, one for each level of Fig. 3")
     for width in widths:

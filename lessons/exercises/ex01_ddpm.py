@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from minicontrolnet.diffusion import Model, alpha_bar_at, lerp
-from minicontrolnet.errors import check_same_shape
+from minicontrolnet.errors import check_function, check_same_shape
 
 from exercises.probing import Observed, call, exercise, normal
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from minicontrolnet.controlnet import Controls, tell_odd_range
 from minicontrolnet.diffusion import to_eps
 from minicontrolnet.errors import check_generator, check_number
-from minicontrolnet.measure.scores import check_several
+from minicontrolnet.measure.scores import check_several, one_number
 from minicontrolnet.shapes import EMPTY, check_tokens
 from minicontrolnet.unet import fitting
 

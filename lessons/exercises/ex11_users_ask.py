@@ -18,7 +18,7 @@ WINDOWS = [(10, 0.0, 1.0), (10, 0.2, 0.5), (25, 0.1, 0.33), (8, 0.25, 0.4), (4, 
     hide=("start <= i / steps < end",),
     mistakes={
         "Sampling starts from pure noise. Step 0 is at the share 0, not at 1.":
-            ("start <= i / steps < end", "start <= 1 - i / steps < end"),
+            ("round(i / steps, 9)", "1 - i / steps"),
         "A step that begins exactly at end has no control any more.": ("< end", "<= end"),
         "A step that begins exactly at start already has control.": ("start <=", "start <"),
         "The second number is the first step after the control, not the last step with control.":
@@ -26,9 +26,9 @@ WINDOWS = [(10, 0.0, 1.0), (10, 0.2, 0.5), (25, 0.1, 0.33), (8, 0.25, 0.4), (4, 
         "The second number is where control stops, not how many steps have control.":
             ("with_control[-1] + 1", "len(with_control)"),
         "What counts is where a step begins, not where it ends.":
-            ("start <= i / steps < end", "start <= (i + 1) / steps < end"),
+            ("round(i / steps, 9)", "(i + 1) / steps"),
         "The last step begins before the share 1. Divide by steps, not by steps - 1.":
-            ("start <= i / steps < end", "start <= i / (steps - 1) < end"),
+            ("round(i / steps, 9)", "i / (steps - 1)"),
         "int() rounds down, so a step that begins before start gets control.": "int(start * steps), int(end * steps)",
         "A window without any step must raise Problem.":
             ("if not with_control:", "if not with_control:\n        return 0, 0\n    if False:"),

@@ -18,11 +18,13 @@ from torch import Tensor
 from torchvision.transforms.functional import center_crop, pil_to_tensor, resize, resized_crop
 
 from ..conditions import detect_edges, palette, spread
-from ..errors import Problem, advice_on_missing, check_images
+from ..errors import Problem, advice_on_missing, check_count, check_images, check_same_shape
 from ..measure.pictures import border
 from ..shapes import SIZE
 
 # %% Reading
+
+SMALLEST = 16  # pixels on each side of a picture: fewer do not show a shape
 
 
 def read_image(path: str | Path, at_most: int = 512) -> tuple[Tensor, Tensor]:
@@ -33,6 +35,7 @@ def read_image(path: str | Path, at_most: int = 512) -> tuple[Tensor, Tensor]:
     """
     if not isinstance(path, (str, os.PathLike)):
         raise Problem(f"the picture is a {type(path).__name__}; give the name of its file, such as drawing.png")
+    check_count("at_most", at_most, low=SMALLEST)
     if os.path.isdir(path):
         raise Problem(f'"{path}" is a folder; give the name of a PNG or JPEG file')
     if not os.path.exists(path):
@@ -115,9 +118,6 @@ def _white_of(file: Image.Image) -> float:
 
 
 # %% The conditions of a file
-
-SMALLEST = 16  # pixels on each side of a picture: fewer do not show a shape
-
 
 class Drawing(NamedTuple):
     """A line drawing as an edge map, and by how much the drawing was scaled."""
@@ -216,6 +216,9 @@ def trace(colours: Tensor, opacity: Tensor, name: str = "the drawing") -> Drawin
     """
     check_images("the colours", colours, channels=[3])
     check_images("the opacity", opacity, channels=[1])
+    if len(colours) != 1:
+        raise Problem(f"there are {len(colours)} drawings; trace one at a time")
+    check_same_shape("the opacity", opacity, "the colours", colours[:, :1])
     _check_size(colours, name)
     tone = _tone(_resize(_on_paper(colours, opacity), SHEET))
     strokes = _without_specks(_centre(_strokes(tone)))
@@ -269,7 +272,7 @@ def _local_mean(image: Tensor, size: int = WINDOW) -> Tensor:
 def _without_specks(strokes: Tensor) -> Tensor:
     """Remove the parts of (1, 1, 256, 256) that are much smaller than the largest one: dirt, and lines of the paper."""
     coarse = F.max_pool2d(strokes.float(), SHEET // SIZE) > 0
-    part = _label(coarse)
+    part = label(coarse)
     size = part.flatten().bincount()
     size[0] = 0
     large = (size >= SPECK * size.max())[part]
@@ -343,7 +346,7 @@ def _grow(mask: Tensor, size: int = 3) -> Tensor:
     return F.max_pool2d(mask.float(), size, stride=1, padding=size // 2) > 0
 
 
-def _label(mask: Tensor) -> Tensor:
+def label(mask: Tensor) -> Tensor:
     """A number for each connected part of a mask: (1, 1, h, w) integers, 0 outside."""
     return spread(torch.arange(1.0, mask.numel() + 1).view(mask.shape), mask).long()
 
@@ -352,6 +355,7 @@ def _label(mask: Tensor) -> Tensor:
 
 MOST_PIECES = 6  # of an outline: the gaps of a pen leave about three, and dashes leave more
 STRAY = 0.15  # so much of a line may lie away from the enclosed area: the tips of a star do, and wide strokes
+INNER = 0.15  # so much of the lines may lie inside the outline, apart from it: one small eye does no harm
 
 
 def hint_about(edges: Tensor) -> str:
@@ -366,23 +370,30 @@ def hint_about(edges: Tensor) -> str:
     if not open_places.all():
         return ("the lines lie too close together to be told apart; draw the outline alone, without hatching, and give"
                 " the drawing of a thick pen to --edge and not to --edge-from")
-    area = _label(~walls)
-    enclosed = (area > 0) & (area != area[0, 0, 0, 0])
+    area = label(~walls)
+    outside = area == area[0, 0, 0, 0]
+    enclosed = (area > 0) & ~outside
     size = area[enclosed].bincount()
     areas = int((size >= 4).sum())
     if areas == 0:
-        return ("the lines enclose nothing, so the pictures may not follow them; close the gaps of the outline, and use"
-                " a pen of at most 6 % of the picture")
+        return ("the lines enclose nothing, so the pictures may not follow them; close the gaps of the outline, and"
+                " draw all of it in one colour on plain paper, with a pen of at most 6 % of the picture")
     if areas > 1:
         return (f"the lines enclose {areas} areas, but the networks know one outline; draw the outline alone, and give"
                 " the drawing of a thick pen to --edge and not to --edge-from")
-    pieces = len(_label(line).unique()) - 1  # 0 is the background
+    part = label(line)
+    pieces = len(part.unique()) - 1  # 0 is the background
     if pieces > MOST_PIECES:
         return (f"the outline is broken into {pieces} pieces, and the pictures follow such dashes less closely; draw it"
                 " in one unbroken line")
     stray = line & ~_grow(enclosed, 11)
     if stray.sum() > STRAY * line.sum():
         return ("some lines are not part of the closed outline; is there a frame, a shadow or a table in the picture?")
+    outer = part[line & _grow(outside, 5)].unique()
+    inner = line & ~torch.isin(part, outer)
+    if inner.sum() > INNER * line.sum():
+        return ("some lines lie inside the outline, such as eyes or a pattern, but the networks know shapes of one"
+                " colour, so the pictures may have holes there; use the outline alone")
     return ""
 
 

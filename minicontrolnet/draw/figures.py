@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from ..conditions import check_edge_maps
 from ..errors import Problem, check_count, check_images
 from ..shapes import describe
 
@@ -67,13 +68,18 @@ def show(axes: Axes, images: Tensor, columns: int | None = None, title: str = ""
 
     check_images("the images", images, channels=[1, 3])
     columns = columns or len(images)
+    check_count("the number of columns", columns)
+    rows = math.ceil(len(images) / columns)
+    if len(below) > columns or len(left) > rows:
+        raise Problem(f"there are {len(below)} captions below and {len(left)} at the left for {columns} columns and"
+                      f" {rows} rows; give one for each column, and one for each row")
     pixels = make_grid(images.detach().cpu(), columns, padding=GAP, pad_value=1.0)
     axes.imshow(rearrange(pixels, "c h w -> h w c").numpy(), interpolation="nearest", origin="upper")
     height, width = images.shape[-2] + GAP, images.shape[-1] + GAP
     axes.set_xticks([width * (i + 0.5) + GAP / 2 for i in range(len(below))], below)
     axes.set_yticks([height * (i + 0.5) + GAP / 2 for i in range(len(left))], left)
     axes.tick_params(length=0)
-    axes.set_title(title)
+    axes.set_title(title, parse_math=False)  # a dollar is a dollar
     axes.spines[:].set_visible(False)
 
 
@@ -83,8 +89,8 @@ def grid(images: Tensor, columns: int, title: str, below: Sequence[str], left: S
 
     Its height follows from the grid, so that there are no wide margins.
     """
+    check_images("the images", images, channels=[1, 3])
     check_count("the number of columns", columns)
-    check_count("the number of images", len(images))
     rows = math.ceil(len(images) / columns)
     longest = max((len(line) for text in left for line in text.split("\n")), default=0)
     beside = 0.16 * longest + 0.15  # inches for the texts at the left
@@ -123,6 +129,9 @@ def heat(axes: Axes, values: dict[str, list[float | None]], texts: dict[str, lis
     if {name: len(row) for name, row in values.items()} != {name: len(row) for name, row in texts.items()}:
         raise Problem(f"the rows of values are {', '.join(values)}, and those of texts {', '.join(texts)}; give both"
                       " the same names, and a text for each value")
+    found = torch.tensor([value for row in values.values() for value in row if value is not None])
+    if not (found.isfinite().all() and (found >= 0).all()):
+        raise Problem("a value of the table is negative or not finite; give None for a cell without a value")
     rows = torch.tensor([[value or math.nan for value in row] for row in values.values()])
     axes.imshow(rows.log10().numpy(), cmap="YlOrRd", aspect="auto", alpha=0.5, origin="upper")
     for y, (name, row) in enumerate(values.items()):
@@ -147,7 +156,7 @@ def outlined(images: Tensor, edges: Tensor, scale: int = 3) -> Tensor:
     colour of the toy world looks like magenta.
     """
     check_images("the images", images)
-    check_images("the edge maps", edges, channels=[1])
+    check_edge_maps(edges)
     magenta = torch.tensor([1.0, 0.0, 1.0]).view(3, 1, 1)
     line = F.interpolate(edges, scale_factor=scale, mode="bicubic") > LINE
     return torch.where(line.to(images.device), magenta.to(images), enlarge(images, scale))
@@ -165,6 +174,7 @@ def as_png(figure: Figure, crop: bool = False) -> bytes:
 def samples(conditions: dict[str, Tensor], pictures: Tensor, columns: int | None = None,
             title: str = "", below: Sequence[str] = (), left: Sequence[str] = ()) -> Figure:
     """A figure with conditions (1, c, 64, 64) on the left and pictures (n, 3, 64, 64) on the right; see show."""
+    check_images("the pictures", pictures, channels=[1, 3])
     rows = math.ceil(len(pictures) / columns) if columns else max(1, round(math.sqrt(len(pictures) / 2)))
     columns = columns or math.ceil(len(pictures) / rows)
     widths = [4.0] * len(conditions) + [max(4.0, 2.2 * columns) + (3.5 if left else 0)]

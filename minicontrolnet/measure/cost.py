@@ -1,5 +1,7 @@
 """The cost of a training step, with and without ControlNet: time, arithmetic and memory (Sec. 3.2)."""
 
+import copy
+import os
 import platform
 import statistics
 import subprocess
@@ -59,6 +61,7 @@ def _wait_for_gpu() -> None:
 @torch.inference_mode(False)  # the caller may have switched gradients off
 def flops(network: nn.Module, loss: Loss) -> int:
     """The arithmetic of a loss and its backward pass: the number of additions and multiplications."""
+    network = copy.deepcopy(network)  # the caller's network gets no gradients
     with FlopCounterMode(display=False) as counter:
         loss(network, torch.Generator().manual_seed(0)).backward()
     return counter.get_total_flops()
@@ -91,9 +94,9 @@ def memory(network: nn.Module, loss: Loss, *locked: nn.Module) -> int:
 def relative_costs(arms: dict[str, tuple], rounds: int) -> dict[str, list[float]]:
     """Arithmetic, time and memory of a training step of each arm, divided by those of the first arm.
 
-    An arm is a network, its loss, and the locked modules that the loss uses.
+    An arm is a network, its loss, and the locked modules that the loss uses. The networks stay as they are.
     """
-    times = seconds(*(one_step(network, loss) for network, loss, *_ in arms.values()), rounds=rounds)
+    times = seconds(*(one_step(copy.deepcopy(network), loss) for network, loss, *_ in arms.values()), rounds=rounds)
     costs = []
     for (network, loss, *locked), own in zip(arms.values(), times):
         costs.append((flops(network, loss), statistics.median(own), memory(network, loss, *locked)))
@@ -120,7 +123,9 @@ def import_seconds() -> float:
     """The median time to import this package once torch is imported."""
     code = ("from time import perf_counter as now; import torch;"
             " begin = now(); import minicontrolnet; print(now() - begin)")
-    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True) for _ in range(5)]
+    place = os.pathsep.join(filter(None, sys.path))  # the package may have been found on a path that was added
+    runs = [subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": place}, capture_output=True,
+                           text=True) for _ in range(5)]
     return statistics.median(float(run.stdout) for run in runs)
 
 
@@ -134,6 +139,7 @@ def matrix_product(a: Tensor = torch.ones(SIDE, SIDE)) -> Tensor:
 
 def show_row(name: str, values: list[float], unit: str = "ms", scale: float = 1e3) -> None:
     """Print the median of values, and the range of their middle half."""
+    values = list(values) * (2 if len(values) == 1 else 1)  # quantiles need two
     low, middle, high = (scale * q for q in statistics.quantiles(values, n=4))
     print(f"{name:44} {middle:8.2f} {unit}  ({low:.2f} .. {high:.2f})", flush=True)
 

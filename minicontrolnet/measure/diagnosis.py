@@ -806,7 +806,8 @@ def _check_told(trained_on: str | None, seen: tuple[float, float] | Tensor | Non
         raise Problem(f"trained_on is {shorten(repr(trained_on))}; give a fingerprint of 64 letters and digits, such"
                       " as fingerprint(base.state_dict())")
     if not (optimiser is None or hasattr(optimiser, "param_groups")):
-        raise Problem(f"the optimiser is {optimiser!r}; give one of torch's, such as torch.optim.AdamW(...)")
+        raise Problem(f"the optimiser is {shorten(repr(optimiser))}; give one of torch's, such as"
+                      " torch.optim.AdamW(...)")
     try:
         low, high = RANGE if seen is None else _range(seen)
     except (TypeError, ValueError, RuntimeError):
@@ -819,6 +820,8 @@ def _check_told(trained_on: str | None, seen: tuple[float, float] | Tensor | Non
 def _listed(findings: Iterable[Finding]) -> list[Finding]:
     """A list of findings. Raises Problem if there are none: a generator may have been read before."""
     findings = list(findings)
+    if not all(isinstance(finding, Finding) for finding in findings):
+        raise Problem(f"the findings are {shorten(repr(findings))}; give the list that diagnose returns")
     if not findings:
         raise Problem("there are no findings; give the list that diagnose returns")
     return findings

@@ -12,7 +12,7 @@ from ..conditions import Kind, condition_of
 from ..diffusion import loss_weight, q_sample
 from ..errors import Problem, check_number, check_seed, check_tensor
 from ..shapes import random_batch
-from ..training import random_times_and_noise
+from ..training import WHOLE, moved, random_times_and_noise
 
 PASSES = 4  # backward passes; the last part of a ControlNet gets its first gradient in pass 2
 PICTURES = 4  # of the batch, for the backward passes
@@ -54,10 +54,10 @@ def noisy_batch(base: nn.Module, kind: Kind, n: int = 16, seed: int = 10_000) ->
     generator = torch.Generator().manual_seed(int(seed))
     truth = random_batch(n, generator)
     t, eps = random_times_and_noise(truth.x0, generator)
+    condition = condition_of(kind, truth)
+    x0, t, eps, prompt, condition = moved(base, WHOLE, truth.x0, t, eps, truth.prompt, condition)
     weight = loss_weight(t, eps, base.prediction_type)
-    batch = NoisyBatch(q_sample(truth.x0, t, eps), t, truth.prompt, eps, weight)
-    device = next(base.parameters()).device
-    return condition_of(kind, truth).to(device), NoisyBatch(*(tensor.to(device) for tensor in batch))
+    return condition, NoisyBatch(q_sample(x0, t, eps), t, prompt, eps, weight)
 
 
 def check_case(case: Case) -> None:

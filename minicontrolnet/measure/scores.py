@@ -25,7 +25,10 @@ HELD_OUT = 10_000  # the seed of the held-out pictures; trainings use small seed
 
 
 def held_out(n: int, device: str | torch.device = "cpu", seed: int = HELD_OUT) -> tuple[Batch, Tensor]:
-    """n held-out pictures, which no training has seen, and noise (n, 3, 64, 64) from which to sample."""
+    """n held-out pictures, which no training has seen, and noise (n, 3, 64, 64) from which to sample.
+
+    seed: choose another one than your trainings have. The first pictures of a training come from its seed.
+    """
     check_seed(seed)
     check_device(device)
     if torch.device(device).type == "meta":
@@ -92,6 +95,10 @@ def loss_of_condition(base: UNet, control: ControlNet, kind: Kind, n: int = 128,
     Times and noise are the same at each call.
     """
     check_seed(seed)
+    known = getattr(control, "kind", None)  # your own network need not have this attribute
+    if known and isinstance(kind, str) and kind in CHANNELS and kind != known:
+        warnings.warn(f"the control is the {known} ControlNet, and it is measured with conditions of the kind"
+                      f" {kind!r}", stacklevel=2)
     generator = torch.Generator().manual_seed(int(seed))
     truth = random_batch(n, generator)
     t, eps = random_times_and_noise(truth.x0, generator)
@@ -116,6 +123,18 @@ def check_several(condition: Tensor) -> None:
                       " since each picture needs another one's condition")
 
 
+def one_number(loss_with: Callable[[Tensor], Tensor | float]) -> Callable[[Tensor], Tensor]:
+    """The same loss. It raises Problem where it returns anything but one number."""
+
+    def checked(condition: Tensor) -> Tensor:
+        loss = torch.as_tensor(loss_with(condition))
+        if loss.numel() != 1:
+            raise Problem(f"loss_with returned a tensor of the shape {tuple(loss.shape)}; let it return one number")
+        return loss
+
+    return checked
+
+
 @torch.no_grad()
 def shuffle_gap(loss_with: Callable[[Tensor], Tensor], condition: Tensor) -> float:
     """The loss when every picture gets its neighbour's condition, minus the loss with its own.
@@ -125,6 +144,7 @@ def shuffle_gap(loss_with: Callable[[Tensor], Tensor], condition: Tensor) -> flo
     condition.
     """
     check_several(condition)
+    loss_with = one_number(loss_with)
     return (loss_with(condition.roll(1, 0)) - loss_with(condition.clone())).item()
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..errors import Problem
 from ..training import Training
-from .files import check_place, load_file, save_file
+from .files import check_place, check_plain, load_file, save_file
 
 try:
     import fcntl
@@ -30,8 +30,14 @@ class Checkpoint:
     """
 
     def __init__(self, training: Training, path: Path, run: dict[str, Any], command: str = ""):
+        check_plain(run, "the run")
+        for name, value in run.items():
+            if value != value:
+                raise Problem(f"the {name} of the run is nan, which equals nothing, so the run could not be resumed;"
+                              " give a number or a text")
         self.training = training
         self.path = Path(path)
+        self.is_others = self.path.exists()  # until it is loaded, the file holds the state of an earlier training
         self.run = run
         self.command = command
         self.begun = time.perf_counter()
@@ -43,6 +49,9 @@ class Checkpoint:
 
     def save(self) -> None:
         """Write the state. Raises Problem if somebody else has written the file in the meantime."""
+        if self.is_others and self.path.exists():
+            raise Problem(f"{self.path} holds the state of an earlier training; go on from it by load(), or give"
+                          " another path")
         if self._stamp() not in (None, self.stamp):  # None: it was removed, so nothing would be lost
             raise Problem(f"another training has written to {self.path}, so this one stopped and left the file"
                           " as it is; give each training an --out of its own")
@@ -59,6 +68,7 @@ class Checkpoint:
         self.training.load_state_dict(found["training"])
         self.begun -= found["seconds"]
         self.command = found["command"]
+        self.is_others = False
 
     def _content(self) -> dict[str, Any]:
         return {"training": self.training.state_dict(), "run": self.run, "seconds": self.seconds,
@@ -79,7 +89,7 @@ class Checkpoint:
             theirs = found["training"]
             torch.Generator().set_state(theirs["generator"])
             fits = alike(_without_moments(found), _without_moments(ours)) and self._moments_fit(theirs["optimiser"])
-            fits = fits and 0 <= theirs["step"] <= self.training.steps and isinstance(found["run"], dict)
+            fits = fits and theirs["step"] >= 0 and isinstance(found["run"], dict)
         except (KeyError, IndexError, TypeError, AttributeError, RuntimeError, ValueError):
             fits = False
         if not fits:
@@ -90,6 +100,9 @@ class Checkpoint:
             if value != other:
                 raise Problem(f"{self.path} belongs to a run whose {name} is {other}, not {value};"
                               " resume with the command that started it, or choose another --out")
+        if theirs["step"] > self.training.steps:
+            raise Problem(f"{self.path} is the state after {theirs['step']} steps, and this training has only"
+                          f" {self.training.steps}; give it as many as before")
 
     def _moments_fit(self, optimiser: dict[str, Any]) -> bool:
         """Whether AdamW's moments have the shapes of the weights. A locked parameter has no moments."""

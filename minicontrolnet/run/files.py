@@ -8,6 +8,7 @@ import pickle
 import shutil
 import time
 import zipfile
+from collections import OrderedDict
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
@@ -93,7 +94,8 @@ def _remove_leftovers(path: Path) -> None:
 
 
 def save_file(content: Any, path: str | Path) -> None:
-    """torch.save, completely or not at all."""
+    """torch.save, completely or not at all. Raises Problem for what load_file would not read again."""
+    check_plain(content, f"cannot write {path}: its content")
     buffer = io.BytesIO()
     try:
         torch.save(content, buffer)
@@ -127,6 +129,29 @@ def load_file(path: str | Path) -> Any:
         raise Problem(f"{path} contains numbers that are not finite, or tensors of an unusual kind;"
                       " train it again")
     return content
+
+
+PLAIN = (type(None), bool, int, float, str, bytes, torch.dtype, torch.device, torch.Size, dict, OrderedDict, list,
+         tuple)
+
+
+def check_plain(content: Any, name: str) -> None:
+    """Raise Problem for anything but finite tensors and plain values, which load_file reads again.
+
+    A number of numpy's looks like a plain one, but torch refuses to read it.
+    """
+    if isinstance(content, torch.Tensor):
+        if not _is_plain(content):
+            raise Problem(f"{name} has a tensor that is not finite, or of an unusual kind; give finite numbers")
+    elif type(content) not in PLAIN:
+        raise Problem(f"{name} has a value of the type {type(content).__name__}; give tensors and plain values, for"
+                      " example by float(), int() or str()")
+    elif isinstance(content, dict):
+        check_plain(list(content), name)
+        check_plain(list(content.values()), name)
+    elif isinstance(content, (list, tuple)):
+        for value in content:
+            check_plain(value, name)
 
 
 def _is_plain(content: Any) -> bool:

@@ -38,6 +38,9 @@ def save_weights(network: nn.Module, kind: str, path: str | Path, base: UNet | N
     _check_kind_of(network, kind)
     if base is not None and not hasattr(base, "decoder"):
         raise Problem(f"the base is a {type(base).__name__}; give a UNet, such as load_base() returns")
+    loaded_as = getattr(network, "kind", None)
+    if loaded_as and loaded_as != kind:
+        warnings.warn(f"this is the {loaded_as} ControlNet, and it is saved as one for {kind} conditions", stacklevel=2)
     if isinstance(network, ControlNet) and base is not None:
         if _shapes(network.encoder.state_dict()) != _shapes(base.encoder.state_dict()):
             raise Problem("the ControlNet is a copy of a base of another size; give the base that it was trained on")

@@ -1,6 +1,8 @@
 """Public functions refuse in one sentence what would otherwise be silently wrong."""
 
 import copy
+import functools
+import itertools
 import warnings
 from fractions import Fraction
 
@@ -19,7 +21,7 @@ from minicontrolnet.controlnet import OddRange
 from minicontrolnet.measure.classifier import classifier_loss
 from minicontrolnet.training import random_times_and_noise
 from minicontrolnet.errors import Problem
-from minicontrolnet.shapes import SHAPES
+from minicontrolnet.shapes import SHAPES, random_scenes
 
 from conftest import fill_zeros
 
@@ -309,7 +311,7 @@ def test_controls_are_a_list_of_networks_with_conditions(base, control, noise, e
 
 
 def test_a_region_that_is_empty_is_told(base, control, noise, edges):
-    with pytest.warns(UserWarning, match="region is 0 everywhere"):
+    with pytest.warns(UserWarning, match="a region is black, or 0, everywhere"):
         sample(base, "star", noise, [(control, edges, 1.0, torch.zeros(1, 1, 64, 64))], steps=1)
 
 
@@ -1060,3 +1062,99 @@ def test_a_long_value_in_the_place_of_a_name_is_told_in_a_line():
     with pytest.raises(Problem) as problem:
         control_loss(UNet(), detect_edges(truth.image))
     assert "\n" not in str(problem.value)
+
+
+# %% What users of other libraries do by habit
+
+
+@pytest.mark.parametrize("start, end, steps, window", [(3 * 0.1, 0.4, 10, (3, 4)), (0.2, 3 * 0.1, 20, (4, 6)),
+                                                       (1 / 3, 2 / 3, 3, (1, 2)), (2 / 3, 1, 3, (2, 3))])
+def test_a_share_that_is_rounded_means_the_step_that_was_meant(start, end, steps, window):
+    """3 * 0.1 is a little more than 0.3, so by the digits step 3 of 10 would begin before it."""
+    assert control_window(steps, start, end) == window
+
+
+def test_windows_that_meet_share_no_step_and_leave_none():
+    for steps in (5, 7, 10, 20, 25, 49):
+        for parts in (2, 3, 5):
+            borders = torch.linspace(0, 1, parts + 1, dtype=torch.float64).tolist()
+            windows = [range(*control_window(steps, *pair)) for pair in itertools.pairwise(borders)]
+            assert [step for window in windows for step in window] == list(range(steps))
+
+
+def test_noise_that_is_scaled_is_told(shipped, noise):
+    """Other samplers begin with noise times 14.6."""
+    with pytest.warns(UserWarning, match="a standard deviation of 14"):
+        sample(shipped.base, "star", noise * 14.6, steps=1)
+
+
+@pytest.mark.parametrize("kind", ["edge", "palette", "pose"])
+@pytest.mark.parametrize("scale", [0, 1 / 255])
+def test_a_condition_that_shows_nothing_is_told(shipped, batch, noise, kind, scale):
+    """It was not filled, or is a mask of 0 and 1 that was saved as bytes and read as a picture."""
+    condition = condition_of(kind, batch)
+    condition[1] *= scale
+    with pytest.warns(UserWarning, match="a condition is black everywhere"):
+        sample(shipped.base, "", noise, [(shipped.controls[kind], condition)], steps=1)
+
+
+def test_a_region_of_bytes_is_told(shipped, batch, noise):
+    region = torch.ones(1, 1, 64, 64) / 255
+    with pytest.warns(UserWarning, match="a region is black"):
+        sample(shipped.base, "", noise, [(shipped.controls["edge"], detect_edges(batch.image), 1.0, region)], steps=1)
+
+
+def test_steps_do_not_see_what_happens_to_their_inputs_later(shipped, batch, noise):
+    """A buffer is often filled anew for the next picture."""
+    edges = detect_edges(batch.image)
+    region = torch.ones(1, 1, 64, 64)
+    tokens = batch.prompt.clone()
+    given = noise.clone()
+    steps = sample_steps(shipped.base, tokens, given, [(shipped.controls["edge"], edges, 1.0, region)], steps=2)
+    wanted = sample_steps(shipped.base, batch.prompt, noise, [(shipped.controls["edge"], edges.clone())], steps=2)
+    for tensor in (edges, region, tokens, given):
+        tensor.zero_()
+    for (xt, _), (right, _) in zip(steps, wanted, strict=True):
+        assert torch.allclose(xt, right, atol=1e-5)
+
+
+@pytest.mark.parametrize("change, told", [
+    ({"centre": torch.tensor([[32.0, 32.0], [20.0, 40.0]])}, "the centre of a scene lies outside"),
+    ({"radius": torch.tensor([20.0, 0.5])}, "a radius of the scenes is 20"),
+    ({"angle": torch.tensor([90.0, 0.0])}, "more than a full turn"),
+    ({"radius": torch.tensor([0.5])}, r"the radius of the scenes is \(1,\)")])
+def test_scenes_in_pixels_or_degrees_are_refused(change, told):
+    scenes = random_scenes(2, torch.Generator().manual_seed(0))
+    with pytest.raises(Problem, match=told):
+        render(scenes._replace(**change))
+
+
+def test_what_should_be_a_function_and_is_none_is_named(base, noise):
+    half = torch.zeros(1, 3, 64, 64)
+    calls = [lambda: cfg(half, half, 2.0), lambda: ddim(None, noise, 2), lambda: ddpm(None, noise, torch.Generator()),
+             lambda: Training(base, torch.tensor(1.0), 2, lr=1e-3),
+             lambda: list(Training(ControlNet(base), control_loss(base, "edge", next_batch=random_batch(
+                 2, torch.Generator().manual_seed(0))), 1, lr=1e-3)),
+             lambda: list(Training(seeded(0, UNet), functools.partial(base_loss, next_batch=3), 1, lr=1e-3))]
+    for call in calls:
+        with pytest.raises(Problem, match="give a function, such as"):
+            call()
+
+
+def test_classes_networks_and_counts_are_not_mistaken_for_each_other(base, noise):
+    with pytest.raises(Problem, match="give a network, such as ControlNet"):
+        Training(ControlNet, control_loss(base, "edge"), 2, lr=1e-3)
+    with pytest.raises(Problem, match="give the class"):
+        seeded(0, base)
+    with pytest.raises(Problem, match="such as ddim_times"):
+        list(ddim_steps(lambda xt, t: xt, noise, 25))
+    with pytest.raises(Problem, match="the widths are a int"):
+        UNet(widths=32)
+
+
+def test_a_controlnet_that_is_trained_further_may_get_any_condition(shipped, batch, noise, recwarn):
+    """So nothing says any more that it wants edges."""
+    control = copy.deepcopy(shipped.controls["edge"]).requires_grad_(True)
+    Training(control, control_loss(shipped.base, "pose"), 1, lr=1e-3)
+    sample(shipped.base, "", noise, [(control, condition_of("pose", batch))], steps=1)
+    assert not recwarn

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import math
 import re
 import runpy
 import shlex
@@ -657,3 +658,18 @@ def test_behind_a_proxy_any_name_is_fine_but_the_token_is_needed(networks):
     assert refused(urllib.request.urlopen, request, timeout=30)[0] == 403
     board.shutdown()
     board.end()
+
+
+def circle(x, y, radius):
+    turns = [i * math.pi / 20 for i in range(41)]
+    return Stroke(tuple((x + radius * math.cos(turn), y + radius * math.sin(turn)) for turn in turns))
+
+
+@pytest.mark.parametrize("strokes, told", [
+    ([circle(0.8, 0.2, 0.06)], "smaller than the shapes"),
+    ([circle(0.28, 0.5, 0.15), circle(0.72, 0.5, 0.15)], "Draw a single outline"),
+    ([circle(0.5, 0.5, 0.25)], "")])
+def test_a_tiny_drawing_and_two_drawings_get_advice(strokes, told):
+    asked = Asked(strokes=tuple(strokes))
+    said = advice(asked, see(asked))
+    assert told in said and bool(said) == bool(told)

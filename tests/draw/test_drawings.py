@@ -783,3 +783,31 @@ def test_a_picture_that_is_too_small_or_narrow_says_so(size, says, tmp_path):
     for reader in (edges_from_drawing, edges_from_picture):
         assert says in problem(reader, path)
     assert hint_about(edges_from_drawing(saved(dashes(471, 0, 12).resize((16, 16)), tmp_path))) == ""
+
+
+def test_small_lines_inside_the_outline_get_a_hint(tmp_path):
+    """The eyes of a face became holes in the pictures. One small dot does no harm."""
+    across, down = np.meshgrid(np.arange(256) / 256, np.arange(256) / 256)
+    for eyes, told in ((0, ""), (1, ""), (2, "inside the outline")):
+        face = np.empty((256, 256, 3), np.uint8)
+        face[:] = 30, 40, 80
+        face[np.hypot(across - 0.5, down - 0.5) < 0.34] = 255, 220, 0
+        for x in (0.4, 0.6)[:eyes]:
+            face[np.hypot(across - x, down - 0.42) < 0.05] = 20, 20, 20
+        hint = hint_about(edges_from_picture(saved(Image.fromarray(face), tmp_path)))
+        assert told in hint and bool(hint) == bool(told)
+
+
+def test_one_drawing_is_traced_at_a_time_with_its_own_opacity():
+    colours = torch.rand(2, 3, 64, 64)
+    with pytest.raises(Problem, match="one at a time"):
+        trace(colours, torch.ones(2, 1, 64, 64))
+    with pytest.raises(Problem, match="of the same shape"):
+        trace(colours[:1], torch.ones(1, 1, 10, 10))
+
+
+def test_the_largest_size_is_a_number_of_pixels(tmp_path):
+    path = saved(dashes(471, 0), tmp_path)
+    for at_most in (0, -5, None, "a", 1.5):
+        with pytest.raises(Problem, match="at_most is"):
+            read_image(path, at_most=at_most)

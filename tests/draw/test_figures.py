@@ -142,7 +142,7 @@ def test_counts_of_a_figure_are_whole_numbers():
     images = held_out(2)[0].image
     for call in (lambda: figures.grid(images, 0, "", [], []), lambda: figures.grid(images[:0], 2, "", [], []),
                  lambda: figures.enlarge(images, 1.5), lambda: row(images, 0)):
-        with pytest.raises(Problem, match="give a whole number of at least 1"):
+        with pytest.raises(Problem, match="give a whole number of at least 1|give at least one picture"):
             call()
 
 
@@ -154,3 +154,28 @@ def test_values_outside_of_the_range_do_not_wrap_around_as_bytes(change):
         with pytest.raises(Problem, match="the pictures have values from"):
             call()
     assert to_bytes(torch.tensor([-1e-6, 0.5, 1 + 1e-6])).tolist() == [0, 128, 255]
+
+
+def test_a_dollar_is_a_dollar():
+    """matplotlib would set the text between two of them as a formula, without the dollars."""
+    image = held_out(1)[0].image
+    plain, priced = (to_pixels(figures.grid(image, 1, title, [], [])) for title in ("cost 5 and 6", "cost $5 and $6"))
+    assert (priced < 128).sum() > 1.05 * (plain < 128).sum()
+
+
+def to_pixels(figure):
+    with Image.open(io.BytesIO(figures.as_png(figure))) as file:
+        return pil_to_tensor(file.convert("L"))[:, :60].int()  # the title is at the top
+
+
+@pytest.mark.parametrize("below, left", [(["a", "b", "c"], []), ([], ["a", "b", "c"])])
+def test_more_captions_than_columns_or_rows_are_refused(below, left):
+    with pytest.raises(Problem, match="give one for each column"):
+        figures.grid(held_out(4)[0].image, 2, "", below, left)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0])
+def test_a_table_shows_no_value_that_it_cannot(value):
+    """Such a cell would be as white as that of a 0."""
+    with pytest.raises(Problem, match="give None"):
+        figures.heat(Figure().subplots(), {"a": [value, 0.5]}, {"a": ["x", "y"]})

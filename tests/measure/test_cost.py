@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from minicontrolnet import training
+from conftest import ROOT
+from minicontrolnet import base_loss, fingerprint, seeded, training
 from minicontrolnet.controlnet import ControlNet, lock
 from minicontrolnet.errors import Problem
 from minicontrolnet.measure import cost
@@ -99,3 +100,24 @@ def test_gradients_that_the_caller_switched_off_are_counted():
 def test_a_step_that_computes_nothing_has_no_share():
     with pytest.raises(Problem, match="computes nothing with torch"):
         cost.share_in_kernels(lambda: None, rounds=1)
+
+
+def test_measuring_leaves_the_networks_as_they_are():
+    network = seeded(0, UNet)
+    before = fingerprint(network.state_dict())
+    cost.relative_costs({"base": (network, base_loss)}, rounds=1)
+    assert fingerprint(network.state_dict()) == before
+    assert all(weight.grad is None for weight in network.parameters())
+
+
+def test_the_import_is_timed_from_any_folder(tmp_path, monkeypatch):
+    """A notebook may have put the package on sys.path alone."""
+    monkeypatch.syspath_prepend(str(ROOT))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    assert cost.import_seconds() > 0
+
+
+def test_a_row_of_one_value_is_shown(capsys):
+    cost.show_row("x", [0.1])
+    assert "100.00 ms  (100.00 .. 100.00)" in capsys.readouterr().out

@@ -656,3 +656,21 @@ def test_targets_are_finite(base, healthy, lines, batch):
     with pytest.raises(ValueError, match="trained_on is UNet") as told:
         diagnose(base, healthy, lines, given, trained_on=base)
     assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64])
+def test_a_healthy_pair_in_another_dtype_is_healthy(shipped, dtype):
+    base = copy.deepcopy(shipped.base).to(dtype)
+    control = copy.deepcopy(shipped.controls["edge"]).to(dtype).requires_grad_(True)
+    condition, batch = noisy_batch(base, "edge")
+    assert batch.xt.dtype == condition.dtype == dtype
+    assert verdict_of(diagnose(base, control, condition, batch)) == "healthy"
+
+
+def test_an_optimiser_that_is_a_list_and_findings_that_are_none_get_short_sentences(shipped):
+    condition, batch = noisy_batch(shipped.base, "edge")
+    with pytest.raises(Problem, match=r"the optimiser is \[Parameter"):
+        diagnose(shipped.base, shipped.controls["edge"], condition, batch,
+                 optimiser=list(shipped.controls["edge"].parameters()))
+    with pytest.raises(Problem, match="give the list that diagnose returns"):
+        show_findings("healthy")

@@ -319,3 +319,15 @@ def test_shuffle_gap_leaves_the_conditions_to_the_caller():
     before = condition.clone()
     shuffle_gap(lambda given: given.mul_(2).mean(), condition)
     assert torch.equal(condition, before)
+
+
+def test_the_gap_of_another_condition_is_told(shipped):
+    with pytest.warns(UserWarning, match="the control is the edge ControlNet"):
+        gap(shipped.base, shipped.controls["edge"], "pose", n=2)
+
+
+@pytest.mark.parametrize("returned", [torch.ones(3), torch.ones(2, 1)])
+def test_a_loss_is_one_number(returned):
+    with pytest.raises(Problem, match="let it return one number"):
+        shuffle_gap(lambda condition: returned, torch.ones(2, 1, 4, 4))
+    assert shuffle_gap(lambda condition: condition[0].mean().item(), torch.arange(2.0).view(2, 1, 1, 1)) == 1

@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -459,3 +461,33 @@ def test_a_state_whose_file_was_removed_is_written_anew(tmp_path):
     path.unlink()
     checkpoint.save()
     assert load_file(path)["training"]["step"] == 3
+
+
+@pytest.mark.parametrize("value", [np.float64(1), np.int64(1), Path("x"), float("nan")])
+def test_a_run_that_could_not_be_read_again_is_refused_before_the_training(value, tmp_path):
+    with pytest.raises(Problem, match="give tensors and plain values|give a number or a text"):
+        Checkpoint(toy(), tmp_path / "run.pt", {"value": value})
+
+
+def test_a_learning_rate_of_numpys_is_saved_as_a_plain_number(tmp_path):
+    def training():
+        return Training(seeded(0, nn.Linear, 4, 4), toy_loss, 6, lr=np.logspace(-3, -1, 3)[2])
+
+    path = tmp_path / "run.pt"
+    Checkpoint(go(training(), 3), path, RUN).save()
+    resumed = training()
+    Checkpoint(resumed, path, RUN).load()
+    assert same(go(resumed).state_dict(), go(training()).state_dict())
+
+
+def test_a_new_training_does_not_replace_a_state_that_it_has_not_loaded(saved):
+    before = saved.read_bytes()
+    with pytest.raises(Problem, match="go on from it by load"):
+        Checkpoint(go(toy(), 1), saved, RUN).save()
+    assert saved.read_bytes() == before
+
+
+@pytest.mark.parametrize("run, said", [(RUN | {"steps": 2}, "whose steps is 6, not 2"), (RUN, "this training has only 2")])
+def test_a_training_of_fewer_steps_than_the_state_has_is_no_damage(run, said, saved):
+    with pytest.raises(Problem, match=said):
+        Checkpoint(toy(steps=2), saved, run).load()

@@ -7,6 +7,7 @@ import random
 import stat
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -107,16 +108,16 @@ def test_space_is_the_advice_only_where_space_is_short(number, is_full, file, mo
 
 
 @pytest.mark.parametrize("error", [RuntimeError, OSError, KeyboardInterrupt])
-def test_errors_of_the_content_are_not_blamed_on_the_disk(error, file):
+def test_errors_of_the_content_are_not_blamed_on_the_disk(error, file, monkeypatch):
     """A value that cannot be saved is a mistake of the caller, and the file stays as it was."""
 
-    class Odd:
-        def __reduce__(self):
-            raise error("not for saving")
+    def refuse(content, buffer):
+        raise error("not for saving")
 
+    monkeypatch.setattr(torch, "save", refuse)
     before = file.read_bytes()
     with pytest.raises(error, match="not for saving") as caught:
-        save_file({"x": Odd()}, file)
+        save_file({"x": 1}, file)
     assert not isinstance(caught.value, Problem)
     assert file.read_bytes() == before and list(file.parent.iterdir()) == [file]
 
@@ -329,3 +330,12 @@ def test_a_write_protected_file_is_left_alone(tmp_path, monkeypatch):
         with pytest.raises(Problem, match="write-protected"):
             write()
     assert path.read_bytes() == b"good"
+
+
+@pytest.mark.parametrize("content", [{"loss": np.float64(1.5)}, {"a": np.ones(2)}, {"a": torch.tensor(float("nan"))},
+                                     [Path("x")], {np.int64(1): 2}, {"a": {1, 2}}])
+def test_what_could_not_be_read_again_is_not_written(content, tmp_path):
+    path = tmp_path / "content.pt"
+    with pytest.raises(Problem, match="its content has a"):
+        save_file(content, path)
+    assert not path.exists()

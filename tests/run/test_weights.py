@@ -129,7 +129,7 @@ def test_a_record_that_is_missing_or_damaged_is_a_problem(record, classifier_fil
 def test_weights_that_do_not_fit_are_a_problem(damage, said, classifier_file, tmp_path):
     """Of another kind, of another size, or no weights at all: one sentence."""
     damage(classifier_file)
-    save_file(classifier_file, tmp_path / "mine.pt")
+    torch.save(classifier_file, tmp_path / "mine.pt")  # save_file would refuse nan
     with pytest.raises(Problem, match=said) as caught:
         pretrained._load_into(ShapeClassifier(), "shapes", tmp_path / "mine.pt")
     assert "mine.pt" in str(caught.value) and "\n" not in str(caught.value)
@@ -267,3 +267,10 @@ def test_a_controlnet_is_not_saved_as_one_of_a_base_of_another_size(make_base, t
     with pytest.raises(Problem, match="another size"):
         save_weights(shipped.controls["edge"], "edge", tmp_path / "edge.pt", make_base())
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("loaded, saved_as", [("pose", "edge"), ("edge", "pose")])
+def test_a_controlnet_that_is_saved_as_another_kind_is_told(shipped, loaded, saved_as, tmp_path):
+    """Both have conditions of one channel, so nothing else would notice."""
+    with pytest.warns(UserWarning, match=f"this is the {loaded} ControlNet"):
+        save_weights(shipped.controls[loaded], saved_as, tmp_path / "control.pt", shipped.base)

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import suppress
@@ -79,6 +80,8 @@ class Board(ThreadingHTTPServer):
 
     def _bind(self, port: int) -> None:
         """Listen on the port, or on the next free one."""
+        if not isinstance(port, int) or not 0 <= port < 65536:
+            raise Problem(f"the port is {port!r}; give a whole number from 0 to 65535, where 0 is any free port")
         ports = range(port, min(port + PORTS_TO_TRY, 65536)) if port else [0]
         for here in ports:
             with suppress(OSError):
@@ -153,7 +156,9 @@ def _check_networks(base: UNet, nets: dict[str, ControlNet]) -> None:
             raise Problem(f"the ControlNet for {kind!r} takes conditions of {channels} channels, but the board's have"
                           f" {CHANNELS[kind]}; give it under the name of the condition that it was trained on")
     blank = [(net, torch.zeros(1, CHANNELS[kind], SIZE, SIZE)) for kind, net in nets.items()]
-    sample_steps(base, "", torch.zeros(1, 3, SIZE, SIZE), blank)  # checks the networks, and computes nothing yet
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of course these conditions show nothing
+        sample_steps(base, "", torch.zeros(1, 3, SIZE, SIZE), blank)  # checks the networks, and computes nothing yet
 
 
 class Refused(Exception):

@@ -16,11 +16,13 @@ from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
 from ...conditions import spread, stick_figure
 from ...shapes import COLOURS, DARK, SIZE
+from ..drawings import label
 from .asked import Asked, Point, Stroke
 
 ERASER, BRUSH = 5, 11  # widths in pixels of the 64 x 64 grid; the brush paints the region
 MARGIN = 4  # pixels around the sheet, so that a drawing may touch its border
 FEWEST = 8  # pixels of an edge map that counts as a drawing
+NARROWEST = 0.25  # as the next line; the networks know 0.38 and more, and stray from the outline below this
 WIDEST = 0.58  # of half a picture: how far, as a root mean square, the pixels of an outline may be from their mean
 HUES = (torch.tensor(list(COLOURS.values())) * 255).round().byte()
 
@@ -100,7 +102,7 @@ def place_of(asked: Asked) -> Place:
     if asked.paper or len(inked) < FEWEST:
         return Place()
     points = (inked.flip(1) + 0.5) / SIZE  # x and y, as shares of the sheet
-    reach = 2 * (points - points.mean(0)).square().sum(1).mean().sqrt().item()
+    reach = reach_of(points)
     if reach <= WIDEST:
         return Place()
     zoom = WIDEST / reach
@@ -109,6 +111,11 @@ def place_of(asked: Asked) -> Place:
     middle = (low + high) / 2
     shift = middle.maximum(margin).minimum(1 - margin) - middle * zoom
     return Place(zoom, (shift[0].item(), shift[1].item()))
+
+
+def reach_of(points: Tensor) -> float:
+    """How far points (n, 2), as shares of the sheet, are from their mean: the root mean square, in halves of it."""
+    return 2 * (points - points.mean(0)).square().sum(1).mean().sqrt().item()
 
 
 def outside_of(edges: Tensor) -> Tensor:
@@ -126,6 +133,14 @@ def is_closed(edges: Tensor) -> bool:
     """Whether an edge map encloses anything."""
     walls = F.max_pool2d(F.pad(edges, [MARGIN] * 4), 3, stride=1, padding=1)
     return not bool((outside_of(edges) + walls).all())
+
+
+def count_shapes(edges: Tensor) -> int:
+    """How many separate shapes the outlines of an edge map enclose."""
+    around = 1 - outside_of(edges)
+    inside = around - F.max_pool2d(F.pad(edges, [MARGIN] * 4), 3, stride=1, padding=1)
+    part = label(around > 0)  # lines, and what they enclose
+    return len(part[inside > 0].unique())
 
 
 def outer_outline(edges: Tensor) -> Tensor:
@@ -147,6 +162,10 @@ def advice(asked: Asked, seen: Seen) -> str:
         return ""
     if not is_closed(edges):
         return "The outline is still open. Close it, and the pictures will agree."
+    if count_shapes(edges) > 1:
+        return "The networks know pictures of one shape. Draw a single outline, and the pictures will agree."
+    if reach_of((edges[0, 0].nonzero() + 0.5) / SIZE) < NARROWEST:
+        return "Your drawing is smaller than the shapes that the networks know. Draw it larger."
     if edges.sum() < 0.95 * edge_map(asked, place_of(asked)).sum():
         return ("The networks know shapes of one colour, so they see the outer line of your drawing only:"
                 " a window or a door is left out.")
