@@ -108,7 +108,7 @@ def detect_edges(images: Tensor, low: float = 0.15, high: float = 0.3) -> Tensor
     strength, channel = torch.hypot(gx, gy).max(dim=1, keepdim=True)
     ridge = _is_ridge(strength, gx.gather(1, channel), gy.gather(1, channel))
     steepest = strength.amax(dim=(2, 3), keepdim=True)
-    strong = (strength > high * steepest).to(images.dtype)
+    strong = (strength >= high * steepest).to(images.dtype)
     weak = ridge & (strength > (low * steepest).clamp(min=0.02))
     return spread(strong, weak)  # hysteresis: a weak edge counts if it touches a strong one
 
@@ -191,7 +191,8 @@ def roughen(edges: Tensor, generator: torch.Generator) -> Tensor:
     width = torch.randint(3, (b, 1, 1, 1), generator=generator)
     strokes = torch.where(width == 0, edges, torch.where(width == 1, two, three))
     # Each map loses 0 to 5 % of its cells of 4x4 pixels: the first random number picks the cells, the second the share.
-    holes = torch.rand(b, 1, 16, 16, generator=generator) < 0.05 * torch.rand(b, 1, 1, 1, generator=generator)
+    places = torch.rand(b, 1, 16, 16, generator=generator, dtype=torch.float32)
+    holes = places < 0.05 * torch.rand(b, 1, 1, 1, generator=generator, dtype=torch.float32)
     return strokes * (1 - F.interpolate(holes.to(edges.dtype), size=edges.shape[2:]))
 
 

@@ -10,12 +10,13 @@ Shapes: x0, xt and eps are (b, c, h, w), with pictures in [-1, 1]. t is (b,), wh
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from numbers import Integral
 
 import torch
 from torch import Tensor
 
 from .errors import (Problem, check_count, check_flag, check_function, check_generator, check_number, check_same_shape,
-                     check_same_type, dtype_name)
+                     check_same_type, dtype_name, shorten)
 
 Model = Callable[[Tensor, Tensor], Tensor]
 TIMESTEPS = 1000
@@ -222,6 +223,8 @@ def ddim_times(steps: int) -> list[int]:
 def ddim_steps(model: Model, xt: Tensor, times: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
     """Step xt (b, c, h, w) through ``times`` by DDIM. Yields xt and the predicted picture x0 after each step.
 
+    No gradient passes through the steps. To differentiate a sample, call ddim_step in a loop of your own.
+
     Pass ``ddim_times(steps)`` as the times, or pass its parts one after another and change the
     model between them.
     """
@@ -229,6 +232,8 @@ def ddim_steps(model: Model, xt: Tensor, times: Sequence[int]) -> Iterator[tuple
     if not isinstance(times, Iterable):
         raise Problem(f"the times are a {type(times).__name__}; give a list, such as ddim_times(25)")
     times = list(times)
+    if not all(isinstance(time, Integral) for time in times):
+        raise Problem(f"the times are {shorten(repr(times))}; give whole numbers, such as ddim_times(25)")
     _check_noise(xt)
     if any(later >= now for now, later in zip(times, times[1:])) or any(t < -1 or t >= TIMESTEPS for t in times):
         raise Problem(f"the times are {times}; give times that fall from at most {TIMESTEPS - 1} to at least -1")
@@ -249,7 +254,7 @@ def _check_noise(xt: Tensor) -> None:
 
 
 def ddim(model: Model, xt: Tensor, steps: int = 25) -> Tensor:
-    """Turn noise xt into pictures (b, c, h, w) in [-1, 1] in ``steps`` DDIM steps."""
+    """Turn noise xt into pictures (b, c, h, w) in [-1, 1] in ``steps`` DDIM steps, without gradients."""
     for _, x0 in ddim_steps(model, xt, ddim_times(steps)):
         pass
     return x0

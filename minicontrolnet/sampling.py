@@ -255,7 +255,7 @@ def sample(base: UNet, prompt: str | Sequence[str] | Tensor, noise: Tensor,
            batch: int = 16, progress: str | None = None) -> Tensor:
     """Turn noise (n, 3, 64, 64) into pictures (n, 3, 64, 64) in [0, 1] by DDIM.
 
-    prompt: one text for all pictures, one text for each, or tokens (n, 3).
+    prompt: one text for all pictures, one text for each, or tokens (n or 1, 3).
     controls: any number of Control(net, condition, scale, region); plain tuples of these are fine, too.
     guidance_scale: 1 is no guidance, 0 is the empty prompt.
     in_both: control in both branches of guidance, see ``guided``.
@@ -323,7 +323,8 @@ def seeded_noise(n: int, seed: int) -> Tensor:
     """The noise (n, 3, 64, 64) of a seed. A larger n adds noise at the end, and the first ones stay the same."""
     check_count("the number of pictures", n)
     check_seed(seed)
-    return torch.randn(n, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(int(seed)))
+    generator = torch.Generator().manual_seed(int(seed))
+    return torch.randn(n, 3, SIZE, SIZE, generator=generator, dtype=torch.float32)
 
 
 # %% Checks of what ``sample`` is given

@@ -77,7 +77,7 @@ def random_scenes(n: int, generator: torch.Generator) -> Scenes:
     check_generator(generator)
 
     def uniform(low: float, high: float, *size: int) -> Tensor:
-        return low + (high - low) * torch.rand(*size, generator=generator)
+        return low + (high - low) * torch.rand(*size, generator=generator, dtype=torch.float32)
 
     def choose(count: int) -> Tensor:
         return torch.randint(count, (n,), generator=generator)
@@ -99,7 +99,8 @@ def render(scenes: Scenes, size: int = SIZE,
            outlines: Sequence[Outline] = tuple(SHAPES.values())) -> tuple[Tensor, Tensor]:
     """Paint scenes. Returns pictures (n, 3, size, size) and masks (n, 1, size, size), both in [0, 1].
 
-    A mask holds the share of each pixel that the shape covers. scenes.shape is an index into
+    A mask holds the share of each pixel that the shape covers. Below 32 pixels a side the shapes come out larger, since
+    the soft rim is one pixel wide. scenes.shape is an index into
     ``outlines``. You may pass outlines of your own, such as one between a square and a circle.
     """
     check_count("the size", size)
@@ -193,7 +194,9 @@ def _outside(x: Tensor, y: Tensor, points: Tensor, notch: Tensor, radius: Tensor
 
 
 def tip_of(scenes: Scenes) -> Tensor:
-    """The end (n, 2) of an arrow that starts at each shape's centre, points up in its frame and is radius long.
+    """The end (n, 2) of an arrow that starts at each shape's centre and points up in its frame.
+
+    Before the shape is stretched, the arrow is as long as its radius.
 
     The arrow shows place, size and tilt of every shape, even of a circle or a square.
     """

@@ -4,6 +4,7 @@ import copy
 import math
 import warnings
 from collections.abc import Callable, Iterator
+from threading import RLock
 from typing import Any
 
 import torch
@@ -51,9 +52,9 @@ def random_times_and_noise(x0: Tensor, generator: torch.Generator) -> tuple[Tens
     """
     check_generator(generator)
     n = len(x0)
-    t = (torch.arange(n) + torch.rand(n, generator=generator)) * TIMESTEPS / n
+    t = (torch.arange(n) + torch.rand(n, generator=generator, dtype=torch.float32)) * TIMESTEPS / n
     t = t.long().clamp(max=TIMESTEPS - 1)  # float32 may round n - 1 + 0.99999998 up to n
-    return t, torch.randn(x0.shape, generator=generator)
+    return t, torch.randn(x0.shape, generator=generator, dtype=torch.float32)
 
 
 def fresh_batch(generator: torch.Generator) -> Batch:
@@ -71,9 +72,7 @@ def base_loss(unet: UNet, generator: torch.Generator, next_batch: NextBatch = fr
     if not hasattr(unet, "prediction_type"):
         raise Problem(f"the network to be trained is a {type(unet).__name__}; give a UNet, or a network of your own"
                       " that has a prediction_type")
-    check_function("next_batch", next_batch, "fresh_batch")
-    batch = next_batch(generator)
-    _check_batch(batch)
+    batch = _checked_batch(next_batch, generator)
     prompt = drop_words(batch.prompt, generator, whole=0.1, each=0.03)
     t, eps = random_times_and_noise(batch.x0, generator)
     x0, t, eps, prompt = moved(unet, part, batch.x0, t, eps, prompt)
@@ -92,9 +91,7 @@ def condition_loss(model: Callable[..., Tensor], unet: nn.Module, kind: Kind, ge
     kind: the condition. Edge maps are roughened, so that drawings are followed as well.
     drop: the share of prompts that are replaced by the empty one (Sec. 3.3: one half).
     """
-    check_function("next_batch", next_batch, "fresh_batch")
-    batch = next_batch(generator)
-    _check_batch(batch)
+    batch = _checked_batch(next_batch, generator)
     condition = condition_of(kind, batch)
     if len(condition) != len(batch.x0):
         raise Problem(f"the batch has {len(batch.x0)} pictures x0 and {len(condition)} conditions; give an image and a"
@@ -111,8 +108,13 @@ def condition_loss(model: Callable[..., Tensor], unet: nn.Module, kind: Kind, ge
     return noise_loss(with_words_and_condition, x0, t, eps, unet.prediction_type)
 
 
-def _check_batch(batch: Batch) -> None:
-    """Raise Problem unless pictures and prompts are as networks take them, and warn if x0 has the range of an image."""
+def _checked_batch(next_batch: NextBatch, generator: torch.Generator) -> Batch:
+    """The next batch. Raises Problem unless there is one, with pictures and prompts as networks take them."""
+    check_function("next_batch", next_batch, "fresh_batch")
+    try:
+        batch = next_batch(generator)
+    except StopIteration:
+        raise Problem("next_batch has no more batches; let it begin again, for example by itertools.cycle") from None
     if not isinstance(batch, Batch):
         raise Problem(f"next_batch returned a {type(batch).__name__}; let it return a Batch, as random_batch does")
     check_tokens(batch.prompt)
@@ -123,8 +125,13 @@ def _check_batch(batch: Batch) -> None:
     if max(-low, high) > 2:
         raise Problem(f"x0 of the batch goes from {low.item():.4g} to {high.item():.4g}; give pictures in [-1, 1], such"
                       " as image * 2 - 1 for an image in [0, 1]")
-    if low >= 0 and batch.image is not None and torch.equal(batch.x0, batch.image):
+    image = batch.image
+    if low >= 0 and image is not None and torch.equal(batch.x0, image):
         warnings.warn("x0 of the batch equals its image in [0, 1]; networks learn from image * 2 - 1", stacklevel=2)
+    elif isinstance(image, Tensor) and image.shape == batch.x0.shape and (batch.x0 - image * 2 + 1).abs().max() > 0.5:
+        warnings.warn("x0 of the batch shows other pictures than its image, in which edges and palettes are detected;"
+                      " change both together", stacklevel=2)
+    return batch
 
 
 def control_loss(base: UNet, kind: Kind, drop: float = 0.5, next_batch: NextBatch = fresh_batch,
@@ -202,14 +209,24 @@ class Training:
             network.kind = None  # it may now learn another condition than the one that it was loaded for
         self.network = network
         self.loss = loss
-        self.steps = steps
-        self.lr = float(lr)  # numpy has numbers of its own, and a checkpoint holds plain ones
+        self._steps = steps
+        self._lr = float(lr)  # numpy has numbers of its own, and a checkpoint holds plain ones
         self.seed = seed
         self.step = 0  # how many are done
         self.generator = torch.Generator().manual_seed(int(seed))
         self.optimiser = adamw(network, self.lr)
         self.schedule = LambdaLR(self.optimiser, lambda step: learning_rate(step, steps))
         self.average = AveragedModel(network, multi_avg_fn=moving_average)
+
+    @property
+    def steps(self) -> int:
+        """The length of the whole run. It is fixed, since the learning rate depends on it."""
+        return self._steps
+
+    @property
+    def lr(self) -> float:
+        """The highest learning rate. It is fixed, since the optimiser and its schedule hold it as well."""
+        return self._lr
 
     def __len__(self) -> int:
         """How many steps are left."""
@@ -218,12 +235,23 @@ class Training:
     def __iter__(self) -> Iterator[tuple[int, float]]:
         while self.step < self.steps:
             self._check_parameters()
-            loss = find_gradients(self.network, self.loss, self.generator)
+            loss = self._find_gradients()
             self.optimiser.step()
             self.schedule.step()
             self.average.update_parameters(self.network)
             self.step += 1
             yield self.step, loss.item()
+
+    def _find_gradients(self) -> Tensor:
+        """The gradients of the next step. After an interruption, such as Ctrl-C, this step begins anew."""
+        before = self.generator.get_state()
+        try:
+            return find_gradients(self.network, self.loss, self.generator)
+        except Problem:
+            raise  # this batch has a fault, so the next attempt gets another one
+        except BaseException:
+            self.generator.set_state(before)
+            raise
 
     def _check_parameters(self) -> None:
         """Raise Problem if a part of the network was replaced or added, since the optimiser does not hold it."""
@@ -258,6 +286,7 @@ class Training:
         Raises Problem, and changes nothing, where they differ. The loss cannot be compared.
         """
         self._check_state(state)
+        state = copy.deepcopy(state)  # torch's optimiser would go on in the tensors of the caller
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
         self.generator.set_state(state["generator"])
@@ -350,12 +379,17 @@ def moving_average(averaged: list[Tensor], current: list[Tensor], count: Tensor)
 
 # %% New networks
 
+_ONE_AT_A_TIME = RLock()  # building a network may build another one
+
 
 def seeded(seed: int, build: Callable[..., nn.Module], *args: Any, **options: Any) -> nn.Module:
-    """Build a module whose initial weights come from a seed. torch's global generator stays as it is."""
+    """Build a module whose initial weights come from a seed. torch's global generator stays as it is.
+
+    Threads build one after another, since they share that generator.
+    """
     check_seed(seed)
     if isinstance(build, nn.Module) or not callable(build):
         raise Problem(f"what to build is a {type(build).__name__}; give the class, such as seeded(0, ControlNet, base)")
-    with torch.random.fork_rng(devices=[]):
+    with _ONE_AT_A_TIME, torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(seed))
         return build(*args, **options)

@@ -18,10 +18,10 @@ from pathlib import Path
 
 sys.path[:0] = map(str, Path(__file__).resolve().parents[1:3])
 
-from exercises.checking import ANSWERS, COMMAND, EXERCISES, FILES, copy_stubs, mark  # noqa: E402
+from exercises.checking import ANSWERS, COMMAND, EXERCISES, FILES, SECONDS, copy_stubs, mark  # noqa: E402
 from exercises.checking import check as check_one  # noqa: E402
-from exercises.grading import (grade_class, hint_at_names, is_told, missing_files,  # noqa: E402
-                               not_graded, verdicts, with_missing_files)
+from exercises.grading import (as_line, copies_of, grade_class, grade_one, hint_at_names,  # noqa: E402
+                               is_told, missing_files, not_graded, read_answers, with_missing_files)
 from minicontrolnet.errors import Problem  # noqa: E402
 from minicontrolnet.run.files import check_place, set_aside, write_and_keep, write_file  # noqa: E402
 from minicontrolnet.run.options import any_path, file_to_write, in_range, read_words, report_problems  # noqa: E402
@@ -69,6 +69,8 @@ def check(args: argparse.Namespace) -> None:
         (args.passed.add if passes else args.passed.discard)(id)
         print(f"{id} {EXERCISES[id].name}: {message}", end="", flush=True)
         print("" if passes else elsewhere(args, " --answers "))  # the message ends with the next command
+        for copy in [] if passes else copies_of(EXERCISES[id].file, args.answers):
+            print(f"there is also {as_line(copy)}, which is not checked; an answer needs the name {EXERCISES[id].file}")
         if args.what and passes:
             print(f"see it at work: python lessons/{EXERCISES[id].file[2:]} --mine{elsewhere(args, ' ')}")
     sys.exit(int(not args.passed.issuperset(ids)))
@@ -119,7 +121,8 @@ def grade(args: argparse.Namespace) -> None:
     check_folder(folder)
     marks = {}
     missing = missing_files(folder)
-    messages = with_missing_files(verdicts(args.only, folder, args.seed), missing)
+    messages = with_missing_files(grade_one(read_answers(folder), folder, args.seed, args.only, quiet=False,
+                                                       seconds=SECONDS), missing)
     for id, message in messages.items():
         marks[id] = {"passed": bool(mark(message)), "message": message}
         word = {1: "passed", 0: "not passed", None: "not begun"}[mark(message)]
@@ -226,7 +229,10 @@ def read_progress(path: Path) -> tuple[set[str], set[str]]:
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
         return set(EXERCISES).intersection(kept["passed"]), set(EXERCISES).intersection(kept["hints"])
-    except Exception:  # there is none yet, or it is damaged; checking again restores it
+    except FileNotFoundError:
+        return set(), set()
+    except Exception:  # it is damaged; checking again restores what was passed
+        print(f"your progress begins anew, because {path.name} was damaged; it is now {set_aside(path)}")
         return set(), set()
 
 

@@ -110,7 +110,7 @@ def read_class(folder: Path) -> dict[str, dict[str, bytes]]:
     if not folder.is_dir():
         raise Problem(f"{folder} is not a folder; give --class the folder of the class")
     students = {path.name: read_answers(path) for path in sorted(folder.iterdir()) if is_student(path)}
-    if not any(students.values()):
+    if not any(path.name in files for files in students.values() for path in FILES):
         raise Problem(f"no folder in {folder} contains {FILES[0].name} and so on; give --class the folder that"
                       f" contains a folder for each student{hint_at_names(folder)}")
     return students
@@ -122,9 +122,15 @@ def is_student(path: Path) -> bool:
 
 
 def read_answers(folder: Path) -> dict[str, bytes]:
-    """The files of a student, by name. Files that are missing, huge or not plain are left out."""
-    paths = [folder / path.name for path in FILES]
-    return {path.name: path.read_bytes() for path in paths if path.is_file() and path.stat().st_size <= LARGEST}
+    """The files in a student's folder, by name: the answers, and data that they may read.
+
+    Files that are hidden, huge or not plain are left out.
+    """
+    files = {}
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and not path.name.startswith(".") and path.stat().st_size <= LARGEST:
+            files[path.name] = path.read_bytes()
+    return files
 
 
 def missing_files(folder: Path) -> dict[str, str]:
@@ -187,12 +193,17 @@ def is_told(why: str) -> bool:
     return "We found" in why or "is not a plain file" in why
 
 
+def copies_of(name: str, folder: Path) -> list[str]:
+    """The files in a folder that may be meant as ``name``, but have another name. Backups are none."""
+    paths = [path for path in sorted(folder.glob("*")) if looks_like(path, name)]
+    return [path.name for path in paths if ".backup" not in path.name]
+
+
 def not_graded(folder: Path) -> list[str]:
     """A sentence for each answer of which there are copies. Backups, which "reset" makes, are none."""
     told = []
     for name in (path.name for path in FILES):
-        copies = [path.name for path in sorted(folder.glob("*")) if looks_like(path, name)]
-        copies = [copy for copy in copies if ".backup" not in copy]
+        copies = copies_of(name, folder)
         if copies and (folder / name).is_file():
             told.append(as_line(f"We graded {name}, and not {', '.join(copies)}."))
     return told
@@ -207,12 +218,14 @@ def with_missing_files(messages: dict[str, str], missing: dict[str, str]) -> dic
     return told
 
 
-def grade_one(files: dict[str, bytes], seed: int, ids: list[str]) -> dict[str, str]:
-    """The messages for one student."""
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+def grade_one(files: dict[str, bytes], folder: Path, seed: int, ids: list[str], quiet: bool = True,
+              seconds: int = SECONDS_IN_CLASS) -> dict[str, str]:
+    """The messages for one student. The answers run in a copy of the folder, so they cannot change what is there."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         for name, content in files.items():
-            (Path(folder) / name).write_bytes(content)
-        return verdicts(ids, Path(folder), seed, quiet=True, seconds=SECONDS_IN_CLASS)
+            (Path(scratch) / name).write_bytes(content)
+        messages = verdicts(ids, Path(scratch), seed, quiet, seconds)
+    return {id: message.replace(os.path.realpath(scratch), str(folder)) for id, message in messages.items()}
 
 
 def grade_class(folder: Path, marks: Path | None, feedback: Path | None, seed: int, ids: list[str]) -> None:
@@ -224,7 +237,7 @@ def grade_class(folder: Path, marks: Path | None, feedback: Path | None, seed: i
         print(f"left out, since each student needs a folder: {', '.join(left_out)}")
     rows = {}
     pool = ThreadPoolExecutor(AT_ONCE)
-    begun = {pool.submit(grade_one, files, seed, ids): name for name, files in students.items()}
+    begun = {pool.submit(grade_one, files, folder / name, seed, ids): name for name, files in students.items()}
     try:
         for done in as_completed(begun):
             name = begun[done]

@@ -358,12 +358,26 @@ STRAY = 0.15  # so much of a line may lie away from the enclosed area: the tips 
 INNER = 0.15  # so much of the lines may lie inside the outline, apart from it: one small eye does no harm
 
 
+def has_stray_lines(edges: Tensor) -> bool:
+    """Whether an edge map (1, 1, 64, 64) has lines away from its closed outline, such as a part of a frame."""
+    line = F.pad(edges > 0.5, (3, 3, 3, 3))
+    area = label(~_grow(line))
+    return _has_stray(line, (area > 0) & (area != area[0, 0, 0, 0]))
+
+
+def _has_stray(line: Tensor, enclosed: Tensor) -> bool:
+    stray = line & ~_grow(enclosed, 11)
+    return bool(stray.sum() > STRAY * line.sum())
+
+
 def hint_about(edges: Tensor) -> str:
     """Why an edge map (1, 1, 64, 64) may not be a single closed outline; "" if it is one.
 
     A gap of up to 2 pixels counts as closed.
     """
     check_images("the edge maps", edges, channels=[1])
+    if len(edges) != 1:
+        raise Problem(f"there are {len(edges)} edge maps; give one at a time")
     line = F.pad(edges > 0.5, (3, 3, 3, 3))  # so that the border closes no outline that it cuts
     walls = _grow(line)
     open_places = _grow(~walls, 7)
@@ -386,8 +400,7 @@ def hint_about(edges: Tensor) -> str:
     if pieces > MOST_PIECES:
         return (f"the outline is broken into {pieces} pieces, and the pictures follow such dashes less closely; draw it"
                 " in one unbroken line")
-    stray = line & ~_grow(enclosed, 11)
-    if stray.sum() > STRAY * line.sum():
+    if _has_stray(line, enclosed):
         return ("some lines are not part of the closed outline; is there a frame, a shadow or a table in the picture?")
     outer = part[line & _grow(outside, 5)].unique()
     inner = line & ~torch.isin(part, outer)

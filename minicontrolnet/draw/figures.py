@@ -76,8 +76,8 @@ def show(axes: Axes, images: Tensor, columns: int | None = None, title: str = ""
     pixels = make_grid(images.detach().cpu(), columns, padding=GAP, pad_value=1.0)
     axes.imshow(rearrange(pixels, "c h w -> h w c").numpy(), interpolation="nearest", origin="upper")
     height, width = images.shape[-2] + GAP, images.shape[-1] + GAP
-    axes.set_xticks([width * (i + 0.5) + GAP / 2 for i in range(len(below))], below)
-    axes.set_yticks([height * (i + 0.5) + GAP / 2 for i in range(len(left))], left)
+    axes.set_xticks([width * (i + 0.5) + GAP / 2 for i in range(len(below))], below, parse_math=False)
+    axes.set_yticks([height * (i + 0.5) + GAP / 2 for i in range(len(left))], left, parse_math=False)
     axes.tick_params(length=0)
     axes.set_title(title, parse_math=False)  # a dollar is a dollar
     axes.spines[:].set_visible(False)
@@ -125,7 +125,10 @@ def captions(prompt: Tensor, lines: int = 2) -> list[str]:
 
 
 def heat(axes: Axes, values: dict[str, list[float | None]], texts: dict[str, list[str]]) -> None:
-    """A table with a row for each name. The larger a value, the darker its cell; 0 is white and None is grey."""
+    """A table with a row for each name. The larger a value, the darker its cell; 0 is white and None is grey.
+
+    The colours go from the smallest positive value of this table to its largest one, on a log scale.
+    """
     if {name: len(row) for name, row in values.items()} != {name: len(row) for name, row in texts.items()}:
         raise Problem(f"the rows of values are {', '.join(values)}, and those of texts {', '.join(texts)}; give both"
                       " the same names, and a text for each value")
@@ -133,7 +136,10 @@ def heat(axes: Axes, values: dict[str, list[float | None]], texts: dict[str, lis
     if not (found.isfinite().all() and (found >= 0).all()):
         raise Problem("a value of the table is negative or not finite; give None for a cell without a value")
     rows = torch.tensor([[value or math.nan for value in row] for row in values.values()])
-    axes.imshow(rows.log10().numpy(), cmap="YlOrRd", aspect="auto", alpha=0.5, origin="upper")
+    darkest = math.log10(found.max()) if found.any() else 0.0
+    palest = math.log10(found[found > 0].min()) if found.any() else 0.0
+    axes.imshow(rows.log10().numpy(), cmap="YlOrRd", aspect="auto", alpha=0.5, origin="upper", vmax=darkest,
+                vmin=palest if palest < darkest else darkest - 1)  # equal values are all dark
     for y, (name, row) in enumerate(values.items()):
         for x, (value, text) in enumerate(zip(row, texts[name])):
             axes.text(x, y, text, ha="center", va="center")

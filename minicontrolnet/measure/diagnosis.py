@@ -31,7 +31,7 @@ from ..errors import Problem, shorten
 from .fingerprint import is_fingerprint_of
 from .probes import (ENOUGH, PASSES, Case, Evidence, Network, NoisyBatch, all_tensors, best_pairing, borrowed, change,
                      check_case, check_modules, conditions_differ, controls_of, copies, count, difference, evidence_of,
-                     first_gradients, have_default_weights, is_untrained, losses, noisy_batch, not_finite,
+                     first_gradients, have_default_weights, is_untrained, loss_of, losses, noisy_batch, not_finite,
                      output_layers, output_of, stretched, surely_larger, swapped, times_as_large, usual)
 
 __all__ = ["Finding", "NoisyBatch", "cause_of", "diagnose", "noisy_batch", "show_findings", "verdict_of"]
@@ -639,6 +639,20 @@ def is_it_used(case: Case, shown: Evidence) -> Finding:
     return Finding(question, "untrained", found, gap, f"On these pictures the condition does not help yet. {EARLY}")
 
 
+def does_the_base_know_the_batch(case: Case, shown: Evidence) -> Finding:
+    """A trained base without control predicts its targets better than a prediction of 0 everywhere does."""
+    question = "Does the base alone predict the targets of this batch?"
+    silent = loss_of(case, torch.zeros_like(case.batch.target))
+    ratio = times_as_large(shown.none, silent)
+    found = (f"Without control its loss is {shown.none.mean():.4f}, and a prediction of 0 everywhere has a loss of"
+             f" {silent.mean():.4f}.")
+    if surely_larger(shown.none, silent) and ratio > HARMS:
+        return Finding(question, "suspicious", found, ratio, "Look at the batch before you look at the ControlNet. Is"
+                       " xt a noisy picture? Is the target what this base predicts (the noise, v or the picture), with"
+                       " the right sign? Does the base have its trained weights?")
+    return Finding(question, "healthy", found, ratio)
+
+
 def would_a_treatment_help(case: Case, shown: Evidence, seen: tuple[float, float] | Tensor | None) -> Finding:
     """Trial treatments: change the condition, the time, or the order of the controls.
 
@@ -746,11 +760,16 @@ def words_and_outline(case: Case, shown: Evidence) -> Finding:
              f" {outline:.2g} units")
     try:
         prompt = swapped(case.batch.prompt)
-        words = change(case, shown.output, output_of(case, controls_of(case, prompt=prompt), prompt)) / unit
+        output = output_of(case, controls_of(case, prompt=prompt), prompt)
+        words = change(case, shown.output, output) / unit
     except Exception:  # a prompt may be anything that the base takes
         return Finding(question, "not checked", f"{found}. The prompts cannot be swapped, since they are not one"
                        " for each picture.", outline)
     found += f", and another picture's prompt by {words:.2g}."
+    if len(shown.own) >= ENOUGH and words > 0.5 and not surely_larger(loss_of(case, output), shown.own):
+        found += " But the loss with another picture's prompt is no higher than with its own."
+        return Finding(question, "suspicious", found, outline, "See whether pictures and prompts are shuffled"
+                       " separately. Each picture must come with its own prompt.")
     return Finding(question, "healthy" if outline else "untrained", found, outline)
 
 
@@ -794,7 +813,8 @@ def diagnose(base: Network, control: Network, condition: Tensor, batch: NoisyBat
         shown = evidence_of(case)
         return findings + [do_gradients_arrive(case), which_zero_convs_are_zero(case, shown.controls),
                            has_the_copy_moved(case, shown), is_the_start_exact(case, shown),
-                           does_the_condition_reach(case, shown), would_a_treatment_help(case, shown, seen),
+                           does_the_base_know_the_batch(case, shown), does_the_condition_reach(case, shown),
+                           would_a_treatment_help(case, shown, seen),
                            would_another_strength_help(case, shown), is_it_used(case, shown),
                            words_and_outline(case, shown)]
 

@@ -12,7 +12,8 @@ from ..errors import Problem, check_tensor
 def fingerprint(tensors: dict[str, Tensor]) -> str:
     """SHA-256 of the sorted names, dtypes, shapes and bytes of tensors, such as a state_dict.
 
-    The hash of a file would not do: torch.save stores the file's name in it.
+    The hash of a file would not do: torch.save stores the file's name in it. Files of weights hold half precision, and
+    the text beside them lists the fingerprint of that; is_fingerprint_of allows for it.
     """
     if not isinstance(tensors, Mapping):
         raise Problem(f"the tensors are a {type(tensors).__name__}; give them by name, such as network.state_dict()")

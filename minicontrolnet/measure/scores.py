@@ -35,7 +35,7 @@ def held_out(n: int, device: str | torch.device = "cpu", seed: int = HELD_OUT) -
         raise Problem('tensors on the device "meta" have no values; give "cpu", or another device that holds values')
     generator = torch.Generator().manual_seed(int(seed))
     batch = random_batch(n, generator)
-    noise = torch.randn(batch.x0.shape, generator=generator)
+    noise = torch.randn(batch.x0.shape, generator=generator, dtype=torch.float32)
     return batch.map(lambda tensor: tensor.to(device)), noise.to(device)
 
 

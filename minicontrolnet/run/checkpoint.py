@@ -36,7 +36,7 @@ class Checkpoint:
                 raise Problem(f"the {name} of the run is nan, which equals nothing, so the run could not be resumed;"
                               " give a number or a text")
         self.training = training
-        self.path = Path(path)
+        self.path = Path(os.path.abspath(path))  # the same file, also after os.chdir
         self.is_others = self.path.exists()  # until it is loaded, the file holds the state of an earlier training
         self.run = run
         self.command = command

@@ -35,6 +35,9 @@ def sample_command(args: argparse.Namespace) -> None:
     hint_at_idle_options(args, conditions)
     hint_at_idle_guidance(args, conditions, has_words=bool(tokens.any()))
     region = map_from_file(args.region, 1) if args.region else None
+    if region is not None and 0.05 <= region.max() < 0.9:
+        print(f"hint: the region is grey, at most {region.max():.2f} of white, and there control acts at this share of"
+              " its strength; make it white where control should act fully")
     base = load_base(args.base_weights, args.device)
     nets = {kind: load_control(kind, base, getattr(args, f"{kind}_weights")) for kind in conditions}
     count = args.count or (1 if args.grid else 8)
@@ -188,4 +191,7 @@ def map_from_file(path: Path, channels: int) -> Tensor:
                       " use --edge, --edge-from or --palette for other pictures")
     if channels == 1:  # an edge map or a region: what is transparent is not white
         colours = colours * opacity
+        if (colours.amax(1) - colours.amin(1)).max() > 0.1:
+            raise Problem(f'"{path}" is coloured, but an edge map or a region is black and white; save it with 0 and'
+                          " 255 in all channels, and mind that a picture file may have a table of colours")
     return colours[:, :channels]

@@ -35,6 +35,8 @@ def save_weights(network: nn.Module, kind: str, path: str | Path, base: UNet | N
     base: of a ControlNet, the base that it was trained on. Raises Problem if a weight is not
     finite in half precision, whose largest number is 65504.
     """
+    if not isinstance(network, nn.Module):
+        raise Problem(f"the network is a {type(network).__name__}; give the network itself, not its state_dict")
     _check_kind_of(network, kind)
     if base is not None and not hasattr(base, "decoder"):
         raise Problem(f"the base is a {type(base).__name__}; give a UNet, such as load_base() returns")
@@ -46,7 +48,8 @@ def save_weights(network: nn.Module, kind: str, path: str | Path, base: UNet | N
             raise Problem("the ControlNet is a copy of a base of another size; give the base that it was trained on")
     for tensor in network.state_dict().values():
         check_tensor("the weights", tensor)
-    weights = {name: tensor.detach().cpu().half() for name, tensor in network.state_dict().items()}
+    weights = _without_prefixes(network.state_dict())
+    weights = {name: tensor.detach().cpu().half() for name, tensor in weights.items()}
     if not all(tensor.isfinite().all() for tensor in weights.values()):
         raise Problem(f"the weights of this {kind} are not finite, or are too large for half precision (65504),"
                       f" so {path} was not written; train with a smaller learning rate")
@@ -62,16 +65,18 @@ def _check_kind_of(network: nn.Module, kind: str) -> None:
     if kind not in ("base", "shapes", *CHANNELS):
         raise Problem(f"there are no weights of the kind {shorten(repr(kind))}; give one of base, shapes,"
                       f" {', '.join(CHANNELS)}")
-    names = list(network.state_dict())
-    first = next((name for name in names if name.endswith("condition_encoder.layers.0.weight")), None)
-    channels = network.state_dict()[first].shape[1] if first else 0  # 0: the network is no ControlNet
+    given = _without_prefixes(network.state_dict())
+    first = given.get("condition_encoder.layers.0.weight")
+    channels = 0 if first is None else first.shape[1]  # 0: the network is no ControlNet
     if kind in CHANNELS and channels != CHANNELS[kind] or kind == "base" and channels:
         raise Problem(f"the {type(network).__name__} is not of the kind {kind!r}; give the network that belongs to it")
-    if kind in CHANNELS:
-        return  # its size is that of its base
+    if kind in CHANNELS:  # its size is that of its base
+        if list(given) != list(ControlNet(UNet(), channels).state_dict()):
+            raise Problem(f"the {type(network).__name__} has other weights than {_named(kind)}, so nothing could load"
+                          " the file; remove what was added, for example by torch.nn.utils.prune.remove")
+        return
     like = seeded(0, UNet if kind == "base" else ShapeClassifier)  # what the file will be loaded into
     wanted = _shapes(like.state_dict())
-    given = _without_prefixes(network.state_dict())
     if _shapes(given) != wanted:
         raise Problem(f"the {type(network).__name__} has other weights than {_named(kind)}, so nothing could load the"
                       " file; give the network that belongs to this kind, in its default size")
@@ -125,6 +130,9 @@ def start_from(control: ControlNet, source: str | Path, base: UNet) -> str:
     description of the start for the training's records. Warns with OtherBase if the start was trained
     on another base than ``base``.
     """
+    if not isinstance(control, ControlNet) or not isinstance(source, (str, Path)):
+        raise Problem(f"start_from was given a {type(control).__name__} and a {type(source).__name__}; give the new"
+                      ' ControlNet, and then "edge", "palette", "pose" or a file')
     path = WEIGHTS / f"{source}.pt" if str(source) in CHANNELS else Path(source)
     found = load_file(path)
     _refuse_raw_weights(found, path)
@@ -207,8 +215,10 @@ def _refuse_raw_weights(found: Any, path: Path) -> None:
 
 
 def _without_prefixes(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same weights without the prefixes that torch.compile and DataParallel add to names."""
+    """The same weights without what torch.compile, DataParallel and AveragedModel add to names."""
     weights = dict(weights)
+    if "n_averaged" in weights and all(name == "n_averaged" or name.startswith("module.") for name in weights):
+        del weights["n_averaged"]
     for prefix in ("module.", "_orig_mod."):
         if all(isinstance(name, str) for name in weights):
             consume_prefix_in_state_dict_if_present(weights, prefix)

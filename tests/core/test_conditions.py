@@ -253,3 +253,9 @@ def test_spread_takes_negative_values_up_to_the_border():
     start = torch.full((1, 1, 4, 4), -5.0)
     start[0, 0, 2, 2] = -1
     assert torch.equal(spread(start, mask), torch.full((1, 1, 4, 4), -1.0))
+
+
+def test_the_steepest_edge_counts_at_the_highest_threshold():
+    image = torch.zeros(1, 3, 16, 16)
+    image[..., 8:] = 1
+    assert detect_edges(image, 0.15, 1.0).sum() == 16

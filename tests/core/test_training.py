@@ -2,6 +2,7 @@
 
 import copy
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -12,6 +13,8 @@ from minicontrolnet.conditions import condition_of, detect_edges, palette, rough
 from minicontrolnet.controlnet import ControlNet, lock
 from minicontrolnet.diffusion import ALPHA_BAR, TIMESTEPS, eps_from_x0
 from minicontrolnet.errors import Problem
+from minicontrolnet.measure.scores import held_out
+from minicontrolnet.sampling import seeded_noise
 from minicontrolnet.shapes import random_batch, tip_of
 from minicontrolnet.training import (BATCH_SIZE, Training, base_loss, condition_loss, control_loss, drop_words,
                                      find_gradients, fresh_batch, learning_rate, moving_average,
@@ -105,7 +108,7 @@ def test_each_picture_has_a_time_of_its_own_choice():
 @pytest.mark.parametrize("n", [1, 2, 16, 128])
 def test_times_stay_below_the_last_even_if_rounded_up(n, monkeypatch):
     """The largest number that torch.rand can draw gives a time that exists."""
-    monkeypatch.setattr(torch, "rand", lambda *size, generator: torch.full(size, 1 - 2**-24))
+    monkeypatch.setattr(torch, "rand", lambda *size, **options: torch.full(size, 1 - 2**-24))
     assert random_times_and_noise(torch.zeros(n, 1), generator())[0].max() == TIMESTEPS - 1
 
 
@@ -551,3 +554,118 @@ def test_a_rate_without_bounds_is_a_problem():
     """One step of it would leave weights that are not finite, and no further step would find them."""
     with pytest.raises(Problem, match="learning rate"):
         Training(nn.Linear(2, 2), lambda net, generator: net.weight.sum(), 1, lr=1e38)
+
+
+# %% What students do with a Training
+
+
+def tiny_training(seed=0, steps=6, loss=None):
+    network = seeded(seed, nn.Linear, 4, 4)
+    return Training(network, loss or noisy_loss, steps, lr=1e-2)
+
+
+def noisy_loss(network, generator):
+    return (network(torch.rand(4, 4, generator=generator)) - 1).square().mean()
+
+
+def losses_of(training):
+    return [loss for _, loss in training]
+
+
+def test_a_state_can_be_loaded_again_and_again():
+    """Training on must not change the caller's copy, as it would if the optimiser went on in its tensors."""
+    training = tiny_training()
+    for step, _ in training:
+        if step == 3:
+            break
+    state = training.state_dict()
+    rest = losses_of(training)
+    for _ in range(3):
+        again = tiny_training(seed=1)
+        again.load_state_dict(state)
+        assert losses_of(again) == rest
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_a_step_that_was_interrupted_begins_anew(error):
+    """A notebook's stop button may raise inside the loss, after it has used the generator."""
+    asked = []
+
+    def interrupted(network, generator):
+        asked.append(1)
+        loss = noisy_loss(network, generator)
+        if len(asked) == 3:
+            raise error
+        return loss
+
+    training = tiny_training(loss=interrupted)
+    losses = []
+    with pytest.raises(error):
+        for _, loss in training:
+            losses.append(loss)
+    assert losses + losses_of(training) == losses_of(tiny_training())
+
+
+def test_length_and_rate_of_a_run_are_fixed():
+    """The optimiser and the schedule hold them as well, and a new number would not reach these."""
+    training = tiny_training()
+    for name in ("lr", "steps"):
+        with pytest.raises(AttributeError, match="no setter|can't set"):
+            setattr(training, name, 1)
+
+
+def test_threads_build_the_networks_of_their_seeds():
+    """They share torch's global generator."""
+    def build(seed):
+        return seeded(seed, nn.Linear, 64, 64).weight
+
+    wanted = [build(seed) for seed in range(16)]
+    before = torch.get_rng_state()
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(build, range(16)))
+    assert all(map(torch.equal, found, wanted)) and torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_network_may_build_another_one_from_a_seed():
+    assert seeded(0, lambda: nn.Sequential(seeded(1, nn.Linear, 4, 4)))[0].weight.equal(seeded(1, nn.Linear, 4, 4).weight)
+
+
+def test_a_seed_means_the_same_for_every_default_dtype():
+    """Half of the numbers that float64 would take from the generator."""
+    def drawn():
+        generator = torch.Generator().manual_seed(0)
+        batch = random_batch(2, generator)
+        t, eps = random_times_and_noise(batch.x0, generator)
+        rough = roughen(detect_edges(batch.image.float()), generator)
+        return [batch.image.float(), t, eps, rough, seeded_noise(1, 0), held_out(1)[1]]
+
+    wanted = drawn()
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = drawn()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(found, wanted, strict=True))
+
+
+def test_batches_that_come_to_an_end_are_told(base):
+    batches = iter([random_batch(2, torch.Generator().manual_seed(0))])
+    training = Training(ControlNet(base), control_loss(base, "edge", next_batch=lambda generator: next(batches)), 2, lr=1e-3)
+    with pytest.raises(Problem, match="has no more batches"):
+        losses_of(training)
+
+
+def test_pictures_that_are_changed_without_their_image_are_told(base, recwarn):
+    """The edges are detected in the image, so they would belong to other pictures than x0."""
+    def flipped(generator):
+        batch = random_batch(2, generator)
+        return batch._replace(x0=batch.x0.flip(0))
+
+    def both(generator):
+        batch = random_batch(2, generator)
+        return batch._replace(x0=batch.x0.flip(-1), image=batch.image.flip(-1), mask=batch.mask.flip(-1))
+
+    control_loss(base, "edge", next_batch=both)(ControlNet(base), torch.Generator().manual_seed(0))
+    assert not recwarn
+    with pytest.warns(UserWarning, match="shows other pictures than its image"):
+        control_loss(base, "edge", next_batch=flipped)(ControlNet(base), torch.Generator().manual_seed(0))

@@ -21,7 +21,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageOps
 from torchvision.transforms.functional import pil_to_tensor
 
 from conftest import LESSONS
@@ -673,3 +673,27 @@ def test_a_tiny_drawing_and_two_drawings_get_advice(strokes, told):
     asked = Asked(strokes=tuple(strokes))
     said = advice(asked, see(asked))
     assert told in said and bool(said) == bool(told)
+
+
+def test_lines_beside_the_outline_get_advice():
+    """They come with a traced screenshot, whose window has borders."""
+    border = Stroke(((0.05, 0.02), (0.95, 0.02), (0.95, 0.9)))
+    asked = Asked(strokes=(circle(0.45, 0.55, 0.22), border))
+    assert "not part of the closed outline" in advice(asked, see(asked))
+
+
+def test_a_traced_file_with_a_lost_part_is_told():
+    """A drawing on two papers, of which one part is inverted."""
+    picture = Image.new("L", (512, 512), 235)
+    pen = ImageDraw.Draw(picture)
+    pen.rectangle([100, 100, 412, 412], outline=20, width=8)
+    picture.paste(ImageOps.invert(picture.crop((256, 0, 512, 512))), (256, 0))
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    _, said = server.edges_of_file(file.getvalue(), "two papers.png", "drawing")
+    assert "a part of the drawing is inverted" in said
+
+
+def test_a_network_under_the_name_of_another_condition_is_refused(shipped):
+    with pytest.raises(Problem, match="is one for 'edge'"):
+        server._check_networks(shipped.base, {"pose": shipped.controls["edge"]})

@@ -179,3 +179,16 @@ def test_a_table_shows_no_value_that_it_cannot(value):
     """Such a cell would be as white as that of a 0."""
     with pytest.raises(Problem, match="give None"):
         figures.heat(Figure().subplots(), {"a": [value, 0.5]}, {"a": ["x", "y"]})
+
+
+def test_equal_values_of_a_table_are_dark():
+    axes = Figure().subplots()
+    figures.heat(axes, {"a": [0.0, 1.0], "b": [1.0, 0.0]}, {"a": ["", ""], "b": ["", ""]})
+    table, = axes.images
+    assert table.norm(0.0) == 1 and table.norm.vmin < 0  # log10(1) is 0
+
+
+def test_a_dollar_in_a_caption_is_a_dollar():
+    figure = figures.grid(held_out(2)[0].image, 2, "", ["from $5 to $6", "$$"], ["$\\foo$"])
+    labels = [*figure.axes[0].get_xticklabels(), *figure.axes[0].get_yticklabels()]
+    assert not any(label.get_parse_math() for label in labels)

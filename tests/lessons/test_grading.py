@@ -256,3 +256,53 @@ def test_a_folder_name_is_no_formula_for_a_spreadsheet(name, tmp_path):
     with open(tmp_path / "marks.csv", newline="", encoding="utf-8") as file:
         students = {row["student"]: row["passed"] for row in csv.DictReader(file)}
     assert students == {f"'{name}": "1", "a=b": "0"}
+
+
+WRITES = """
+import pathlib
+beside = pathlib.Path(__file__).parent
+(beside / "cache.txt").write_text("x")
+(beside / "ex03_zero_conv.py").write_text("raise RuntimeError('gone')")
+"""
+
+
+@pytest.mark.slow
+def test_answers_that_write_beside_themselves_change_nothing_there(tmp_path):
+    folder = tmp_path / "work"
+    folder.mkdir()
+    (folder / "ex03_zero_conv.py").write_text("x = 1")
+    (folder / "ex01_ddpm.py").write_text(WRITES)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    main(["grade", str(folder), "--only", "01a", "03a"])
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.slow
+def test_answers_may_read_data_that_lies_beside_them(tmp_path, capsys):
+    """So one folder, and a class, give the same marks. Messages name the student's own folder."""
+    student = tmp_path / "class" / "ada"
+    student.mkdir(parents=True)
+    (student / "mine.txt").write_text(EXERCISES["03a"].source().replace(EXERCISES["03a"].solution, "zero_conv"))
+    (student / "ex03_zero_conv.py").write_text(
+        "import pathlib\nfrom torch import nn\nfrom minicontrolnet.errors import check_count\n"
+        'exec((pathlib.Path(__file__).parent / "mine.txt").read_text())\n'
+        "def zero_conv_gradients(*arguments):\n    raise FileNotFoundError(__file__)\n")
+    main(["grade", str(student), "--only", "03a", "03b"])
+    assert "03a  passed" in capsys.readouterr().out
+    main(["grade", "--class", str(tmp_path / "class"), "--feedback", str(tmp_path / "pages"), "--only", "03a", "03b"])
+    assert "ada: 1 of 2 passed" in capsys.readouterr().out
+    assert str(student) in (tmp_path / "pages" / "ada.md").read_text()
+
+
+def test_a_damaged_record_of_progress_is_kept_and_told(tmp_path, capsys):
+    (tmp_path / "progress.json").write_text('{"pass')
+    main(["--answers", str(tmp_path)])
+    assert "your progress begins anew" in capsys.readouterr().out
+    assert (tmp_path / "progress.backup1.json").read_text() == '{"pass'
+
+
+def test_an_answer_under_another_name_is_told_by_check(tmp_path, capsys):
+    (tmp_path / "ex03_zero_conv (1).py").write_text("x = 1")
+    with pytest.raises(SystemExit):
+        main(["check", "03a", "--answers", str(tmp_path)])
+    assert "there is also ex03_zero_conv (1).py" in capsys.readouterr().out

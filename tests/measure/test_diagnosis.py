@@ -14,6 +14,7 @@ from minicontrolnet.measure.diagnosis import (Finding, NoisyBatch, cause_of, dia
                                               is_the_precision_enough, noisy_batch, reversed_among_equals, show_findings,
                                               verdict_of)
 from minicontrolnet.measure.probes import Case, copies
+from minicontrolnet.shapes import random_batch
 
 sys.path.append(str(Path(__file__).parents[2] / "lessons"))
 
@@ -674,3 +675,31 @@ def test_an_optimiser_that_is_a_list_and_findings_that_are_none_get_short_senten
                  optimiser=list(shipped.controls["edge"].parameters()))
     with pytest.raises(Problem, match="give the list that diagnose returns"):
         show_findings("healthy")
+
+
+@pytest.mark.parametrize("change", [lambda batch, x0: {"target": x0}, lambda batch, x0: {"target": -batch.target},
+                                    lambda batch, x0: {"xt": x0}])
+def test_a_batch_that_the_base_cannot_know_is_told(shipped, change):
+    """The target is another one than the base predicts, or the noise was forgotten. The ControlNet is not to blame."""
+    condition, batch = noisy_batch(shipped.base, "edge", n=8)
+    x0 = random_batch(8, torch.Generator().manual_seed(10_000)).x0
+    findings = diagnose(shipped.base, shipped.controls["edge"], condition, batch._replace(**change(batch, x0)))
+    assert verdict_of(findings) == "suspicious"
+    assert any("Look at the batch" in finding.advice for finding in findings)
+
+
+@pytest.mark.parametrize("order", [[1, 2, 3, 4, 5, 6, 7, 0], [3, 0, 6, 1, 7, 2, 4, 5]])
+def test_prompts_of_other_pictures_are_told(shipped, order):
+    condition, batch = noisy_batch(shipped.base, "edge", n=8)
+    findings = diagnose(shipped.base, shipped.controls["edge"], condition, batch._replace(prompt=batch.prompt[order]))
+    told = [finding for finding in findings if finding.verdict == "suspicious"]
+    assert len(told) == 1 and "its own prompt" in told[0].advice
+
+
+def test_empty_prompts_are_no_prompts_of_other_pictures(shipped):
+    condition, batch = noisy_batch(shipped.base, "edge", n=8)
+    for dropped in (slice(None), slice(0, 8, 2)):
+        prompt = batch.prompt.clone()
+        prompt[dropped] = 0
+        findings = diagnose(shipped.base, shipped.controls["edge"], condition, batch._replace(prompt=prompt))
+        assert verdict_of(findings) == "healthy"

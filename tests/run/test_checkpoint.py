@@ -491,3 +491,13 @@ def test_a_new_training_does_not_replace_a_state_that_it_has_not_loaded(saved):
 def test_a_training_of_fewer_steps_than_the_state_has_is_no_damage(run, said, saved):
     with pytest.raises(Problem, match=said):
         Checkpoint(toy(steps=2), saved, run).load()
+
+
+def test_a_relative_path_stays_the_same_file_in_another_folder(tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    checkpoint = Checkpoint(go(toy(), 1), Path("run.pt"), RUN)
+    checkpoint.save()
+    monkeypatch.chdir("elsewhere")
+    checkpoint.save()
+    assert (tmp_path / "run.pt").exists() and not Path("run.pt").exists()

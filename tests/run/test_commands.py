@@ -591,3 +591,20 @@ def test_only_may_be_given_twice():
     for command in ("doctor", "evaluate"):
         args = parser().parse_args([command, "--only", "edge", "--only", "pose"])
         assert args.only == ["edge", "pose"]
+
+
+def test_a_coloured_region_is_refused_and_a_grey_one_is_told(tmp_path, capsys):
+    """A mask of a segmentation has a table of colours. Its red would be taken for grey, and its green for black."""
+    mask = Image.new("P", (64, 64), 1)
+    mask.putpalette([0, 0, 0, 128, 0, 0])
+    mask.save(tmp_path / "classes.png")
+    with pytest.raises(Problem, match="is coloured"):
+        map_from_file(tmp_path / "classes.png", 1)
+    Image.new("L", (64, 64), 127).save(tmp_path / "grey.png")
+    edges = tmp_path / "edges.png"
+    outline = Image.new("L", (64, 64))
+    ImageDraw.Draw(outline).ellipse([12, 12, 52, 52], outline=255)
+    outline.save(edges)
+    main(["sample", "--edge-map", str(edges), "--region", str(tmp_path / "grey.png"), "--steps", "1", "--count", "1",
+          "--plain", "--out", str(tmp_path / "out.png")])
+    assert "hint: the region is grey, at most 0.50 of white" in capsys.readouterr().out

@@ -14,7 +14,7 @@ def test_the_one_that_ships_is_healthy(capsys):
     main(["doctor", "--only", "edge"])
     printed = capsys.readouterr().out
     assert "The edge ControlNet that ships" in printed
-    assert printed.rstrip().endswith("DIAGNOSIS    healthy: none of these 16 questions found anything")
+    assert printed.rstrip().endswith("DIAGNOSIS    healthy: none of these 17 questions found anything")
     assert "The fingerprint 279294cf agrees." in printed
 
 

@@ -5,12 +5,14 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 from minicontrolnet import (CHANNELS, ControlNet, OtherBase, Problem, ShapeClassifier, fingerprint, load_base,
                             load_classifier, load_control, save_weights, seeded)
 from minicontrolnet.measure.fingerprint import is_fingerprint_of
 from minicontrolnet.run import weights as pretrained
 from minicontrolnet.run.files import load_file, save_file
+from minicontrolnet.run.weights import start_from
 
 # %% What ships
 
@@ -274,3 +276,30 @@ def test_a_controlnet_that_is_saved_as_another_kind_is_told(shipped, loaded, sav
     """Both have conditions of one channel, so nothing else would notice."""
     with pytest.warns(UserWarning, match=f"this is the {loaded} ControlNet"):
         save_weights(shipped.controls[loaded], saved_as, tmp_path / "control.pt", shipped.base)
+
+
+def test_the_average_of_a_controlnet_is_saved_like_the_controlnet(shipped, tmp_path):
+    """torch's AveragedModel, the usual moving average, adds a prefix and a counter."""
+    control = shipped.controls["edge"]
+    average = torch.optim.swa_utils.AveragedModel(control)
+    mark = save_weights(average, "edge", tmp_path / "average.pt", shipped.base)
+    assert mark == save_weights(control, "edge", tmp_path / "control.pt", shipped.base)
+    loaded = load_control("edge", shipped.base, tmp_path / "average.pt")
+    assert all(torch.equal(a, b) for a, b in zip(loaded.state_dict().values(), control.state_dict().values()))
+
+
+def test_what_could_not_be_loaded_is_not_saved(shipped, tmp_path):
+    pruned = copy.deepcopy(shipped.controls["edge"])
+    prune.l1_unstructured(pruned.zero_convs[0], "weight", 0.5)
+    with pytest.raises(Problem, match="prune.remove"):
+        save_weights(pruned, "edge", tmp_path / "pruned.pt", shipped.base)
+    with pytest.raises(Problem, match="not its state_dict"):
+        save_weights(pruned.state_dict(), "edge", tmp_path / "pruned.pt", shipped.base)
+    assert not (tmp_path / "pruned.pt").exists()
+
+
+@pytest.mark.parametrize("arguments", [("edge", "control", "base"), ("base", "edge", "base")])
+def test_start_from_with_exchanged_arguments_is_told(arguments, shipped):
+    given = {"edge": "edge", "control": shipped.controls["edge"], "base": shipped.base}
+    with pytest.raises(Problem, match="give the new ControlNet, and then"):
+        start_from(*(given[name] for name in arguments))

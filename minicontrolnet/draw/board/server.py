@@ -31,7 +31,7 @@ from ...errors import Problem
 from ...sampling import sample_steps
 from ...shapes import COLOURS, DARK, SHAPES, SIZE
 from ...unet import UNet
-from ..drawings import edges_from_picture, is_line_drawing, read_image, trace
+from ..drawings import edges_from_picture, hint_about_papers, is_line_drawing, read_image, trace
 from .asked import FINAL, Asked, read_asked
 from .pictures import messages
 from .saved import save
@@ -155,6 +155,10 @@ def _check_networks(base: UNet, nets: dict[str, ControlNet]) -> None:
         if channels != CHANNELS[kind]:
             raise Problem(f"the ControlNet for {kind!r} takes conditions of {channels} channels, but the board's have"
                           f" {CHANNELS[kind]}; give it under the name of the condition that it was trained on")
+        known = getattr(net, "kind", None) or kind
+        if known != kind:
+            raise Problem(f"the ControlNet for {kind!r} is one for {known!r}; give it under the name of the condition"
+                          " that it was trained on")
     blank = [(net, torch.zeros(1, CHANNELS[kind], SIZE, SIZE)) for kind, net in nets.items()]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of course these conditions show nothing
@@ -331,11 +335,14 @@ def edges_of_file(data: bytes, name: str, way: str) -> tuple[str, str]:
                 edges = edges_from_picture(path)
                 lines = " It looks like a line drawing, so open it as one." if is_line_drawing(path, edges) else ""
                 return _base64(paper_bits(edges)), f"These are the edges detected in {name}.{lines}"
-            edges, zoom = trace(*read_image(path), name=name)
+            colours, opacity = read_image(path)
+            edges, zoom = trace(colours, opacity, name=name)
+            lost, *_ = hint_about_papers(colours, opacity).split(";")  # the rest is advice for the command
         except Problem as problem:
             raise Problem(str(problem).replace(str(path), name)) from problem
     scaled = "" if zoom == 1 else f", scaled by {zoom:.2f} to the size of the shapes that the networks know"
-    return _base64(paper_bits(edges)), f"This is the line that was traced in {name}{scaled}."
+    lost = f" But {lost}." if lost else ""
+    return _base64(paper_bits(edges)), f"This is the line that was traced in {name}{scaled}.{lost}"
 
 
 def _host(address: str) -> str | None:

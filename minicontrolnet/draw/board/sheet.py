@@ -16,7 +16,7 @@ from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
 from ...conditions import spread, stick_figure
 from ...shapes import COLOURS, DARK, SIZE
-from ..drawings import label
+from ..drawings import has_stray_lines, label
 from .asked import Asked, Point, Stroke
 
 ERASER, BRUSH = 5, 11  # widths in pixels of the 64 x 64 grid; the brush paints the region
@@ -164,6 +164,8 @@ def advice(asked: Asked, seen: Seen) -> str:
         return "The outline is still open. Close it, and the pictures will agree."
     if count_shapes(edges) > 1:
         return "The networks know pictures of one shape. Draw a single outline, and the pictures will agree."
+    if has_stray_lines(edges):
+        return "Some lines are not part of the closed outline, and the pictures may follow them. Erase them."
     if reach_of((edges[0, 0].nonzero() + 0.5) / SIZE) < NARROWEST:
         return "Your drawing is smaller than the shapes that the networks know. Draw it larger."
     if edges.sum() < 0.95 * edge_map(asked, place_of(asked)).sum():
