@@ -158,7 +158,10 @@ def check_images(name: str, images: Tensor, channels: Sequence[int] | None = Non
 
 def check_range(name: str, values: Tensor) -> None:
     """Raise Problem unless the values lie in [0, 1]. They may leave it by rounding errors."""
+    if not values.isfinite().all():
+        raise Problem(f"{name} have values that are not finite; find out where nan or inf comes from, for example from"
+                      " a division by 0")
     low, high = values.detach().aminmax()
-    if not (-1e-4 <= low and high <= 1 + 1e-4):  # also true for nan
+    if not (-1e-4 <= low and high <= 1 + 1e-4):
         raise Problem(f"{name} have values from {low.item():.4g} to {high.item():.4g}; bring them to [0, 1],"
                       " for example by x / 255 for bytes or (x + 1) / 2 for [-1, 1]")

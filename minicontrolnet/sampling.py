@@ -39,7 +39,9 @@ def as_controls(controls: Iterable[Control]) -> list[Control]:
         raise Problem(f"controls is a {type(controls).__name__}; give a list of ControlNets with their conditions,"
                       " such as [(control, edges)]")
     found = []
+    is_used_up = isinstance(controls, Iterator)  # if nothing comes
     for control in controls:
+        is_used_up = False
         if not isinstance(control, (tuple, list)) or not 2 <= len(control) <= 4:
             raise Problem(f"an entry of controls is a {type(control).__name__}; give a list of (net, condition),"
                           " (net, condition, scale) or (net, condition, scale, region)")
@@ -49,6 +51,9 @@ def as_controls(controls: Iterable[Control]) -> list[Control]:
         control = Control(*control)
         _check_channels(control)
         found.append(control)
+    if is_used_up:
+        raise Problem("controls is an iterator that holds nothing, perhaps since it was used before; give a list, such"
+                      " as list(zip(nets, conditions))")
     return found
 
 
@@ -255,6 +260,8 @@ def sample(base: UNet, prompt: str | Sequence[str] | Tensor, noise: Tensor,
            batch: int = 16, progress: str | None = None) -> Tensor:
     """Turn noise (n, 3, 64, 64) into pictures (n, 3, 64, 64) in [0, 1] by DDIM.
 
+    Sides that are other multiples of 32 work as well, but the shipped networks draw poor shapes at other sizes.
+
     prompt: one text for all pictures, one text for each, or tokens (n or 1, 3).
     controls: any number of Control(net, condition, scale, region); plain tuples of these are fine, too.
     guidance_scale: 1 is no guidance, 0 is the empty prompt.
@@ -376,8 +383,8 @@ def _check_noise(noise: Tensor) -> None:
     shape = tuple(noise.shape) if isinstance(noise, Tensor) else type(noise).__name__
     if not isinstance(noise, Tensor) or noise.dim() != 4 or noise.shape[1] != 3 or len(noise) == 0 or any(
             side == 0 or side % smallest for side in noise.shape[2:]):
-        raise Problem(f"the noise is {shape}; give a tensor (n, 3, {SIZE}, {SIZE}), or with other sides that are"
-                      f" multiples of {smallest}")
+        raise Problem(f"the noise is {shape}; give a tensor (n, 3, {SIZE}, {SIZE}), or for a base that was"
+                      f" trained on another size one whose sides are multiples of {smallest}")
     if not noise.is_floating_point():
         raise Problem(f"the noise has the type {dtype_name(noise)}; give floating point values, such as"
                       " seeded_noise returns")

@@ -70,7 +70,7 @@ def show(axes: Axes, images: Tensor, columns: int | None = None, title: str = ""
     columns = columns or len(images)
     check_count("the number of columns", columns)
     rows = math.ceil(len(images) / columns)
-    if len(below) > columns or len(left) > rows:
+    if len(below) not in {0, columns} or len(left) not in {0, rows}:
         raise Problem(f"there are {len(below)} captions below and {len(left)} at the left for {columns} columns and"
                       f" {rows} rows; give one for each column, and one for each row")
     pixels = make_grid(images.detach().cpu(), columns, padding=GAP, pad_value=1.0)

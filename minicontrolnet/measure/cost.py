@@ -119,13 +119,13 @@ def share_in_kernels(step: Callable[[], None], rounds: int = 5) -> float:
 # %% The speed table
 
 
-def import_seconds() -> float:
+def import_seconds(rounds: int = 5) -> float:
     """The median time to import this package once torch is imported."""
     code = ("from time import perf_counter as now; import torch;"
             " begin = now(); import minicontrolnet; print(now() - begin)")
     place = os.pathsep.join(filter(None, sys.path))  # the package may have been found on a path that was added
     runs = [subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": place}, capture_output=True,
-                           text=True) for _ in range(5)]
+                           text=True) for _ in range(rounds)]
     return statistics.median(float(run.stdout) for run in runs)
 
 

@@ -27,7 +27,8 @@ HELD_OUT = 10_000  # the seed of the held-out pictures; trainings use small seed
 def held_out(n: int, device: str | torch.device = "cpu", seed: int = HELD_OUT) -> tuple[Batch, Tensor]:
     """n held-out pictures, which no training has seen, and noise (n, 3, 64, 64) from which to sample.
 
-    seed: choose another one than your trainings have. The first pictures of a training come from its seed.
+    seed: choose another one than your trainings have. The first pictures of a training come from its seed. Another n
+    gives other pictures, also at the beginning.
     """
     check_seed(seed)
     check_device(device)

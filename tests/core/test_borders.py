@@ -1158,3 +1158,12 @@ def test_a_controlnet_that_is_trained_further_may_get_any_condition(shipped, bat
     Training(control, control_loss(shipped.base, "pose"), 1, lr=1e-3)
     sample(shipped.base, "", noise, [(control, condition_of("pose", batch))], steps=1)
     assert not recwarn
+
+
+def test_an_iterator_that_is_used_up_is_told(shipped, batch, noise):
+    """The second of two calls would sample without control."""
+    controls = zip([shipped.controls["edge"]], [detect_edges(batch.image)])
+    sample(shipped.base, "", noise, controls, steps=1)
+    with pytest.raises(Problem, match="an iterator that holds nothing"):
+        sample(shipped.base, "", noise, controls, steps=1)
+    sample(shipped.base, "", noise, [], steps=1)

@@ -56,7 +56,7 @@ def test_only_pictures_are_shown(change):
     images = change(held_out(2)[0].image)
     for show in (lambda: figures.grid(images, 2, "", [], []), lambda: figures.samples({}, images),
                  lambda: figures.samples({"edge": images[:1]}, torch.rand(1, 3, 64, 64))):
-        with pytest.raises(Problem, match="bring them to"):
+        with pytest.raises(Problem, match="bring them to|not finite"):
             show()
 
 
@@ -151,7 +151,7 @@ def test_values_outside_of_the_range_do_not_wrap_around_as_bytes(change):
     """1.2 became 50, so bright pictures had coloured specks."""
     images = held_out(2)[0].image
     for call in (lambda: row(change(images)), lambda: to_bytes(change(images))):
-        with pytest.raises(Problem, match="the pictures have values from"):
+        with pytest.raises(Problem, match="the pictures have values"):
             call()
     assert to_bytes(torch.tensor([-1e-6, 0.5, 1 + 1e-6])).tolist() == [0, 128, 255]
 
@@ -168,8 +168,8 @@ def to_pixels(figure):
         return pil_to_tensor(file.convert("L"))[:, :60].int()  # the title is at the top
 
 
-@pytest.mark.parametrize("below, left", [(["a", "b", "c"], []), ([], ["a", "b", "c"])])
-def test_more_captions_than_columns_or_rows_are_refused(below, left):
+@pytest.mark.parametrize("below, left", [(["a", "b", "c"], []), ([], ["a", "b", "c"]), (["a"], []), ([], ["a"])])
+def test_more_or_fewer_captions_than_columns_or_rows_are_refused(below, left):
     with pytest.raises(Problem, match="give one for each column"):
         figures.grid(held_out(4)[0].image, 2, "", below, left)
 

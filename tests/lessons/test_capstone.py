@@ -172,6 +172,7 @@ def test_an_expectation_in_any_language_is_enough_and_the_template_may_be_tried(
     capstone.check_expectation(capstone.read_condition(path))
 
 
+@pytest.mark.slow
 def test_an_expectation_is_also_read_where_python_drops_docstrings(tmp_path):
     path = written(tmp_path, "return batch.mask")
     path.write_text(f'"""I expect a mask IoU above 0.7."""\n{path.read_text()}', encoding="utf-8")
