@@ -2,10 +2,10 @@
 
     python lessons/exercises/capstone.py [FILE] [--steps 1500]
 
-FILE is answers/capstone.py by default. If it does not exist, the program writes a template there.
-Read it, write down what you expect, and replace its condition by your own. The program checks
-that you did both, trains a ControlNet with the condition on the locked base for a few minutes, and
-grades the pictures that it generates. It runs the code in FILE.
+FILE is answers/capstone.py by default. If it does not exist, the program writes a template there
+and ends. Read it, write down what you expect, and replace its condition by your own. Then run the
+program again. It checks that you did both, trains a ControlNet with the condition on the locked
+base for a few minutes, and grades the pictures that it generates. It runs the code in FILE.
 """
 
 import argparse
@@ -328,7 +328,9 @@ def main(words: list[str] | None = None) -> None:
     args = read_options(words)
     if args.file == ANSWERS / "capstone.py" and not args.file.exists():
         write_and_keep(args.file, TEMPLATE.encode())
-        print(f"A template is now in {args.file}. Change it, and run this again.\n")
+        print(f"A template is now in {args.file}. Write your condition there, and run this again. You may also run it"
+              " as it is, to see how it works.")
+        return
     own = read_condition(args.file.resolve())
     check_expectation(own)
     numbers, picture = args.out / "capstone.json", args.out / "capstone.png"

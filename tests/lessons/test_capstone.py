@@ -226,9 +226,12 @@ def test_from_the_template_to_the_grade(tmp_path, monkeypatch, capsys):
     """After two steps of training the condition earns no point for its use, and all files are there."""
     monkeypatch.setattr(capstone, "ANSWERS", tmp_path / "answers")
     monkeypatch.setattr(capstone, "DDIM_STEPS", 2)
-    capstone.main(["--steps", "2", "--count", "4", "--out", str(tmp_path)])
-    said = capsys.readouterr().out
-    assert (tmp_path / "answers" / "capstone.py").exists() and "points: " in said
+    words = ["--steps", "2", "--count", "4", "--out", str(tmp_path)]
+    capstone.main(words)
+    assert (tmp_path / "answers" / "capstone.py").exists()
+    assert not (tmp_path / "capstone.json").exists(), "first the student writes a condition"
+    capstone.main(words)
+    assert "points: " in capsys.readouterr().out
     found = json.loads((tmp_path / "capstone.json").read_text(encoding="utf-8"))
     assert found["points"] <= 1 and abs(found["shuffle gap"][1]) < 1e-3
     assert (tmp_path / "capstone.png").stat().st_size > 10_000
