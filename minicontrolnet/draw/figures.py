@@ -17,7 +17,6 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from ..conditions import check_edge_maps
 from ..errors import Problem, check_count, check_images
 from ..shapes import describe
 
@@ -156,13 +155,13 @@ def enlarge(images: Tensor, scale: int) -> Tensor:
 
 
 def outlined(images: Tensor, edges: Tensor, scale: int = 3) -> Tensor:
-    """Enlarge images (n, 3, h, w) and draw edge maps (n, 1, h, w) on them as magenta lines.
+    """Enlarge images (n, 3, h, w) and draw edge maps or poses (n, 1, h, w) on them as magenta lines.
 
     A line is about one pixel of the picture wide, so the picture's own edge stays visible. No
     colour of the toy world looks like magenta.
     """
     check_images("the images", images)
-    check_edge_maps(edges)
+    check_images("the edge maps", edges, channels=[1])
     magenta = torch.tensor([1.0, 0.0, 1.0]).view(3, 1, 1)
     line = F.interpolate(edges, scale_factor=scale, mode="bicubic") > LINE
     return torch.where(line.to(images.device), magenta.to(images), enlarge(images, scale))

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 
-from minicontrolnet.conditions import detect_edges
+from minicontrolnet.conditions import condition_of, detect_edges
 from minicontrolnet.draw import figures
 from minicontrolnet.draw.board.pictures import row, to_bytes
 from minicontrolnet.errors import Problem
@@ -192,3 +192,10 @@ def test_a_dollar_in_a_caption_is_a_dollar():
     figure = figures.grid(held_out(2)[0].image, 2, "", ["from $5 to $6", "$$"], ["$\\foo$"])
     labels = [*figure.axes[0].get_xticklabels(), *figure.axes[0].get_yticklabels()]
     assert not any(label.get_parse_math() for label in labels)
+
+
+def test_a_pose_is_drawn_on_a_picture():
+    """It has soft rims, unlike an edge map, and lesson 07 shows poses."""
+    batch, _ = held_out(1)
+    shown = figures.outlined(batch.image, condition_of("pose", batch))
+    assert (shown == torch.tensor([1.0, 0.0, 1.0]).view(3, 1, 1)).all(1).any()
