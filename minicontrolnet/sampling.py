@@ -39,9 +39,7 @@ def as_controls(controls: Iterable[Control]) -> list[Control]:
         raise Problem(f"controls is a {type(controls).__name__}; give a list of ControlNets with their conditions,"
                       " such as [(control, edges)]")
     found = []
-    is_used_up = isinstance(controls, Iterator)  # if nothing comes
     for control in controls:
-        is_used_up = False
         if not isinstance(control, (tuple, list)) or not 2 <= len(control) <= 4:
             raise Problem(f"an entry of controls is a {type(control).__name__}; give a list of (net, condition),"
                           " (net, condition, scale) or (net, condition, scale, region)")
@@ -51,7 +49,7 @@ def as_controls(controls: Iterable[Control]) -> list[Control]:
         control = Control(*control)
         _check_channels(control)
         found.append(control)
-    if is_used_up:
+    if not found and isinstance(controls, Iterator):
         raise Problem("controls is an iterator that holds nothing, perhaps since it was used before; give a list, such"
                       " as list(zip(nets, conditions))")
     return found

@@ -100,8 +100,8 @@ def render(scenes: Scenes, size: int = SIZE,
     """Paint scenes. Returns pictures (n, 3, size, size) and masks (n, 1, size, size), both in [0, 1].
 
     A mask holds the share of each pixel that the shape covers. Below 32 pixels a side the shapes come out larger, since
-    the soft rim is one pixel wide. scenes.shape is an index into
-    ``outlines``. You may pass outlines of your own, such as one between a square and a circle.
+    the soft rim is one pixel wide. scenes.shape is an index into ``outlines``. You may pass outlines of your own, such
+    as one between a square and a circle.
     """
     check_count("the size", size)
     outlines = list(outlines)

@@ -121,8 +121,8 @@ def grade(args: argparse.Namespace) -> None:
     check_folder(folder)
     marks = {}
     missing = missing_files(folder)
-    messages = with_missing_files(grade_one(read_answers(folder), folder, args.seed, args.only, quiet=False,
-                                                       seconds=SECONDS), missing)
+    messages = grade_one(read_answers(folder), folder, args.seed, args.only, quiet=False, seconds=SECONDS)
+    messages = with_missing_files(messages, missing)
     for id, message in messages.items():
         marks[id] = {"passed": bool(mark(message)), "message": message}
         word = {1: "passed", 0: "not passed", None: "not begun"}[mark(message)]

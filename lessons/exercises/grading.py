@@ -126,11 +126,13 @@ def read_answers(folder: Path) -> dict[str, bytes]:
 
     Files that are hidden, huge or not plain are left out.
     """
-    files = {}
-    for path in sorted(folder.iterdir()):
-        if path.is_file() and not path.name.startswith(".") and path.stat().st_size <= LARGEST:
-            files[path.name] = path.read_bytes()
-    return files
+    paths = [path for path in sorted(folder.iterdir()) if is_small_file(path) and not path.name.startswith(".")]
+    return {path.name: path.read_bytes() for path in paths}
+
+
+def is_small_file(path: Path) -> bool:
+    """Whether this is a plain file that is not huge."""
+    return path.is_file() and path.stat().st_size <= LARGEST
 
 
 def missing_files(folder: Path) -> dict[str, str]:
@@ -139,7 +141,7 @@ def missing_files(folder: Path) -> dict[str, str]:
     packed = [path.name for path in below if path.name.lower().endswith(ARCHIVES)]
     missing = {}
     for name in (path.name for path in FILES):
-        if (folder / name).is_file() and (folder / name).stat().st_size <= LARGEST:
+        if is_small_file(folder / name):
             continue
         near = [str(path.relative_to(folder)) for path in below if path.name.lower() == name]
         similar = [str(path.relative_to(folder)) for path in below if looks_like(path, name)]

@@ -62,9 +62,6 @@ class Checkpoint:
         """Go on from the file. Raises Problem if it is damaged or belongs to another run."""
         found = load_file(self.path)
         self._check(found)
-        if found.get("locked", self._locked()) != self._locked():
-            raise Problem(f"{self.path} belongs to a run that locked other parameters; lock the same ones, or choose"
-                          " another file")
         self.training.load_state_dict(found["training"])
         self.begun -= found["seconds"]
         self.command = found["command"]
@@ -100,6 +97,9 @@ class Checkpoint:
             if value != other:
                 raise Problem(f"{self.path} belongs to a run whose {name} is {other}, not {value};"
                               " resume with the command that started it, or choose another --out")
+        if found.get("locked", self._locked()) != self._locked():  # older files do not hold it
+            raise Problem(f"{self.path} belongs to a run that locked other parameters; lock the same ones, or choose"
+                          " another file")
         if theirs["step"] > self.training.steps:
             raise Problem(f"{self.path} is the state after {theirs['step']} steps, and this training has only"
                           f" {self.training.steps}; give it as many as before")

@@ -9,6 +9,7 @@ import shutil
 import time
 import zipfile
 from collections import OrderedDict
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
@@ -125,7 +126,8 @@ def load_file(path: str | Path) -> Any:
                           " it; save the network by save_weights(network, kind, path) instead") from error
         raise Problem(f"cannot read weights from {path} ({type(error).__name__}): it is damaged or is another"
                       " kind of file; restore it, or train it again") from error
-    if not _is_plain(content):
+    tensors = [part for part in _parts(content) if isinstance(part, torch.Tensor)]
+    if not all(tensor.device.type == "cpu" and _is_usual(tensor) for tensor in tensors):
         raise Problem(f"{path} contains numbers that are not finite, or tensors of an unusual kind;"
                       " train it again")
     return content
@@ -138,28 +140,30 @@ PLAIN = (type(None), bool, int, float, str, bytes, torch.dtype, torch.device, to
 def check_plain(content: Any, name: str) -> None:
     """Raise Problem for anything but finite tensors and plain values, which load_file reads again.
 
-    A number of numpy's looks like a plain one, but torch refuses to read it.
+    A number of numpy's looks like a plain one, but torch refuses to read it. Tensors may be on a GPU.
     """
-    if isinstance(content, torch.Tensor):
-        if not _is_plain(content):
-            raise Problem(f"{name} has a tensor that is not finite, or of an unusual kind; give finite numbers")
-    elif type(content) not in PLAIN:
-        raise Problem(f"{name} has a value of the type {type(content).__name__}; give tensors and plain values, for"
-                      " example by float(), int() or str()")
-    elif isinstance(content, dict):
-        check_plain(list(content), name)
-        check_plain(list(content.values()), name)
-    elif isinstance(content, (list, tuple)):
-        for value in content:
-            check_plain(value, name)
+    for part in _parts(content):
+        if isinstance(part, torch.Tensor):
+            if not _is_usual(part):
+                raise Problem(f"{name} has a tensor that is not finite, or of an unusual kind; give finite numbers")
+        elif type(part) not in PLAIN:
+            raise Problem(f"{name} has a value of the type {type(part).__name__}; give tensors and plain values, for"
+                          " example by float(), int() or str()")
 
 
-def _is_plain(content: Any) -> bool:
-    if isinstance(content, torch.Tensor):
-        odd = content.layout != torch.strided or content.is_complex() or content.is_quantized
-        return not odd and content.device.type == "cpu" and bool(content.isfinite().all())
+def _parts(content: Any) -> Iterator[Any]:
+    """A content, and everything inside its dictionaries, lists and tuples."""
+    yield content
+    inside: Iterable[Any] = ()
     if isinstance(content, dict):
-        return all(map(_is_plain, content.values()))
-    if isinstance(content, (list, tuple)):
-        return all(map(_is_plain, content))
-    return True
+        inside = (*content.keys(), *content.values())
+    elif isinstance(content, (list, tuple)):
+        inside = content
+    for part in inside:
+        yield from _parts(part)
+
+
+def _is_usual(tensor: torch.Tensor) -> bool:
+    """Whether a tensor has values, all finite, and is neither sparse nor complex nor quantized."""
+    odd = tensor.layout != torch.strided or tensor.is_complex() or tensor.is_quantized or tensor.is_meta
+    return not odd and bool(tensor.isfinite().all())

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..conditions import stick_figure
 from ..errors import Problem
-from ..sampling import GUIDANCE, Control, control_window, sample, seeded_noise
+from ..sampling import BLACK, GUIDANCE, Control, control_window, sample, seeded_noise
 from ..shapes import SIZE, TILT, tokenize
 from .files import check_place, write_file
 from .options import hint_at_idle_weights
@@ -35,7 +35,7 @@ def sample_command(args: argparse.Namespace) -> None:
     hint_at_idle_options(args, conditions)
     hint_at_idle_guidance(args, conditions, has_words=bool(tokens.any()))
     region = map_from_file(args.region, 1) if args.region else None
-    if region is not None and 0.05 <= region.max() < 0.9:
+    if region is not None and BLACK <= region.max() < 0.9:
         print(f"hint: the region is grey, at most {region.max():.2f} of white, and there control acts at this share of"
               " its strength; make it white where control should act fully")
     base = load_base(args.base_weights, args.device)

@@ -37,7 +37,8 @@ def save_weights(network: nn.Module, kind: str, path: str | Path, base: UNet | N
     """
     if not isinstance(network, nn.Module):
         raise Problem(f"the network is a {type(network).__name__}; give the network itself, not its state_dict")
-    _check_kind_of(network, kind)
+    given = _without_prefixes(network.state_dict())
+    _check_kind_of(network, given, kind)
     if base is not None and not hasattr(base, "decoder"):
         raise Problem(f"the base is a {type(base).__name__}; give a UNet, such as load_base() returns")
     loaded_as = getattr(network, "kind", None)
@@ -46,10 +47,9 @@ def save_weights(network: nn.Module, kind: str, path: str | Path, base: UNet | N
     if isinstance(network, ControlNet) and base is not None:
         if _shapes(network.encoder.state_dict()) != _shapes(base.encoder.state_dict()):
             raise Problem("the ControlNet is a copy of a base of another size; give the base that it was trained on")
-    for tensor in network.state_dict().values():
+    for tensor in given.values():
         check_tensor("the weights", tensor)
-    weights = _without_prefixes(network.state_dict())
-    weights = {name: tensor.detach().cpu().half() for name, tensor in weights.items()}
+    weights = {name: tensor.detach().cpu().half() for name, tensor in given.items()}
     if not all(tensor.isfinite().all() for tensor in weights.values()):
         raise Problem(f"the weights of this {kind} are not finite, or are too large for half precision (65504),"
                       f" so {path} was not written; train with a smaller learning rate")
@@ -60,22 +60,21 @@ def save_weights(network: nn.Module, kind: str, path: str | Path, base: UNet | N
     return fingerprint(weights)
 
 
-def _check_kind_of(network: nn.Module, kind: str) -> None:
-    """Raise Problem if the network cannot be of this kind, because nothing could load the file."""
+def _check_kind_of(network: nn.Module, given: dict[str, Tensor], kind: str) -> None:
+    """Raise Problem if a network with the ``given`` weights cannot be of this kind: nothing could load the file."""
     if kind not in ("base", "shapes", *CHANNELS):
         raise Problem(f"there are no weights of the kind {shorten(repr(kind))}; give one of base, shapes,"
                       f" {', '.join(CHANNELS)}")
-    given = _without_prefixes(network.state_dict())
     first = given.get("condition_encoder.layers.0.weight")
     channels = 0 if first is None else first.shape[1]  # 0: the network is no ControlNet
     if kind in CHANNELS and channels != CHANNELS[kind] or kind == "base" and channels:
         raise Problem(f"the {type(network).__name__} is not of the kind {kind!r}; give the network that belongs to it")
+    like = seeded(0, _new, kind)  # what the file will be loaded into
     if kind in CHANNELS:  # its size is that of its base
-        if list(given) != list(ControlNet(UNet(), channels).state_dict()):
+        if list(given) != list(like.state_dict()):
             raise Problem(f"the {type(network).__name__} has other weights than {_named(kind)}, so nothing could load"
                           " the file; remove what was added, for example by torch.nn.utils.prune.remove")
         return
-    like = seeded(0, UNet if kind == "base" else ShapeClassifier)  # what the file will be loaded into
     wanted = _shapes(like.state_dict())
     if _shapes(given) != wanted:
         raise Problem(f"the {type(network).__name__} has other weights than {_named(kind)}, so nothing could load the"
@@ -84,6 +83,13 @@ def _check_kind_of(network: nn.Module, kind: str) -> None:
     if kind == "base" and predicts and predicts != like.prediction_type:
         raise Problem(f"the base predicts {predicts}, but a file does not hold that, and load_base would take it for"
                       f" {like.prediction_type}; save its state_dict by torch.save instead")
+
+
+def _new(kind: str) -> nn.Module:
+    """A network of this kind in its default size."""
+    if kind in CHANNELS:
+        return ControlNet(UNet(), CHANNELS[kind])
+    return UNet() if kind == "base" else ShapeClassifier()
 
 
 def load_base(path: str | Path | None = None, device: str | torch.device = "cpu") -> UNet:

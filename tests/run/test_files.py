@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from minicontrolnet.errors import Problem
-from minicontrolnet.run.files import check_place, load_file, save_file, set_aside, write_and_keep, write_file
+from minicontrolnet.run.files import check_place, check_plain, load_file, save_file, set_aside, write_and_keep, write_file
 
 CONTENT = {"x": torch.arange(3000.0), "n": [1, "two"]}
 
@@ -339,3 +339,22 @@ def test_what_could_not_be_read_again_is_not_written(content, tmp_path):
     with pytest.raises(Problem, match="its content has a"):
         save_file(content, path)
     assert not path.exists()
+
+
+class OnGpu(torch.Tensor):
+    """A tensor that says that it is on a GPU, for machines without one."""
+
+    @property
+    def device(self):
+        return torch.device("cuda", 0)
+
+
+def test_the_state_of_a_training_on_a_gpu_may_be_saved():
+    """Only the file's reader brings tensors to the CPU. So the check before saving must not ask for it."""
+    tensor = torch.ones(2).as_subclass(OnGpu)
+    assert tensor.device.type == "cuda"
+    check_plain({"weights": [tensor]}, "the content")
+    with pytest.raises(Problem, match="not finite"):
+        check_plain({"weights": [tensor / 0]}, "the content")
+    with pytest.raises(Problem, match="of an unusual kind"):
+        check_plain(torch.ones(2, device="meta"), "the content")

@@ -303,3 +303,12 @@ def test_start_from_with_exchanged_arguments_is_told(arguments, shipped):
     given = {"edge": "edge", "control": shipped.controls["edge"], "base": shipped.base}
     with pytest.raises(Problem, match="give the new ControlNet, and then"):
         start_from(*(given[name] for name in arguments))
+
+
+@pytest.mark.parametrize("kind", ["edge", "base", "shapes"])
+def test_saving_leaves_the_global_generator_alone(kind, shipped, tmp_path):
+    """The check before saving builds a network, and its first weights are random."""
+    network = {"edge": shipped.controls["edge"], "base": shipped.base, "shapes": shipped.classifier}[kind]
+    before = torch.get_rng_state()
+    save_weights(network, kind, tmp_path / "network.pt")
+    assert torch.equal(torch.get_rng_state(), before)

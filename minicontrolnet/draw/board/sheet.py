@@ -118,12 +118,17 @@ def reach_of(points: Tensor) -> float:
     return 2 * (points - points.mean(0)).square().sum(1).mean().sqrt().item()
 
 
+def walls_of(edges: Tensor) -> Tensor:
+    """The lines on a sheet with a margin of 4 pixels, so thick that a gap of 2 pixels is closed: (1, 1, 72, 72)."""
+    return F.max_pool2d(F.pad(edges, [MARGIN] * 4), 3, stride=1, padding=1)
+
+
 def outside_of(edges: Tensor) -> Tensor:
     """The part of a sheet that can be reached from its border, with a margin of 4 pixels: (1, 1, 72, 72).
 
     Gaps of 2 pixels count as closed.
     """
-    walls = F.max_pool2d(F.pad(edges, [MARGIN] * 4), 3, stride=1, padding=1)
+    walls = walls_of(edges)
     corner = torch.zeros_like(walls)
     corner[..., 0, 0] = 1
     return spread(corner, 1 - walls)
@@ -131,14 +136,13 @@ def outside_of(edges: Tensor) -> Tensor:
 
 def is_closed(edges: Tensor) -> bool:
     """Whether an edge map encloses anything."""
-    walls = F.max_pool2d(F.pad(edges, [MARGIN] * 4), 3, stride=1, padding=1)
-    return not bool((outside_of(edges) + walls).all())
+    return not bool((outside_of(edges) + walls_of(edges)).all())
 
 
 def count_shapes(edges: Tensor) -> int:
-    """How many separate shapes the outlines of an edge map enclose."""
+    """How many separate shapes the outlines of an edge map enclose; 0 if they are open."""
     around = 1 - outside_of(edges)
-    inside = around - F.max_pool2d(F.pad(edges, [MARGIN] * 4), 3, stride=1, padding=1)
+    inside = around - walls_of(edges)
     part = label(around > 0)  # lines, and what they enclose
     return len(part[inside > 0].unique())
 
@@ -160,9 +164,10 @@ def advice(asked: Asked, seen: Seen) -> str:
     edges = seen.conditions.get("edge")
     if edges is None:
         return ""
-    if not is_closed(edges):
+    shapes = count_shapes(edges)
+    if shapes == 0:
         return "The outline is still open. Close it, and the pictures will agree."
-    if count_shapes(edges) > 1:
+    if shapes > 1:
         return "The networks know pictures of one shape. Draw a single outline, and the pictures will agree."
     if has_stray_lines(edges):
         return "Some lines are not part of the closed outline, and the pictures may follow them. Erase them."
